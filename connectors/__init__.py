@@ -1,0 +1,63 @@
+"""The loader: finds a connector by its type, checks its settings, and makes it."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from connectors.errors import Misconfigured
+
+
+class Config(BaseModel):
+    """What every connector's settings begin with. A value written as `$NAME` is read from the environment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="How rules and webhooks name it")
+    home: Path = Field(description="Folder of the installation; filled in by the loader")
+
+
+def _from_environment(value: Any, where: str) -> Any:
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in os.environ:
+            raise Misconfigured(f"{where}: the environment variable {value[1:]} is not set")
+        return os.environ[value[1:]]
+    return value
+
+
+def types() -> dict[str, Any]:
+    """Return every connector type by name: the modules of this package that declare a connector.
+
+    A module declares one by two names: CONFIG, its settings' class, and CONNECTOR, called with those settings.
+    """
+    found: dict[str, Any] = {}
+    for module in iter_modules(__path__):
+        loaded = import_module(f"{__name__}.{module.name}")
+        if hasattr(loaded, "CONNECTOR"):
+            found[module.name] = loaded
+    return found
+
+
+def load(settings: dict[str, Any], *, home: Path, where: str) -> Any:
+    """Make one connector from its stanza in kvit.yaml; where names the stanza in error texts.
+
+    Raises Misconfigured with one sentence per wrong field.
+    """
+    known = types()
+    kind = str(settings.get("type", ""))
+    if kind not in known:
+        raise Misconfigured(f"{where}: type “{kind}” is not known; choose one of {', '.join(sorted(known))}")
+    values = {k: _from_environment(v, f"{where}, {k}") for k, v in settings.items() if k != "type"}
+    try:
+        config = known[kind].CONFIG(**values, home=home)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        raise Misconfigured(
+            "; ".join(f"{where}: {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
+        ) from None
+    return known[kind].CONNECTOR(config)

@@ -1,0 +1,165 @@
+"""Orders: lines, lifecycle and the payment state that follows from all of an order's payments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from domain.money import Money
+from domain.payments import Method
+
+
+class Status(StrEnum):
+    """The standard statuses; a channel's own statuses each stand for one of these."""
+
+    NEW = "new"
+    AWAITING_PAYMENT = "awaiting_payment"
+    ON_HOLD = "on_hold"
+    PAID = "paid"
+    PROCESSING = "processing"
+    IN_PRODUCTION = "in_production"
+    READY = "ready"
+    DISPATCHED = "dispatched"
+    DELIVERED = "delivered"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    RETURNED = "returned"
+
+
+CLOSED = frozenset({Status.CANCELLED, Status.EXPIRED, Status.RETURNED})
+"""Statuses in which an order no longer waits for money: a payment for it is late."""
+
+_PATH = (
+    Status.NEW,
+    Status.AWAITING_PAYMENT,
+    Status.ON_HOLD,
+    Status.PAID,
+    Status.PROCESSING,
+    Status.IN_PRODUCTION,
+    Status.READY,
+    Status.DISPATCHED,
+    Status.DELIVERED,
+    Status.COMPLETED,
+)
+_RANK = {status: rank for rank, status in enumerate(_PATH)}
+
+
+class Move(StrEnum):
+    """What a wanted change of status comes to."""
+
+    ALLOWED = "allowed"
+    ALREADY = "already"
+    FORBIDDEN = "forbidden"
+
+
+def transition(now: Status, to: Status) -> Move:
+    """Say whether an order may go from one standard status to another.
+
+    Along the path an order only moves forward (a step that asks for an earlier status finds it already past);
+    it may be cancelled or expire until it is dispatched, and be returned after that. Nothing leaves a closed status.
+    """
+    if now == to:
+        return Move.ALREADY
+    if now in CLOSED:
+        return Move.FORBIDDEN
+    if to in (Status.CANCELLED, Status.EXPIRED):
+        return Move.ALLOWED if _RANK[now] < _RANK[Status.DISPATCHED] else Move.FORBIDDEN
+    if to is Status.RETURNED:
+        return Move.ALLOWED if _RANK[now] >= _RANK[Status.DISPATCHED] else Move.FORBIDDEN
+    return Move.ALLOWED if _RANK[to] > _RANK[now] else Move.ALREADY
+
+
+class PaymentState(StrEnum):
+    """What all payments of an order together say."""
+
+    UNPAID = "unpaid"
+    PART_PAID = "part_paid"
+    PAID = "paid"
+    OVERPAID = "overpaid"
+    REFUNDED = "refunded"
+    PART_REFUNDED = "part_refunded"
+
+
+def payment_state(total: Money, settled: Iterable[Money]) -> PaymentState:
+    """Derive the payment state from everything ever allocated to an order; refunds are negative."""
+    moves = [money.minor for money in settled]
+    came, went = sum(minor for minor in moves if minor > 0), -sum(minor for minor in moves if minor < 0)
+    if went:
+        return PaymentState.REFUNDED if went >= came else PaymentState.PART_REFUNDED
+    if came <= 0:
+        return PaymentState.PAID if total.minor <= 0 else PaymentState.UNPAID
+    if came < total.minor:
+        return PaymentState.PART_PAID
+    return PaymentState.PAID if came == total.minor else PaymentState.OVERPAID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a parcel goes or an invoice is addressed to."""
+
+    name: str = ""
+    street: str = ""
+    city: str = ""
+    postcode: str = ""
+    country: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """Who bought; language is one of cs, ro, uk, ru, en or None for the channel's."""
+
+    id: int
+    name: str
+    email: str | None = None
+    phone: str | None = None
+    language: str | None = None
+    group: str | None = None
+    tax_id: str | None = None
+    address: Address = field(default_factory=Address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLine:
+    """One line; prices are gross (VAT included), vat_rate is in per cent; a line without sku moves no stock."""
+
+    id: int
+    sku: str | None
+    title: str
+    quantity: int
+    unit_price: Money
+    vat_rate: Decimal
+
+    @property
+    def total(self) -> Money:
+        """Gross total of the line."""
+        return Money(self.unit_price.minor * self.quantity, self.unit_price.currency)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order as the steps see it; settled is what all allocations so far come to."""
+
+    id: int
+    channel: str
+    number: str
+    status: str
+    standard_status: Status
+    method: Method
+    total: Money
+    settled: Money
+    placed_at: datetime
+    customer: Customer
+    lines: tuple[OrderLine, ...]
+    delivery_method: str | None = None
+    delivery_address: Address = field(default_factory=Address)
+    variable_symbol: str | None = None
+    rf: str | None = None
+
+    @property
+    def to_pay(self) -> Money:
+        """What is still missing; negative when too much came."""
+        return self.total - self.settled

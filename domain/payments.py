@@ -1,0 +1,184 @@
+"""Payments: what a source says came in, before anybody knows what it pays for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
+
+from domain.money import Money
+
+
+class Method(StrEnum):
+    """How the money came; each method has its scenario."""
+
+    CARD = "card"
+    BANK_TRANSFER = "bank_transfer"
+    CASH_ON_DELIVERY = "cash_on_delivery"
+
+
+class Outcome(StrEnum):
+    """What a payment turned out to be; every payment ends in exactly one."""
+
+    EXACT = "exact"
+    WITHIN_TOLERANCE = "within_tolerance"
+    SHORT = "short"
+    OVER = "over"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    WRONG_CURRENCY = "wrong_currency"
+    AMBIGUOUS = "ambiguous"
+    UNKNOWN = "unknown"
+    REFUND = "refund"
+    CHARGEBACK = "chargeback"
+    OUTGOING = "outgoing"
+    """Money that left the account and names no order of ours (a fee, a supplier): nothing to settle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementEntry:
+    """One movement on a bank account, or one line of a carrier's remittance.
+
+    amount is signed: credit positive. where says where in the file it stands, for error texts.
+    bank_reference is the bank's own id; it is absent where the bank gives none.
+    order_reference is set where the format has a field for the order's number, tracking_number likewise.
+    """
+
+    amount: Money
+    booked_on: date
+    where: str
+    value_date: date | None = None
+    bank_reference: str | None = None
+    end_to_end_id: str | None = None
+    variable_symbol: str | None = None
+    rf: str | None = None
+    payer_name: str | None = None
+    payer_account: str | None = None
+    remittance: str | None = None
+    order_reference: str | None = None
+    tracking_number: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """The entries of one account over one period; opening and closing are absent where the format has none."""
+
+    account: str
+    currency: str
+    entries: tuple[StatementEntry, ...]
+    opening: Money | None = None
+    closing: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A part of a file that can't be taken: where it stands, and why, in a sentence."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementFile:
+    """What one statement file says; what is bad in it is listed beside what is good."""
+
+    format: str
+    method: Method
+    statements: tuple[Statement, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingPayment:
+    """A payment as its source tells it, before it is stored.
+
+    (source, external_id) is unique. attempt_of names the provider's object that several attempts share.
+    """
+
+    source: str
+    external_id: str
+    method: Method
+    amount: Money
+    booked_on: date
+    value_date: date | None = None
+    account: str | None = None
+    provider_reference: str | None = None
+    end_to_end_id: str | None = None
+    variable_symbol: str | None = None
+    rf: str | None = None
+    order_reference: str | None = None
+    tracking_number: str | None = None
+    payer_name: str | None = None
+    payer_account: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment(IncomingPayment):
+    """A stored payment."""
+
+    id: int = field(default=0)
+
+
+def _content(account: str, entry: StatementEntry) -> str:
+    parts = (
+        account,
+        entry.booked_on.isoformat(),
+        entry.value_date.isoformat() if entry.value_date else "",
+        entry.amount.amount,
+        entry.amount.currency,
+        entry.end_to_end_id or "",
+        entry.variable_symbol or "",
+        entry.payer_account or "",
+        entry.payer_name or "",
+        entry.remittance or "",
+        entry.order_reference or "",
+        entry.tracking_number or "",
+    )
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+
+def incoming_from_statement(
+    *, source: str, method: Method, account: str, entries: Iterable[StatementEntry]
+) -> list[IncomingPayment]:
+    """Give each entry of one statement its identity, so that importing it again adds nothing.
+
+    The bank's reference counts where there is one. Some banks give one reference to several entries, and others
+    give none: then it is the entry's content and its occurrence number within the statement, so that two equal
+    real payments are both kept.
+    """
+    entries = list(entries)
+    references = Counter(entry.bank_reference for entry in entries)
+    seen: Counter[str] = Counter()
+    found: list[IncomingPayment] = []
+    for entry in entries:
+        if entry.bank_reference and references[entry.bank_reference] == 1:
+            external_id = f"{account}/{entry.bank_reference}"
+        else:
+            content = _content(account, entry)
+            seen[content] += 1
+            external_id = f"{account}/{entry.bank_reference or ''}#{content}.{seen[content]}"
+        found.append(
+            IncomingPayment(
+                source=source,
+                external_id=external_id,
+                method=method,
+                amount=entry.amount,
+                booked_on=entry.booked_on,
+                value_date=entry.value_date,
+                account=account,
+                provider_reference=None,
+                end_to_end_id=entry.end_to_end_id,
+                variable_symbol=entry.variable_symbol,
+                rf=entry.rf,
+                order_reference=entry.order_reference,
+                tracking_number=entry.tracking_number,
+                payer_name=entry.payer_name,
+                payer_account=entry.payer_account,
+                text=entry.remittance,
+            )
+        )
+    return found

@@ -1,0 +1,481 @@
+"""A channel's rules: one typed document per sales channel, narrowed for customer groups and single customers."""
+
+from __future__ import annotations
+
+import re
+from copy import deepcopy
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from domain.money import Money, MoneyError, exponent
+from domain.orders import Status
+from domain.payments import Method, Outcome
+
+Language = Literal["cs", "ro", "uk", "ru", "en"]
+
+
+class RulesError(ValueError):
+    """A rules document that can't be taken; its text names each field and what is wrong with it."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EvidenceKind(StrEnum):
+    """What can tie a payment to an open item, strongest first by default."""
+
+    PROVIDER_REFERENCE = "provider_reference"
+    RF = "rf"
+    END_TO_END_ID = "end_to_end_id"
+    TRACKING_NUMBER = "tracking_number"
+    VARIABLE_SYMBOL = "variable_symbol"
+    INVOICE_NUMBER = "invoice_number"
+    ORDER_NUMBER = "order_number"
+    PAYER_ACCOUNT = "payer_account"
+
+
+class Policy(StrEnum):
+    """What to do with a payment of a given outcome."""
+
+    RELEASE = "release"
+    """The order counts as paid and is carried on."""
+    WAIT = "wait"
+    """The money is kept for the order, which waits for the rest; the customer is told what is missing."""
+    OPERATOR = "operator"
+    """A person decides."""
+    IGNORE = "ignore"
+    """Nothing is done; the payment stays listed."""
+
+
+class Surplus(StrEnum):
+    """Where the part that nobody asked for goes."""
+
+    OPERATOR = "operator"
+    BALANCE = "balance"
+    REFUND = "refund"
+
+
+class InvoiceAction(StrEnum):
+    """What the invoice step does."""
+
+    ISSUE = "issue"
+    UPDATE = "update"
+    IGNORE = "ignore"
+
+
+class DocumentKind(StrEnum):
+    """The kinds of documents, each with its own numbered series per channel."""
+
+    PROFORMA = "proforma"
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
+
+
+class StockAction(StrEnum):
+    """What a scenario does to stock."""
+
+    DEDUCT = "deduct"
+    IGNORE = "ignore"
+
+
+class Template(StrEnum):
+    """The messages that Kvit can send; each has a template per language."""
+
+    PAYMENT_RECEIVED = "payment_received"
+    PAYMENT_INCOMPLETE = "payment_incomplete"
+    INVOICE_ISSUED = "invoice_issued"
+    STATUS_CHANGED = "status_changed"
+    DISPATCH_PREPARED = "dispatch_prepared"
+    PROFORMA = "proforma"
+
+
+class Moment(StrEnum):
+    """When in a scenario a message goes out."""
+
+    PLACED = "placed"
+    PAID = "paid"
+    INCOMPLETE = "incomplete"
+    DISPATCH = "dispatch"
+
+
+class Wait(StrEnum):
+    """What dispatch can wait for."""
+
+    PAYMENT = "payment"
+    INVOICE = "invoice"
+    STOCK = "stock"
+
+
+class ChannelStatus(_Part):
+    """A status of the channel's own, and the standard status that it stands for."""
+
+    means: Annotated[Status, Field(title="Means", description="The standard status this one stands for")]
+    labels: Annotated[dict[Language, str], Field(title="Labels", description="What customers read, by language")] = (
+        Field(default_factory=dict[Language, str])
+    )
+
+
+class InvoiceRule(_Part):
+    """What the invoice step does in a scenario."""
+
+    action: Annotated[InvoiceAction, Field(title="Action", description="Issue anew, update or ignore")] = (
+        InvoiceAction.ISSUE
+    )
+    kind: Annotated[DocumentKind, Field(title="Kind", description="Proforma (advance) or invoice (tax document)")] = (
+        DocumentKind.INVOICE
+    )
+
+
+class MessageRule(_Part):
+    """One message to the customer."""
+
+    template: Annotated[Template, Field(title="Template", description="Which message")]
+    moment: Annotated[Moment, Field(title="Moment", description="When in the scenario it is sent")]
+    by: Annotated[Literal["email"], Field(title="By", description="The way it is sent")] = "email"
+
+
+class DispatchRule(_Part):
+    """Whether the scenario starts dispatch, and what that waits for."""
+
+    start: Annotated[bool, Field(title="Start dispatch", description="Order the carrier's label")] = True
+    waits_for: Annotated[
+        frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
+    ] = frozenset({Wait.PAYMENT})
+
+
+class ScenarioRules(_Part):
+    """What happens in one payment scenario."""
+
+    change_status: Annotated[
+        bool,
+        Field(title="Change the order's status", description="Change the order status automatically after payment"),
+    ] = True
+    status: Annotated[
+        str, Field(title="Status after payment", description="A standard status or one of the channel's own")
+    ] = Status.PAID.value
+    invoice: Annotated[InvoiceRule, Field(title="Invoice")] = Field(default_factory=InvoiceRule)
+    messages: Annotated[tuple[MessageRule, ...], Field(title="Messages")] = ()
+    stock: Annotated[
+        StockAction, Field(title="Stock", description="Deduct the goods, or leave stock to another system")
+    ] = StockAction.DEDUCT
+    dispatch: Annotated[DispatchRule, Field(title="Dispatch")] = Field(default_factory=DispatchRule)
+
+
+class PlacedRules(_Part):
+    """What happens when an order is placed, before any money."""
+
+    reserve_stock: Annotated[bool, Field(title="Reserve stock", description="Set the goods aside")] = False
+    proforma: Annotated[bool, Field(title="Proforma", description="Issue a proforma with payment instructions")] = False
+    status: Annotated[
+        str | None, Field(title="Status", description="Status of a placed order; empty leaves it as it is")
+    ] = None
+
+
+class Scenarios(_Part):
+    """The rules of each payment scenario."""
+
+    card: Annotated[ScenarioRules, Field(title="Card")] = Field(default_factory=ScenarioRules)
+    bank_transfer: Annotated[ScenarioRules, Field(title="Bank transfer")] = Field(default_factory=ScenarioRules)
+    cash_on_delivery: Annotated[ScenarioRules, Field(title="Cash on delivery")] = Field(
+        default_factory=lambda: ScenarioRules(status=Status.COMPLETED.value)
+    )
+
+    def of(self, method: Method) -> ScenarioRules:
+        """Return the rules of a payment method."""
+        rules = {
+            Method.CARD: self.card,
+            Method.BANK_TRANSFER: self.bank_transfer,
+            Method.CASH_ON_DELIVERY: self.cash_on_delivery,
+        }
+        return rules[method]
+
+
+class Placed(_Part):
+    """What happens at order creation, by payment method."""
+
+    card: PlacedRules = Field(default_factory=PlacedRules)
+    bank_transfer: PlacedRules = Field(default_factory=PlacedRules)
+    cash_on_delivery: PlacedRules = Field(default_factory=PlacedRules)
+
+    def of(self, method: Method) -> PlacedRules:
+        """Return the rules of a payment method."""
+        rules = {
+            Method.CARD: self.card,
+            Method.BANK_TRANSFER: self.bank_transfer,
+            Method.CASH_ON_DELIVERY: self.cash_on_delivery,
+        }
+        return rules[method]
+
+
+def _pattern(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if len(value) > 200:
+        raise ValueError("a pattern has at most 200 characters")
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"“{value}” is not a regular expression: {error}") from None
+    return value
+
+
+class ReferenceRules(_Part):
+    """How this channel's references are written, and which kind of evidence counts more."""
+
+    order_number: Annotated[
+        str | None,
+        Field(
+            title="Order number",
+            description="Pattern of a whole order number without dashes and spaces, such as CZ[0-9]{4,6}; "
+            "empty: order numbers aren't looked for in free text",
+        ),
+    ] = None
+    invoice_number: Annotated[
+        str | None, Field(title="Invoice number", description="The same for invoice and proforma numbers")
+    ] = None
+    priority: Annotated[
+        tuple[EvidenceKind, ...], Field(title="Priority", description="Kinds of evidence, the strongest first")
+    ] = tuple(EvidenceKind)
+
+    @field_validator("order_number", "invoice_number")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        return _pattern(value)
+
+    @field_validator("priority")
+    @classmethod
+    def _complete(cls, value: tuple[EvidenceKind, ...]) -> tuple[EvidenceKind, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a kind of evidence is named twice")
+        return value + tuple(kind for kind in EvidenceKind if kind not in value)
+
+
+class Tolerance(_Part):
+    """How far an amount may be off, either way, and still settle; the larger of the two limits counts."""
+
+    absolute: Annotated[
+        Decimal, Field(ge=0, title="Absolute", description="In major units of the channel's currency, such as 1.00")
+    ] = Decimal(0)
+    percent: Annotated[Decimal, Field(ge=0, le=10, title="Per cent", description="Of the amount to pay")] = Decimal(0)
+
+    def limit(self, amount: Money) -> Money:
+        """Return the largest difference that is still let pass for an amount to pay."""
+        absolute = Money.from_decimal(self.absolute, amount.currency).minor
+        share = int(abs(amount.minor) * self.percent / 100)
+        return Money(max(absolute, share), amount.currency)
+
+
+_DEFAULT_POLICIES = {
+    Outcome.EXACT: Policy.RELEASE,
+    Outcome.WITHIN_TOLERANCE: Policy.RELEASE,
+    Outcome.SHORT: Policy.WAIT,
+    Outcome.OVER: Policy.RELEASE,
+    Outcome.OUTGOING: Policy.IGNORE,
+}
+
+
+class Outcomes(_Part):
+    """What to do with a payment, by what it turned out to be."""
+
+    within_tolerance: Annotated[Literal[Policy.RELEASE, Policy.OPERATOR], Field(title="Within tolerance")] = (
+        Policy.RELEASE
+    )
+    short: Annotated[Literal[Policy.WAIT, Policy.OPERATOR], Field(title="Short")] = Policy.WAIT
+    over: Annotated[Literal[Policy.RELEASE, Policy.OPERATOR], Field(title="Over")] = Policy.RELEASE
+    surplus: Annotated[Surplus, Field(title="Surplus", description="Where the part paid too much goes")] = (
+        Surplus.OPERATOR
+    )
+
+    def policy(self, outcome: Outcome) -> Policy:
+        """Return what to do with a payment of an outcome; what nobody may automate goes to the operator."""
+        chosen = {
+            Outcome.WITHIN_TOLERANCE: self.within_tolerance,
+            Outcome.SHORT: self.short,
+            Outcome.OVER: self.over,
+        }
+        return chosen.get(outcome) or _DEFAULT_POLICIES.get(outcome, Policy.OPERATOR)
+
+
+class Seller(_Part):
+    """Who issues the documents."""
+
+    name: str
+    street: str = ""
+    city: str = ""
+    postcode: str = ""
+    country: str = ""
+    company_id: Annotated[str, Field(title="Company number")] = ""
+    tax_id: Annotated[str, Field(title="VAT number", description="Empty when not registered for VAT")] = ""
+    iban: Annotated[str, Field(title="IBAN", description="The account customers pay to")] = ""
+    bic: str = ""
+    email: Annotated[str, Field(title="E-mail", description="Sender of messages to customers")] = ""
+    logo: Annotated[str, Field(title="Logo", description="PNG or JPEG file, relative to KVIT_HOME")] = ""
+
+
+class Series(_Part):
+    """How documents of each kind are numbered: {year} and {number} are replaced; {number:05} pads with zeros."""
+
+    proforma: str = "P{year}{number:05}"
+    invoice: str = "{year}{number:05}"
+    credit_note: str = "CN{year}{number:05}"
+
+    @field_validator("proforma", "invoice", "credit_note")
+    @classmethod
+    def _numbers(cls, value: str) -> str:
+        try:
+            first, second = value.format(year=2026, number=1), value.format(year=2026, number=2)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"“{value}” can't be filled in: {error}; write such as 2026-{{number:05}}") from None
+        if first == second:
+            raise ValueError(f"“{value}” gives every document the same number; it needs {{number}}")
+        return value
+
+
+class Connectors(_Part):
+    """Which connector plays each role for this channel; the names are those in kvit.yaml."""
+
+    accounting: str = "documents"
+    warehouse: str = "store"
+    carrier: str = "labels"
+    messenger: str = "maildir"
+
+
+class ChannelRules(_Part):
+    """The whole document of one sales channel."""
+
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", title="Channel")]
+    title: str
+    currency: str
+    language: Language = "en"
+    seller: Seller
+    accounts: Annotated[
+        tuple[str, ...],
+        Field(title="Accounts", description="Bank accounts this channel is paid to; variable symbols count only there"),
+    ] = ()
+    statuses: dict[str, ChannelStatus] = Field(default_factory=dict[str, ChannelStatus])
+    references: ReferenceRules = Field(default_factory=ReferenceRules)
+    tolerance: Tolerance = Field(default_factory=Tolerance)
+    outcomes: Outcomes = Field(default_factory=Outcomes)
+    placed: Placed = Field(default_factory=Placed)
+    scenarios: Scenarios = Field(default_factory=Scenarios)
+    series: Series = Field(default_factory=Series)
+    reservation_days: Annotated[int, Field(ge=0, le=90, title="Reservation, days")] = 3
+    grace_days: Annotated[int, Field(ge=0, le=30, title="Grace, days", description="The bank's lag")] = 2
+    connectors: Connectors = Field(default_factory=Connectors)
+    groups: Annotated[
+        dict[str, dict[str, Any]], Field(title="Groups", description="What differs for a customer group, by its name")
+    ] = Field(default_factory=dict[str, dict[str, Any]])
+    customers: Annotated[
+        dict[str, dict[str, Any]], Field(title="Customers", description="What differs for a customer, by his number")
+    ] = Field(default_factory=dict[str, dict[str, Any]])
+
+    @field_validator("currency")
+    @classmethod
+    def _is_a_currency(cls, value: str) -> str:
+        exponent(value)
+        return value
+
+    @field_validator("accounts")
+    @classmethod
+    def _without_spaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(re.sub(r"\s", "", account).upper() for account in value)
+
+    @model_validator(mode="after")
+    def _statuses_exist(self) -> ChannelRules:
+        named = [scenario.status for scenario in (self.scenarios.card, self.scenarios.bank_transfer)]
+        named.append(self.scenarios.cash_on_delivery.status)
+        placed = (self.placed.card, self.placed.bank_transfer, self.placed.cash_on_delivery)
+        named.extend(rules.status for rules in placed if rules.status)
+        for status in named:
+            self.standard(status)
+        try:
+            self.tolerance.limit(Money.zero(self.currency))
+        except MoneyError as error:
+            raise ValueError(f"tolerance.absolute: {error}") from None
+        return self
+
+    def standard(self, status: str) -> Status:
+        """Return the standard status that a status of the channel stands for.
+
+        Raises ValueError, naming the known ones, for a status the channel doesn't have.
+        """
+        if status in self.statuses:
+            return self.statuses[status].means
+        try:
+            return Status(status)
+        except ValueError:
+            known = ", ".join([*self.statuses, *Status])
+            raise ValueError(f"channel {self.channel} has no status “{status}”; it has {known}") from None
+
+    def label(self, status: str, language: str) -> str:
+        """Return what a customer reads for a status of the channel's own, or the status itself."""
+        own = self.statuses.get(status)
+        if own is None:
+            return status
+        labels = cast("dict[str, str]", own.labels)
+        return labels.get(language) or labels.get(self.language) or status
+
+    def for_customer(self, *, group: str | None, customer: str | None) -> ChannelRules:
+        """Return the rules that hold for one customer: customer before group before channel before default."""
+        narrower = [self.groups.get(group or ""), self.customers.get(customer or "")]
+        parts = [part for part in narrower if part]
+        return _merged(self, parts) if parts else self
+
+    def without_messages(self) -> ChannelRules:
+        """Return the same rules with every message taken out, for a backfill that must not write to customers."""
+        scenarios = {
+            name: getattr(self.scenarios, name).model_copy(update={"messages": ()}) for name in Scenarios.model_fields
+        }
+        return self.model_copy(update={"scenarios": self.scenarios.model_copy(update=scenarios)})
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    for key, value in above.items():
+        old = below.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            below[key] = _merge(cast("dict[str, Any]", old), cast("dict[str, Any]", value))
+        else:
+            below[key] = value
+    return below
+
+
+def _merged(rules: ChannelRules, parts: list[dict[str, Any]]) -> ChannelRules:
+    document = rules.model_dump(exclude_unset=True)
+    document.pop("groups", None)
+    document.pop("customers", None)
+    for part in parts:
+        document = _merge(document, deepcopy(part))
+    return ChannelRules.model_validate(document)
+
+
+def _sentences(error: ValidationError, where: str) -> str:
+    lines: list[str] = []
+    for problem in error.errors(include_url=False, include_input=False):
+        field = ".".join(str(part) for part in problem["loc"]) or "the document"
+        lines.append(f"{where}: {field}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def parse_rules(document: object, *, where: str = "rules") -> ChannelRules:
+    """Read a channel's document, with every group's and customer's differences tried on it.
+
+    Raises RulesError with one line per field that is wrong; where names the file or form it came from.
+    """
+    try:
+        rules = ChannelRules.model_validate(document)
+    except ValidationError as error:
+        raise RulesError(_sentences(error, where)) from None
+    for kind, parts in (("groups", rules.groups), ("customers", rules.customers)):
+        for name, part in parts.items():
+            if forbidden := part.keys() & {"channel", "currency", "groups", "customers", "accounts"}:
+                fields = ", ".join(sorted(forbidden))
+                raise RulesError(f"{where}: {kind}.{name}: {fields} can't differ within a channel")
+            try:
+                _merged(rules, [part])
+            except ValidationError as error:
+                raise RulesError(_sentences(error, f"{where}: {kind}.{name}")) from None
+    return rules
