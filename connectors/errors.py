@@ -9,9 +9,12 @@ OutsideError
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 
+import aiohttp
 import httpx
 
 
@@ -40,32 +43,50 @@ class Misconfigured(OutsideError):
     """The system can't be used as it is configured; every request would fail the same way."""
 
 
-# Raised before a byte of the request was sent, so nothing can have been carried out.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _MISCONFIGURED = frozenset({401, 403, 404, 405, 410})
 _NOT_NOW = frozenset({408, 425, 429})
 
 
 def _retry_after(response: httpx.Response) -> float | None:
+    """Read Retry-After, which is a number of seconds or a date, as seconds from now: at most a day."""
     value = response.headers.get("Retry-After", "")
-    return min(float(value), 86_400.0) if value.isdigit() else None
+    try:
+        seconds = float(value) if value.isdecimal() else parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), 86_400.0)
+
+
+def _may_have_arrived(error: httpx.TransportError) -> bool:
+    """Say whether a byte of the request may have reached the system before it failed."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        # httpx-aiohttp calls a connection lost while waiting for the answer a ConnectTimeout; aiohttp knows better.
+        return not isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+    return not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
 
 
 @contextmanager
 def translated(system: str) -> Generator[None]:
-    """Turn what httpx raises into our three errors; system names the outside system in the text."""
+    """Turn what httpx and aiohttp raise into our three errors; system names the outside system in the text.
+
+    The errors are raised without their cause, because its text can carry the whole URL, and a URL can carry a token.
+    """
     try:
         yield
-    except httpx.InvalidURL as error:
-        raise Misconfigured(f"{system}: its address is not a URL") from error
-    except _NOT_SENT as error:
-        if isinstance(error.__cause__, ssl.SSLError):
-            raise Misconfigured(f"{system}: its TLS certificate was not accepted") from error
-        raise Transient(f"{system}: no connection ({type(error).__name__})") from error
-    except httpx.UnsupportedProtocol as error:
-        raise Misconfigured(f"{system}: its address must begin with http:// or https://") from error
+    except httpx.InvalidURL:
+        raise Misconfigured(f"{system}: its address is not a URL") from None
+    except httpx.UnsupportedProtocol:
+        raise Misconfigured(f"{system}: its address must begin with http:// or https://") from None
     except httpx.TransportError as error:
-        raise Transient(f"{system}: no answer ({type(error).__name__})", in_doubt=True) from error
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise Misconfigured(f"{system}: its TLS certificate was not accepted") from None
+        if not _may_have_arrived(error):
+            raise Transient(f"{system}: no connection ({type(error).__name__})") from None
+        raise Transient(f"{system}: no answer ({type(error).__name__})", in_doubt=True) from None
+    except (httpx.RequestError, aiohttp.ClientError, OSError) as error:
+        # An answer that is no HTTP, can't be unpacked or came too late: TimeoutError is an OSError.
+        raise Transient(f"{system}: no usable answer ({type(error).__name__})", in_doubt=True) from None
 
 
 def raise_for_status(system: str, response: httpx.Response, reason: str = "") -> None:
@@ -81,6 +102,6 @@ def raise_for_status(system: str, response: httpx.Response, reason: str = "") ->
         raise Transient(said, retry_after=_retry_after(response))
     if code >= 500:
         raise Transient(said, in_doubt=True, retry_after=_retry_after(response))
-    if code in _MISCONFIGURED:
+    if code in _MISCONFIGURED or response.is_redirect:
         raise Misconfigured(said)
     raise Rejected(said)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
+from functools import cache
 from typing import Any
 
+import aiohttp
 import httpx
-from httpx_aiohttp import HttpxAiohttpClient
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.errors import Transient, translated
@@ -29,16 +32,66 @@ class Limits(BaseModel):
     timeout: float = Field(default=20.0, gt=0, le=40, description="Seconds to wait for an answer")
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the process's TLS settings; making them takes 40 ms, so they are made once."""
+    return httpx.create_ssl_context()
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, and never a second time.
+
+    aiohttp by itself resends a GET, PUT or DELETE whose connection was lost before the answer. A capture may be a PUT
+    and may have been carried out: whether to send again is decided above, so the loss is given a name it lets pass.
+    """
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientPayloadError(type(error).__name__) from None
+
+
+class _Transport(AiohttpTransport):
+    def get_client(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=self.limits.max_connections or 100,
+            keepalive_timeout=self.limits.keepalive_expiry,
+            ssl=self.ssl_context,
+        )
+        return aiohttp.ClientSession(connector=connector, middlewares=(_send_once,))
+
+
+class _Http(HttpxAiohttpClient):
+    """httpx on aiohttp's connection pool; httpx's own slows down under hundreds of waiting requests."""
+
+    def _init_transport(self, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return _Transport(**options)
+
+    def _init_proxy_transport(self, proxy: httpx.Proxy, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return _Transport(proxy=proxy, **options)
+
+
 class Client:
     """An HTTP client for one outside system, whose every failure is one of our three errors."""
 
     def __init__(self, system: str, base_url: str, limits: Limits, **options: Any) -> None:
+        """Raise Misconfigured if the address is no URL; options are those of httpx, such as headers and auth."""
         self.system = system
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.concurrent)
         self._next_start = 0.0
-        # httpx's own pool slows down under hundreds of waiting requests; aiohttp's doesn't.
-        self._http = HttpxAiohttpClient(base_url=base_url, timeout=limits.timeout, follow_redirects=False, **options)
+        # Connecting gets half of the time, so that a connection that never came is told apart from a lost answer.
+        timeout = httpx.Timeout(limits.timeout, connect=limits.timeout / 2, pool=limits.timeout / 2)
+        with translated(system):
+            self._http = _Http(
+                base_url=base_url,
+                timeout=timeout,
+                verify=_tls(),
+                limits=httpx.Limits(max_connections=limits.concurrent, keepalive_expiry=5),
+                follow_redirects=False,
+                **options,
+            )
 
     async def _pace(self) -> None:
         if self._limits.per_second is None:
@@ -56,19 +109,24 @@ class Client:
         """
         async with self._slots:
             await self._pace()
+            # The timeouts of httpx bound each wait for some bytes; an answer that drips never meets them.
             with translated(self.system):
-                async with self._http.stream(method, path, **options) as response:
-                    size = 0
-                    body: list[bytes] = []
-                    async for chunk in response.aiter_bytes():
-                        size += len(chunk)
-                        if size > MAX_ANSWER_BYTES:
-                            raise Transient(f"{self.system}: its answer is larger than 32 MiB", in_doubt=True)
-                        body.append(chunk)
-                    headers = {k: v for k, v in response.headers.items() if k.lower() != "content-encoding"}
-                    return httpx.Response(
-                        response.status_code, headers=headers, content=b"".join(body), request=response.request
-                    )
+                async with asyncio.timeout(self._limits.timeout):
+                    return await self._exchange(method, path, **options)
+
+    async def _exchange(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async with self._http.stream(method, path, **options) as response:
+            size = 0
+            body: list[bytes] = []
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > MAX_ANSWER_BYTES:
+                    raise Transient(f"{self.system}: its answer is larger than 32 MiB", in_doubt=True)
+                body.append(chunk)
+            headers = [(k, v) for k, v in response.headers.raw if k.lower() != b"content-encoding"]
+            return httpx.Response(
+                response.status_code, headers=headers, content=b"".join(body), request=response.request
+            )
 
     async def aclose(self) -> None:
         """Close the connections."""

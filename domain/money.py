@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 # Number of decimals of each currency that has not two, from ISO 4217's list one.
 _EXPONENTS = {
@@ -24,6 +25,13 @@ _CURRENCIES = frozenset(
     ANG ATS BEF BGN BYR CYP DEM EEK ESP FIM FRF GRD HRK IEP ITL LTL LUF LVL MTL NLG PTE ROL SIT SKK SLL ZWL
     """.split()
 )
+
+# Decimal() alone would also take 1e3, 1_000, NaN and digits of other scripts.
+_PLAIN = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_MAX_TEXT = 60
+
+_LIMIT = 10**18
+"""Amounts stay below this many minor units, so that they fit 64-bit columns and Decimal's 28 digits."""
 
 
 class MoneyError(ValueError):
@@ -48,8 +56,12 @@ class Money:
     currency: str
 
     def __post_init__(self) -> None:
-        """Refuse currencies that don't exist, at the only door."""
+        """Refuse what is no integer, what is too large to keep, and currencies that don't exist: at the only door."""
+        if type(self.minor) is not int:
+            raise MoneyError(f"“{self.minor!s:.40}” is not a whole number of minor units")
         exponent(self.currency)
+        if abs(self.minor) >= _LIMIT:
+            raise MoneyError(f"{_LIMIT:.0e} minor units of {self.currency} or more is not an amount of money")
 
     @classmethod
     def parse(cls, text: str, currency: str) -> Money:
@@ -57,21 +69,24 @@ class Money:
 
         Raises MoneyError for anything that is no plain decimal number, or is finer than the minor unit.
         """
-        try:
-            amount = Decimal(text.strip())
-        except InvalidOperation:
-            raise MoneyError(f"“{text[:40]}” is not an amount; write digits with a dot, such as 450.00") from None
-        return cls.from_decimal(amount, currency)
+        plain = text.strip()
+        if len(plain) > _MAX_TEXT or not _PLAIN.fullmatch(plain):
+            raise MoneyError(f"“{plain:.40}” is not an amount; write digits with a dot, such as 450.00")
+        return cls.from_decimal(Decimal(plain), currency)
 
     @classmethod
     def from_decimal(cls, amount: Decimal, currency: str) -> Money:
         """Turn a decimal number of major units into money; raises MoneyError as parse does."""
-        if not amount.is_finite() or amount.adjusted() > 15:
-            raise MoneyError(f"{amount} is not an amount of money")
-        minor = amount.scaleb(exponent(currency))
-        if minor != minor.to_integral_value():
-            raise MoneyError(f"{amount} {currency} is finer than the smallest unit of {currency}")
-        return cls(int(minor), currency)
+        if type(amount) is not Decimal:
+            raise MoneyError(f"“{amount!s:.40}” is not a decimal number of major units")
+        if not amount.is_finite() or amount.adjusted() > 18:
+            raise MoneyError(f"{amount!s:.40} is not an amount of money")
+        places = exponent(currency)
+        # Comparing is exact at any length, where scaling first would round what is beyond 28 digits.
+        rounded = amount.quantize(Decimal(1).scaleb(-places))
+        if rounded != amount:
+            raise MoneyError(f"{amount!s:.40} {currency} is finer than the smallest unit of {currency}")
+        return cls(int(rounded.scaleb(places)), currency)
 
     @classmethod
     def zero(cls, currency: str) -> Money:

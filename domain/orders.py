@@ -60,13 +60,16 @@ def transition(now: Status, to: Status) -> Move:
     """Say whether an order may go from one standard status to another.
 
     Along the path an order only moves forward (a step that asks for an earlier status finds it already past);
-    it may be cancelled or expire until it is dispatched, and be returned after that. Nothing leaves a closed status.
+    it may expire until it is paid, be cancelled until it is dispatched, and be returned after that. Nothing leaves a
+    closed status.
     """
     if now == to:
         return Move.ALREADY
     if now in CLOSED:
         return Move.FORBIDDEN
-    if to in (Status.CANCELLED, Status.EXPIRED):
+    if to is Status.EXPIRED:
+        return Move.ALLOWED if _RANK[now] < _RANK[Status.PAID] else Move.FORBIDDEN
+    if to is Status.CANCELLED:
         return Move.ALLOWED if _RANK[now] < _RANK[Status.DISPATCHED] else Move.FORBIDDEN
     if to is Status.RETURNED:
         return Move.ALLOWED if _RANK[now] >= _RANK[Status.DISPATCHED] else Move.FORBIDDEN
@@ -85,16 +88,21 @@ class PaymentState(StrEnum):
 
 
 def payment_state(total: Money, settled: Iterable[Money]) -> PaymentState:
-    """Derive the payment state from everything ever allocated to an order; refunds are negative."""
-    moves = [money.minor for money in settled]
-    came, went = sum(minor for minor in moves if minor > 0), -sum(minor for minor in moves if minor < 0)
-    if went:
-        return PaymentState.REFUNDED if went >= came else PaymentState.PART_REFUNDED
-    if came <= 0:
-        return PaymentState.PAID if total.minor <= 0 else PaymentState.UNPAID
-    if came < total.minor:
-        return PaymentState.PART_PAID
-    return PaymentState.PAID if came == total.minor else PaymentState.OVERPAID
+    """Derive the payment state from everything ever allocated to an order; refunds are negative.
+
+    What counts is the sum, so one of two charges given back leaves an order paid. Raises MoneyError where an
+    allocation is of another currency than the total.
+    """
+    moves = list(settled)
+    kept = sum(moves, Money.zero(total.currency))
+    refunded = any(money.minor < 0 for money in moves)
+    if refunded and kept.minor <= 0:
+        return PaymentState.REFUNDED
+    if kept < total:
+        if refunded:
+            return PaymentState.PART_REFUNDED
+        return PaymentState.PART_PAID if kept else PaymentState.UNPAID
+    return PaymentState.PAID if kept == total or not kept else PaymentState.OVERPAID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +118,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """Who bought; language is one of cs, ro, uk, ru, en or None for the channel's."""
+    """Who bought; number is the channel's own, language one of cs, ro, uk, ru, en or None for the channel's."""
 
     id: int
+    number: str
     name: str
     email: str | None = None
     phone: str | None = None

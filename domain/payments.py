@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -124,47 +125,42 @@ class Payment(IncomingPayment):
 
 
 def _content(account: str, entry: StatementEntry) -> str:
-    parts = (
-        account,
-        entry.booked_on.isoformat(),
-        entry.value_date.isoformat() if entry.value_date else "",
-        entry.amount.amount,
-        entry.amount.currency,
-        entry.end_to_end_id or "",
-        entry.variable_symbol or "",
-        entry.payer_account or "",
-        entry.payer_name or "",
-        entry.remittance or "",
-        entry.order_reference or "",
-        entry.tracking_number or "",
-    )
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+    parts = [account, entry.bank_reference or "", entry.booked_on.isoformat(), str(entry.amount)]
+    if not entry.bank_reference:
+        parts += [
+            entry.value_date.isoformat() if entry.value_date else "",
+            entry.end_to_end_id or "",
+            entry.variable_symbol or "",
+            entry.rf or "",
+            entry.payer_account or "",
+            entry.payer_name or "",
+            entry.remittance or "",
+            entry.order_reference or "",
+            entry.tracking_number or "",
+        ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def incoming_from_statement(
     *, source: str, method: Method, account: str, entries: Iterable[StatementEntry]
 ) -> list[IncomingPayment]:
-    """Give each entry of one statement its identity, so that importing it again adds nothing.
+    """Give each entry its identity, so that importing it again adds nothing, from this file or an overlapping one.
 
-    The bank's reference counts where there is one. Some banks give one reference to several entries, and others
-    give none: then it is the entry's content and its occurrence number within the statement, so that two equal
-    real payments are both kept.
+    entries are all that one file has of one account, in its order: pages and statements of a file belong in one call.
+    The bank's reference counts, with day and amount, because banks give one reference to several entries; where there
+    is none, all that is told of the entry. Equal entries are numbered, so that two equal real payments are both kept.
+    Nothing here looks at other entries beyond that, so a file that covers more or less gives an entry the same id; only
+    equal entries of a day can't be told apart by a file that begins within it.
     """
-    entries = list(entries)
-    references = Counter(entry.bank_reference for entry in entries)
     seen: Counter[str] = Counter()
     found: list[IncomingPayment] = []
     for entry in entries:
-        if entry.bank_reference and references[entry.bank_reference] == 1:
-            external_id = f"{account}/{entry.bank_reference}"
-        else:
-            content = _content(account, entry)
-            seen[content] += 1
-            external_id = f"{account}/{entry.bank_reference or ''}#{content}.{seen[content]}"
+        content = _content(account, entry)
+        seen[content] += 1
         found.append(
             IncomingPayment(
                 source=source,
-                external_id=external_id,
+                external_id=f"{account:.40}/{entry.bank_reference or '':.80}#{content}.{seen[content]}",
                 method=method,
                 amount=entry.amount,
                 booked_on=entry.booked_on,

@@ -6,12 +6,13 @@ import re
 from copy import deepcopy
 from decimal import Decimal
 from enum import StrEnum
+from itertools import combinations
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from domain.money import Money, MoneyError, exponent
-from domain.orders import Status
+from domain.orders import CLOSED, Status
 from domain.payments import Method, Outcome
 
 Language = Literal["cs", "ro", "uk", "ru", "en"]
@@ -98,6 +99,7 @@ class Moment(StrEnum):
 
     PLACED = "placed"
     PAID = "paid"
+    INVOICE = "invoice"
     INCOMPLETE = "incomplete"
     DISPATCH = "dispatch"
 
@@ -146,6 +148,11 @@ class DispatchRule(_Part):
         frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
     ] = frozenset({Wait.PAYMENT})
 
+    @field_serializer("waits_for", when_used="json")
+    def _in_order(self, value: frozenset[Wait]) -> list[Wait]:
+        # A set has no order of its own, and the same rules must be the same document.
+        return sorted(value)
+
 
 class ScenarioRules(_Part):
     """What happens in one payment scenario."""
@@ -164,6 +171,39 @@ class ScenarioRules(_Part):
     ] = StockAction.DEDUCT
     dispatch: Annotated[DispatchRule, Field(title="Dispatch")] = Field(default_factory=DispatchRule)
 
+    @field_validator("messages")
+    @classmethod
+    def _one_at_a_time(cls, value: tuple[MessageRule, ...]) -> tuple[MessageRule, ...]:
+        moments = [(message.moment, message.by) for message in value]
+        for moment, by in moments:
+            if moments.count((moment, by)) > 1:
+                raise ValueError(f"two messages go out by {by} at the moment “{moment}”; keep the one that says more")
+        return value
+
+    def message(self, moment: Moment) -> MessageRule | None:
+        """Return the message that goes out at a moment, if there is one."""
+        return next((message for message in self.messages if message.moment is moment), None)
+
+
+class CashOnDeliveryDispatch(DispatchRule):
+    """The same, when there is no payment to wait for."""
+
+    waits_for: Annotated[
+        frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
+    ] = frozenset()
+
+
+class CashOnDeliveryRules(ScenarioRules):
+    """The same, when the money comes after the goods have arrived."""
+
+    status: Annotated[
+        str, Field(title="Status after payment", description="A standard status or one of the channel's own")
+    ] = Status.COMPLETED.value
+    # Narrower than the base's field, which is safe because rules are frozen.
+    dispatch: Annotated[CashOnDeliveryDispatch, Field(title="Dispatch")] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default_factory=CashOnDeliveryDispatch
+    )
+
 
 class PlacedRules(_Part):
     """What happens when an order is placed, before any money."""
@@ -180,8 +220,8 @@ class Scenarios(_Part):
 
     card: Annotated[ScenarioRules, Field(title="Card")] = Field(default_factory=ScenarioRules)
     bank_transfer: Annotated[ScenarioRules, Field(title="Bank transfer")] = Field(default_factory=ScenarioRules)
-    cash_on_delivery: Annotated[ScenarioRules, Field(title="Cash on delivery")] = Field(
-        default_factory=lambda: ScenarioRules(status=Status.COMPLETED.value)
+    cash_on_delivery: Annotated[CashOnDeliveryRules, Field(title="Cash on delivery")] = Field(
+        default_factory=CashOnDeliveryRules
     )
 
     def of(self, method: Method) -> ScenarioRules:
@@ -212,13 +252,13 @@ class Placed(_Part):
 
 
 def _pattern(value: str | None) -> str | None:
-    if value is None:
+    if not value:
         return None
     if len(value) > 200:
         raise ValueError("a pattern has at most 200 characters")
     try:
         re.compile(value)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ValueError(f"“{value}” is not a regular expression: {error}") from None
     return value
 
@@ -316,8 +356,15 @@ class Seller(_Part):
     logo: Annotated[str, Field(title="Logo", description="PNG or JPEG file, relative to KVIT_HOME")] = ""
 
 
+# What is filled in is named one by one: str.format alone would also run {number.__class__} and {number:0999999999}.
+_SERIES = re.compile(r"(?:[^{}\x00-\x1f\x7f]|\{year\}|\{number(?::0[1-9]d?)?\})*")
+
+
 class Series(_Part):
-    """How documents of each kind are numbered: {year} and {number} are replaced; {number:05} pads with zeros."""
+    """How documents of each kind are numbered: {year} and {number} are replaced; {number:05} pads with zeros.
+
+    Numbers begin at 1 each year and for each kind, so each needs both, and no two kinds may be written alike.
+    """
 
     proforma: str = "P{year}{number:05}"
     invoice: str = "{year}{number:05}"
@@ -326,13 +373,21 @@ class Series(_Part):
     @field_validator("proforma", "invoice", "credit_note")
     @classmethod
     def _numbers(cls, value: str) -> str:
-        try:
-            first, second = value.format(year=2026, number=1), value.format(year=2026, number=2)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"“{value}” can't be filled in: {error}; write such as 2026-{{number:05}}") from None
-        if first == second:
+        if len(value) > 40 or not _SERIES.fullmatch(value):
+            raise ValueError(f"“{value:.40}” can't be filled in; write such as {{year}}-{{number:05}}")
+        if "{number" not in value:
             raise ValueError(f"“{value}” gives every document the same number; it needs {{number}}")
+        if "{year}" not in value:
+            raise ValueError(f"“{value}” gives the same numbers every year; it needs {{year}}")
         return value
+
+    @model_validator(mode="after")
+    def _differ(self) -> Series:
+        kinds = {kind: getattr(self, kind).format(year=2026, number=1) for kind in DocumentKind}
+        for one, other in combinations(kinds, 2):
+            if kinds[one] == kinds[other]:
+                raise ValueError(f"{one} and {other} would have the same numbers; begin one with other letters")
+        return self
 
 
 class Connectors(_Part):
@@ -386,12 +441,22 @@ class ChannelRules(_Part):
 
     @model_validator(mode="after")
     def _statuses_exist(self) -> ChannelRules:
-        named = [scenario.status for scenario in (self.scenarios.card, self.scenarios.bank_transfer)]
-        named.append(self.scenarios.cash_on_delivery.status)
-        placed = (self.placed.card, self.placed.bank_transfer, self.placed.cash_on_delivery)
-        named.extend(rules.status for rules in placed if rules.status)
-        for status in named:
-            self.standard(status)
+        for name, own in self.statuses.items():
+            if name in set(Status) and name != own.means:
+                raise ValueError(f"statuses.{name}: “{name}” is a standard status and can only mean itself")
+        named = {f"scenarios.{method}.status": self.scenarios.of(method).status for method in Method}
+        named |= {f"placed.{method}.status": self.placed.of(method).status or Status.NEW for method in Method}
+        for field, status in named.items():
+            try:
+                means = self.standard(status)
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from None
+            if means in CLOSED:
+                raise ValueError(f"{field}: “{status}” closes an order; name a status in which it goes on")
+        return self
+
+    @model_validator(mode="after")
+    def _tolerance_is_money(self) -> ChannelRules:
         try:
             self.tolerance.limit(Money.zero(self.currency))
         except MoneyError as error:
@@ -423,14 +488,25 @@ class ChannelRules(_Part):
         """Return the rules that hold for one customer: customer before group before channel before default."""
         narrower = [self.groups.get(group or ""), self.customers.get(customer or "")]
         parts = [part for part in narrower if part]
-        return _merged(self, parts) if parts else self
+        return _merged(self, parts) if parts else self.model_copy(update={"groups": {}, "customers": {}})
 
     def without_messages(self) -> ChannelRules:
         """Return the same rules with every message taken out, for a backfill that must not write to customers."""
         scenarios = {
             name: getattr(self.scenarios, name).model_copy(update={"messages": ()}) for name in Scenarios.model_fields
         }
-        return self.model_copy(update={"scenarios": self.scenarios.model_copy(update=scenarios)})
+        return self.model_copy(
+            update={
+                "scenarios": self.scenarios.model_copy(update=scenarios),
+                "groups": {name: _silenced(part) for name, part in self.groups.items()},
+                "customers": {name: _silenced(part) for name, part in self.customers.items()},
+            }
+        )
+
+
+def _silenced(part: dict[str, Any]) -> dict[str, Any]:
+    silence: dict[str, Any] = {"scenarios": {name: {"messages": []} for name in Scenarios.model_fields}}
+    return _merge(deepcopy(part), silence) if "scenarios" in part else part
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -444,19 +520,23 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(rules: ChannelRules, parts: list[dict[str, Any]]) -> ChannelRules:
-    document = rules.model_dump(exclude_unset=True)
-    document.pop("groups", None)
-    document.pop("customers", None)
+    document = rules.model_dump(exclude_unset=True, exclude={"groups", "customers"})
     for part in parts:
         document = _merge(document, deepcopy(part))
     return ChannelRules.model_validate(document)
 
 
+# Groups and customers are tried one by one, so what they may set must not be able to clash between the two.
+_SAME_FOR_ALL = frozenset({"channel", "currency", "groups", "customers", "accounts", "statuses", "series"})
+
+
 def _sentences(error: ValidationError, where: str) -> str:
     lines: list[str] = []
     for problem in error.errors(include_url=False, include_input=False):
-        field = ".".join(str(part) for part in problem["loc"]) or "the document"
-        lines.append(f"{where}: {field}: {problem['msg'].removeprefix('Value error, ')}")
+        # What concerns the whole document has no place, and names its field itself.
+        field = ".".join(str(part) for part in problem["loc"])
+        parts = (where, field, problem["msg"].removeprefix("Value error, "))
+        lines.append(": ".join(part for part in parts if part))
     return "\n".join(lines)
 
 
@@ -469,13 +549,17 @@ def parse_rules(document: object, *, where: str = "rules") -> ChannelRules:
         rules = ChannelRules.model_validate(document)
     except ValidationError as error:
         raise RulesError(_sentences(error, where)) from None
+    wrong: list[str] = []
     for kind, parts in (("groups", rules.groups), ("customers", rules.customers)):
         for name, part in parts.items():
-            if forbidden := part.keys() & {"channel", "currency", "groups", "customers", "accounts"}:
+            if forbidden := part.keys() & _SAME_FOR_ALL:
                 fields = ", ".join(sorted(forbidden))
-                raise RulesError(f"{where}: {kind}.{name}: {fields} can't differ within a channel")
+                wrong.append(f"{where}: {kind}.{name}: {fields} can't differ within a channel")
+                continue
             try:
                 _merged(rules, [part])
             except ValidationError as error:
-                raise RulesError(_sentences(error, f"{where}: {kind}.{name}")) from None
+                wrong.append(_sentences(error, f"{where}: {kind}.{name}"))
+    if wrong:
+        raise RulesError("\n".join(wrong))
     return rules

@@ -1,0 +1,378 @@
+"""Stripe: payments by card, their refunds and chargebacks.
+
+A webhook only says where to look. What counts is what the API says about the object when it is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from connectors import Config
+from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.http import Client, Limits
+from connectors.roles import BadSignature, Page, WebhookEvent
+from domain.money import Money, MoneyError
+from domain.payments import IncomingPayment, Method
+
+_EVENT_TYPES = (
+    "payment_intent.succeeded",
+    "charge.refunded",
+    "charge.refund.updated",
+    "refund.updated",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+)
+"""The events that can make a payment; polling asks for these alone (Stripe takes at most 20 types)."""
+
+_PAGE_SIZE = 100
+_HEADER_MAX = 4096
+_ORDER_KEYS = ("order", "order_number", "order_id")
+
+# Stripe counts in a currency's minor unit, but these it counts otherwise than ISO 4217 does: their number of decimals
+# there (docs.stripe.com/currencies, zero-decimal currencies and special cases).
+_DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
+
+_ID = "[a-z]{2,5}_[A-Za-z0-9_]{1,240}"  # such an id is safe in a path
+_Id = Annotated[str, Field(pattern=f"^{_ID}$")]
+
+
+class StripeConfig(Config):
+    """Settings of a Stripe account."""
+
+    api_key: SecretStr = Field(
+        description="Secret key, or a restricted one that may read events, payment intents, charges and disputes"
+    )
+    webhook_secret: SecretStr = Field(
+        description="The webhook endpoint's signing secret; while it is being replaced, both, with a comma between"
+    )
+    base_url: str = "https://api.stripe.com/v1"
+    api_version: str = Field(default="2026-10-28.endive", pattern=r"^[!-~]+$")
+    account: str | None = Field(default=None, description="What to call the account that the money arrives on")
+    tolerance: int = Field(default=300, ge=1, le=3600, description="Seconds a webhook's time may differ from ours")
+    days: int = Field(default=3, ge=1, le=30, description="Days that the first poll looks back")
+    settle: int = Field(default=30, ge=0, le=3600, description="Seconds that an event rests before it is polled")
+    limits: Limits = Field(default_factory=Limits)
+
+    @field_validator("api_key", "webhook_secret")
+    @classmethod
+    def _whole(cls, value: SecretStr) -> SecretStr:
+        # Anybody can sign with an empty secret, and a line break would end the header that the key is sent in.
+        if not all(re.fullmatch("[!-~]+", secret.strip(" ")) for secret in value.get_secret_value().split(",")):
+            raise ValueError("it is empty, or there is a space or a line break in it; copy it again")
+        return value
+
+
+class _Object(BaseModel):
+    """Something that Stripe sent, as far as it is used here."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Event(_Object):
+    id: _Id
+    type: str = ""
+    created: int = 0
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class _Subject(_Object):
+    id: _Id
+    charge: _Id | None = None
+
+
+class _Intent(_Object):
+    id: _Id
+    status: str
+    amount_received: int
+    currency: str
+    created: int
+    description: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict[str, str])
+
+
+class _Charge(_Object):
+    payment_intent: _Id | None = None
+    metadata: dict[str, str] = Field(default_factory=dict[str, str])
+
+
+class _Movement(_Object):
+    """A refund, or a balance transaction of a dispute."""
+
+    id: _Id
+    amount: int
+    currency: str
+    created: int
+    status: str | None = None
+
+
+class _Dispute(_Object):
+    amount: int
+    currency: str
+    charge: _Id
+    balance_transactions: list[_Movement]
+
+
+class _List(_Object):
+    data: list[dict[str, Any]]
+    has_more: bool
+
+
+class _Problem(_Object):
+    type: str | None = None
+    code: str | None = None
+
+
+class _Failure(_Object):
+    error: _Problem
+
+
+class _Missing(Rejected):
+    """Stripe has no object of that id."""
+
+
+_Read = TypeVar("_Read", bound=_Object)
+
+
+def _signature_header(value: str | None) -> tuple[str, list[str]]:
+    """Return the time and the v1 signatures of a Stripe-Signature header, `t=<seconds>,v1=<hex>[,v1=<hex>…]`."""
+    if not value:
+        raise BadSignature("there is no Stripe-Signature header")
+    pairs = [item.strip().partition("=") for item in value[: _HEADER_MAX + 1].split(",")]
+    times = [text for key, _, text in pairs if key == "t"]
+    signatures = [text for key, _, text in pairs if key == "v1" and re.fullmatch("[0-9a-f]{64}", text)]
+    if len(value) > _HEADER_MAX or len(times) != 1 or not re.fullmatch("[0-9]{1,12}", times[0]) or not signatures:
+        raise BadSignature("the Stripe-Signature header is malformed; it is written t=<seconds>,v1=<64 hex digits>")
+    return times[0], signatures
+
+
+def _order_in(metadata: Mapping[str, str]) -> str | None:
+    return next((value.strip() for key in _ORDER_KEYS if (value := metadata.get(key, "")).strip()), None)
+
+
+class Stripe:
+    """A Stripe account as a source of payments: by webhook, and by polling for what the webhooks missed."""
+
+    def __init__(self, config: StripeConfig) -> None:
+        self._config = config
+        self._secrets = [secret.strip().encode() for secret in config.webhook_secret.get_secret_value().split(",")]
+        headers = {
+            "Authorization": f"Bearer {config.api_key.get_secret_value()}",
+            "Stripe-Version": config.api_version,
+        }
+        self._client = Client(config.name, config.base_url, config.limits, headers=headers)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def check(self) -> str:
+        """Say that the account was reached and the key accepted; raises one of the three errors."""
+        await self._get("/events", _List, {"limit": 1})
+        return f"{self._config.name}: Stripe answers and accepts the key"
+
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
+        """Return what a webhook is, or raise BadSignature. Header names are in lower case.
+
+        v1 is HMAC-SHA256 of the header's time, a dot and the raw body; one secret and one signature must match.
+        """
+        time, signatures = _signature_header(headers.get("stripe-signature"))
+        signed = time.encode() + b"." + body
+        expected = [hmac.new(secret, signed, hashlib.sha256).hexdigest() for secret in self._secrets]
+        if not any(hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures):
+            raise BadSignature("the signature doesn't match; the body was changed or another secret signed it")
+        age, tolerance = now.timestamp() - int(time), self._config.tolerance
+        if abs(age) > tolerance:
+            said = f"is too old: {age:.0f} seconds" if age > 0 else f"comes from the future: {-age:.0f} seconds ahead"
+            raise BadSignature(f"the webhook {said}, and {tolerance} are let pass; is the clock of this machine right?")
+        try:
+            event = _Event.model_validate_json(body)
+        except ValidationError:
+            raise BadSignature("the body is no event of Stripe's: no JSON, or without a usable id") from None
+        return WebhookEvent(external_id=event.id, kind=event.type)
+
+    async def truth(self, body: bytes) -> list[IncomingPayment]:
+        """Ask what the object of a stored event really is, and return the payments it makes.
+
+        A payment is the intent's, once it has succeeded; what was returned comes as negative payments, one per refund
+        or movement of a dispute. A failed attempt makes none, so it never takes a paid order back. Raises Transient,
+        Rejected or Misconfigured.
+        """
+        event = self._read(_Event, body)
+        kind = event.type
+        if kind.startswith("payment_intent.") and kind != "payment_intent.payment_failed":
+            return await self._payment(self._subject(event).id)
+        if kind == "charge.refunded":
+            return await self._refunds(self._subject(event).id)
+        if kind in ("charge.refund.updated", "refund.updated"):
+            charge = self._subject(event).charge
+            return await self._refunds(charge) if charge else []
+        if kind.startswith("charge.dispute."):
+            return await self._dispute(self._subject(event).id)
+        return []
+
+    async def fetch(self, cursor: str | None, *, now: datetime) -> Page:
+        """Return up to 100 events after a cursor, the oldest first; None looks back as many days as configured.
+
+        The cursor is `<created>:<id>` of the last event taken, the id empty while there was none.
+
+        Stripe lists newest first, and a list has a top that moves and an end that doesn't. So going on means asking
+        for what stands right before the last event (`ending_before`), which is the oldest that is still missing,
+        however many came since. Starting has no such event to hold on to: the list is walked down to its end, only
+        the last page, the oldest, is taken, and the rest follows upwards from there. An interrupted start begins
+        again, and nothing was taken.
+
+        Events of the last seconds are left alone: one may still appear below one that is listed already (`created` is
+        in whole seconds and is not when an event is listed), and would then stand behind the cursor for good.
+
+        Stripe keeps events for 30 days. When it knows the cursor's event no more, the walk starts at that event's time.
+        """
+        since, last = self._position(cursor, now)
+        wanted = {"types[]": list(_EVENT_TYPES), "created[lt]": int(now.timestamp()) - self._config.settle}
+        page: _List | None = None
+        more = False
+        if last:
+            try:
+                page = await self._get("/events", _List, {**wanted, "limit": _PAGE_SIZE, "ending_before": last})
+                more = page.has_more
+            except _Missing:
+                page = None
+        if page is None:
+            async for older in self._walk("/events", {**wanted, "created[gte]": since}):
+                page, more = older, page is not None
+        found = [(self._read(_Event, raw), json.dumps(raw).encode()) for raw in reversed(page.data if page else [])]
+        if found:
+            since, last = found[-1][0].created, found[-1][0].id
+        return Page(tuple((event.id, raw) for event, raw in found), f"{since}:{last}", more)
+
+    def _position(self, cursor: str | None, now: datetime) -> tuple[int, str]:
+        if cursor is None:
+            return int((now - timedelta(days=self._config.days)).timestamp()), ""
+        known = re.fullmatch(f"([0-9]{{1,12}}):((?:{_ID})?)", cursor)
+        if known is None:
+            raise Misconfigured(f"{self._config.name}: “{cursor[:60]}” is not a cursor; poll without one to start anew")
+        return int(known[1]), known[2]
+
+    async def _payment(self, intent_id: str) -> list[IncomingPayment]:
+        intent = await self._get(f"/payment_intents/{intent_id}", _Intent)
+        if intent.status != "succeeded" or intent.amount_received <= 0:
+            return []
+        moved = _Movement(id=intent.id, amount=intent.amount_received, currency=intent.currency, created=intent.created)
+        return [self._incoming(moved, intent.id, _order_in(intent.metadata), intent.description)]
+
+    async def _refunds(self, charge_id: str) -> list[IncomingPayment]:
+        intent_id, order = await self._origin(charge_id)
+        if intent_id is None:
+            return []
+        payments: list[IncomingPayment] = []
+        async for page in self._walk("/refunds", {"payment_intent": intent_id}):
+            for refund in (self._read(_Movement, raw) for raw in page.data):
+                # A pending refund is told again when it succeeds; a failed or canceled one returned nothing.
+                if refund.status == "succeeded":
+                    back = refund.model_copy(update={"amount": -refund.amount})
+                    payments.append(self._incoming(back, intent_id, order, "Refund"))
+        return payments
+
+    async def _dispute(self, dispute_id: str) -> list[IncomingPayment]:
+        """Return the money a dispute took, and what winning it gave back: one payment per balance transaction."""
+        dispute = await self._get(f"/disputes/{dispute_id}", _Dispute)
+        if not dispute.balance_transactions:
+            return []
+        intent_id, order = await self._origin(dispute.charge)
+        if intent_id is None:
+            return []
+        payments: list[IncomingPayment] = []
+        for booked in dispute.balance_transactions:
+            moved = booked
+            # Balance transactions are in the currency of the payout, which needn't be the one that was paid in.
+            if booked.currency != dispute.currency:
+                amount = dispute.amount if booked.amount > 0 else -dispute.amount
+                moved = booked.model_copy(update={"amount": amount, "currency": dispute.currency})
+            text = "Chargeback" if moved.amount < 0 else "Chargeback reversed"
+            payments.append(self._incoming(moved, intent_id, order, text))
+        return payments
+
+    async def _origin(self, charge_id: str) -> tuple[str | None, str | None]:
+        """Return the intent and the order of a charge; a charge without intent never came in as a payment here."""
+        charge = await self._get(f"/charges/{charge_id}", _Charge)
+        order = _order_in(charge.metadata)
+        if charge.payment_intent and order is None:
+            order = _order_in((await self._get(f"/payment_intents/{charge.payment_intent}", _Intent)).metadata)
+        return charge.payment_intent, order
+
+    def _incoming(self, moved: _Movement, intent_id: str, order: str | None, text: str | None) -> IncomingPayment:
+        return IncomingPayment(
+            source=f"stripe:{self._config.name}",
+            external_id=moved.id,
+            method=Method.CARD,
+            amount=self._money(moved.amount, moved.currency),
+            booked_on=datetime.fromtimestamp(moved.created, UTC).date(),
+            account=self._config.account,
+            provider_reference=intent_id,
+            order_reference=order,
+            text=text,
+        )
+
+    def _money(self, amount: int, currency: str) -> Money:
+        code = currency.upper()
+        try:
+            if code in _DECIMALS:
+                return Money.from_decimal(Decimal(amount).scaleb(-_DECIMALS[code]), code)
+            return Money(amount, code)
+        except MoneyError as error:
+            raise Rejected(f"{self._config.name}: {error}") from None
+
+    def _subject(self, event: _Event) -> _Subject:
+        return self._read(_Subject, event.data.get("object"))
+
+    def _read(self, model: type[_Read], sent: Any) -> _Read:
+        """Read what Stripe sent; no JSON at all is a passing fault of something between, a wrong field is not."""
+        try:
+            return model.model_validate_json(sent) if isinstance(sent, bytes) else model.model_validate(sent)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            if first["type"] == "json_invalid":
+                raise Transient(f"{self._config.name}: what came is no JSON") from None
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise Rejected(
+                f"{self._config.name}: an object of Stripe's can't be read: {where}: {first['msg']}"
+            ) from None
+
+    async def _walk(self, path: str, params: dict[str, Any]) -> AsyncGenerator[_List]:
+        """Yield the pages of a list from its top, the newest, to its end."""
+        page = await self._get(path, _List, {**params, "limit": _PAGE_SIZE})
+        yield page
+        while page.has_more and page.data:
+            after = self._read(_Subject, page.data[-1]).id
+            page = await self._get(path, _List, {**params, "limit": _PAGE_SIZE, "starting_after": after})
+            yield page
+
+    async def _get(self, path: str, model: type[_Read], params: dict[str, Any] | None = None) -> _Read:
+        response = await self._client.request("GET", path, params=params)
+        if not response.is_success:
+            self._refuse(response)
+        return self._read(model, response.content)
+
+    def _refuse(self, response: httpx.Response) -> None:
+        """Raise for an error answer. Its message is left out, because it can quote personal data; its code can't."""
+        try:
+            problem = _Failure.model_validate_json(response.content).error
+        except ValidationError:
+            problem = _Problem()
+        said = "/".join(word for word in (problem.type, problem.code) if word and re.fullmatch("[a-z_]{1,60}", word))
+        if problem.code == "resource_missing":
+            raise _Missing(f"{self._config.name}: answered {response.status_code} ({said})")
+        raise_for_status(self._config.name, response, said)
+
+
+CONFIG = StripeConfig
+CONNECTOR = Stripe

@@ -1,0 +1,242 @@
+"""What every stand-in shares: a real server on 127.0.0.1 that records its requests and misbehaves when told to."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self, cast
+
+import uvicorn
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class Misbehavior(StrEnum):
+    """What can go wrong with a request. BEFORE means before the request was carried out, AFTER that it was."""
+
+    HANG_BEFORE = "hang_before"
+    HANG_AFTER = "hang_after"
+    STATUS_BEFORE = "status_before"
+    STATUS_AFTER = "status_after"
+    CUT_BEFORE = "cut_before"
+    CUT_AFTER = "cut_after"
+    CUT_MIDWAY = "cut_midway"
+    """Carried out, and the line is lost in the middle of the answer."""
+    GARBAGE = "garbage"
+    """Carried out, and answered 200 with a page that is in no format of the system's."""
+
+
+_ACTS = frozenset(
+    {
+        Misbehavior.HANG_AFTER,
+        Misbehavior.STATUS_AFTER,
+        Misbehavior.CUT_AFTER,
+        Misbehavior.CUT_MIDWAY,
+        Misbehavior.GARBAGE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request that arrived; header names are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Plan:
+    kind: Misbehavior
+    path: str
+    left: int | None
+    status: int
+    retry_after: str | None
+
+
+class StandIn:
+    """A server that plays an outside system: `async with StandIn(app) as system: … system.url`.
+
+    It lives in the event loop that runs it. `requests` holds what arrived, `in_flight_max` the most requests that were
+    under way at once.
+    """
+
+    def __init__(self, app: ASGIApp, *, port: int = 0) -> None:
+        """Make a stand-in that answers with an ASGI app; port 0 takes any free one."""
+        self.requests: deque[Seen] = deque(maxlen=100_000)
+        self.in_flight_max = 0
+        self._in_flight = 0
+        self._app = app
+        self._port = port
+        self._plans: list[_Plan] = []
+        self._server: uvicorn.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The address, without a slash at the end."""
+        return f"http://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        self._port = listener.getsockname()[1]
+        # Without log settings of its own, so that the process's logging stays as it is.
+        config = uvicorn.Config(
+            self._receive,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        self._server.lifespan = config.lifespan_class(config)
+        # Not serve(): that would take over the process's signals and its shutdown takes longer.
+        await self._server.startup(sockets=[listener])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            for connection in list(self._server.server_state.connections):
+                connection.transport.abort()  # also ends the requests that hang
+            await self._server.shutdown()
+
+    def misbehave(
+        self,
+        kind: Misbehavior,
+        *,
+        path: str = "/",
+        times: int | None = 1,
+        status: int = 500,
+        retry_after: float | str | None = None,
+    ) -> None:
+        """Let the next requests go wrong whose path begins with path; times None means until behave() is called.
+
+        status and retry_after are those of the answer where the kind is one of the STATUS kinds. Plans are used up
+        in the order in which they were made.
+        """
+        self._plans.append(_Plan(kind, path, times, status, None if retry_after is None else str(retry_after)))
+
+    def go_down(self) -> None:
+        """Answer 503 to everything, without acting, until behave() is called."""
+        self.misbehave(Misbehavior.STATUS_BEFORE, times=None, status=503)
+
+    def behave(self) -> None:
+        """Forget every misbehavior that is still to come."""
+        self._plans.clear()
+
+    def error(self, status: int) -> Response:
+        """Return an answer with an error status, shaped as the system shapes its errors."""
+        return JSONResponse({"error": status}, status_code=status)
+
+    def _next_plan(self, path: str) -> _Plan | None:
+        plan = next((plan for plan in self._plans if path.startswith(plan.path)), None)
+        if plan is not None and plan.left is not None:
+            plan.left -= 1
+            if plan.left <= 0:
+                self._plans.remove(plan)
+        return plan
+
+    async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        query = scope["query_string"].decode("latin-1")
+        self.requests.append(Seen(scope["method"], scope["path"], query, headers, body))
+        self._in_flight += 1
+        self.in_flight_max = max(self.in_flight_max, self._in_flight)
+        try:
+            if len(body) > _MAX_BODY_BYTES:
+                await self.error(413)(scope, receive, send)
+                return
+            answer = _Answer(self._app, scope, receive, body)
+            plan = self._next_plan(scope["path"])
+            if plan is None:
+                await answer.to(send)
+            else:
+                await self._misbehave(plan, answer, send)
+        finally:
+            self._in_flight -= 1
+
+    async def _misbehave(self, plan: _Plan, answer: _Answer, send: Send) -> None:
+        sent: list[Message] = []
+        if plan.kind in _ACTS:
+            sent = await answer.kept()
+        match plan.kind:
+            case Misbehavior.HANG_BEFORE | Misbehavior.HANG_AFTER:
+                await _until_gone(answer.receive)
+            case Misbehavior.STATUS_BEFORE | Misbehavior.STATUS_AFTER:
+                response = self.error(plan.status)
+                if plan.retry_after is not None:
+                    response.headers["Retry-After"] = plan.retry_after
+                await response(answer.scope, answer.receive, send)
+            case Misbehavior.CUT_BEFORE | Misbehavior.CUT_AFTER:
+                await _cut(answer.receive, send)
+            case Misbehavior.CUT_MIDWAY:
+                body = b"".join(message.get("body", b"") for message in sent)
+                length = str(len(body) + 1).encode()
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+                await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+                await _cut(answer.receive, send)
+            case Misbehavior.GARBAGE:
+                await PlainTextResponse("<html>Down for maintenance")(answer.scope, answer.receive, send)
+
+
+class _Answer:
+    """What the app answers to a request whose body was read already."""
+
+    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, body: bytes) -> None:
+        self.scope, self.receive = scope, receive
+        self._app, self._body = app, body
+
+    async def to(self, send: Send) -> None:
+        body: list[Message] = [{"type": "http.request", "body": self._body, "more_body": False}]
+
+        async def replayed() -> Message:
+            return body.pop() if body else await self.receive()
+
+        await self._app(self.scope, replayed, send)
+
+    async def kept(self) -> list[Message]:
+        """Let the app act, and keep its answer back."""
+        sent: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            sent.append(message)
+
+        await self.to(keep)
+        return sent
+
+
+async def _body(receive: Receive) -> bytes:
+    """Read a request's body; what is beyond the bound is read and thrown away, all but one byte."""
+    body = b""
+    while True:
+        message = await receive()
+        body = (body + message.get("body", b""))[: _MAX_BODY_BYTES + 1]
+        if not message.get("more_body", False):
+            return body
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cut(receive: Receive, send: Send) -> None:
+    """Cut the line. ASGI has no word for it, so this reaches for the transport of uvicorn's request."""
+    cast("Any", send).__self__.transport.abort()
+    await _until_gone(receive)

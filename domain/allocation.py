@@ -1,0 +1,50 @@
+"""Allocation: how a payment's money is split over the item it was found to settle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domain.money import Money
+from domain.orders import Status
+from domain.rules import EvidenceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenItem:
+    """Something that can be settled: what it asks for in all, and what is still open of that."""
+
+    id: int
+    order_id: int | None
+    channel: str
+    number: str
+    status: Status
+    amount: Money
+    open: Money
+    references: frozenset[tuple[EvidenceKind, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a payment for one item. The item is relieved of amount + write_off.
+
+    write_off is what tolerance lets pass: positive when too little came, negative when too much.
+    """
+
+    item: OpenItem
+    amount: Money
+    write_off: Money
+    completes: bool
+
+
+def split(amount: Money, item: OpenItem, tolerance: Money) -> tuple[Part, Money]:
+    """Split a payment between one open item and the surplus that nobody asked for.
+
+    amount and item.open are positive and of one currency. A difference within the tolerance, either way, is written
+    off: the whole payment goes to the item and nothing is left over.
+    """
+    difference = amount - item.open
+    if abs(difference) <= tolerance:
+        return Part(item, amount, -difference, completes=True), Money.zero(amount.currency)
+    if difference.minor < 0:
+        return Part(item, amount, Money.zero(amount.currency), completes=False), Money.zero(amount.currency)
+    return Part(item, item.open, Money.zero(amount.currency), completes=True), difference

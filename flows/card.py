@@ -1,0 +1,32 @@
+"""Card: the customer has paid; the order is carried on at once."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from typing import Annotated, Any
+
+from prefect import State, flow
+from pydantic import Field
+
+from tasks.close import close, run_name
+from tasks.dispatch import start_dispatch
+from tasks.invoice import issue_invoice
+from tasks.match import PaymentId, match_payments
+from tasks.notify import notify_customer, notify_dispatch, notify_incomplete
+from tasks.status import set_status
+from tasks.stock import deduct_stock
+
+
+@flow(name="card payment", flow_run_name=run_name)
+async def card_payment(
+    payments: Annotated[list[PaymentId], Field(title="Payments", description="Numbers of payments in Kvit")],
+) -> State[Any]:
+    """Match → paid → invoice → message → stock → dispatch."""
+    matched = await match_payments(payments)
+    paid = await set_status(matched.paid)
+    invoiced, picked = await gather(issue_invoice(paid), deduct_stock(paid))
+    _, dispatched, _ = await gather(
+        notify_customer(invoiced), start_dispatch(picked, invoiced), notify_incomplete(matched.short)
+    )
+    await notify_dispatch(dispatched)
+    return await close("card", payments=payments)

@@ -1,0 +1,28 @@
+"""Payment by invoice: the order was placed, its payment is awaited."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import State, flow
+from pydantic import Field
+
+from tasks.close import close, run_name
+from tasks.invoice import issue_proforma
+from tasks.notify import notify_placed
+from tasks.placed import placed_orders
+from tasks.status import set_placed_status
+from tasks.stock import reserve_stock
+
+
+@flow(name="order placed", flow_run_name=run_name)
+async def order_placed(
+    orders: Annotated[list[int], Field(title="Orders", description="Numbers of orders in Kvit")],
+) -> State[Any]:
+    """Placed → reservation → proforma → message with payment instructions → status."""
+    placed = await placed_orders(orders)
+    reserved = await reserve_stock(placed)
+    proforma = await issue_proforma(reserved)
+    told = await notify_placed(proforma)
+    await set_placed_status(told)
+    return await close("order_placed", orders=orders)

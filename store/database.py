@@ -1,0 +1,122 @@
+"""The database: SQLite for one machine, PostgreSQL beyond it; opened, migrated, and spoken to in transactions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+# Taken while migrating on PostgreSQL, so that processes that start together don't migrate twice.
+_MIGRATION_LOCK = 0x6B766974
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_SQLITE_WAIT_MS = 30_000
+
+
+class StoreError(Exception):
+    """The database can't be used as it is given; its text says why."""
+
+
+class Store:
+    """One database. `read` and `write` give a transaction each; what a `write` did is there or isn't, never half."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        # SQLite has one writer; waiting here is fair and cheap, waiting in SQLite is neither.
+        self._writer = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
+        """Open a transaction that only reads, and sees one state of the database."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
+        """Open a transaction that commits when the block ends, and rolls back when it raises."""
+        if not self.is_sqlite:
+            async with self._engine.begin() as connection:
+                yield connection
+            return
+        async with self._writer, self._engine.connect() as plain:
+            connection = await plain.execution_options(kvit_write=True)
+            async with connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def _sqlite_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={_SQLITE_WAIT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # A transaction that will write takes the lock at once: one that upgrades later can fail however long it waits.
+    writes = connection.get_execution_options().get("kvit_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _engine(url: str) -> AsyncEngine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError("KVIT_DATABASE_URL is not a database URL; write such as postgresql://user@host/kvit") from None
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
+        return create_async_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size=10, max_overflow=10)
+    if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
+        engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"))
+        event.listen(engine.sync_engine, "connect", _sqlite_connect)
+        event.listen(engine.sync_engine, "begin", _sqlite_begin)
+        return engine
+    raise StoreError(f"{parsed.drivername} is not a database Kvit can use; use postgresql:// or sqlite:///")
+
+
+def _sqlite_connect(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _sqlite_begin, not guessed by the driver
+    _sqlite_pragmas(connection, record)
+
+
+def migration_config(connection: Connection) -> Config:
+    """Return the migrations' configuration, bound to an open connection."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    command.upgrade(migration_config(connection), "head")
+
+
+async def open_store(url: str) -> Store:
+    """Open a database and bring its tables up to date.
+
+    Raises StoreError for a URL that is none, or of another database.
+    """
+    engine = _engine(url)
+    store = Store(engine)
+    async with store.write() as connection:
+        await connection.run_sync(_migrate)
+    return store

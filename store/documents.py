@@ -1,0 +1,166 @@
+"""Documents and messages: what was issued and sent, and the numbers of the series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.rules import DocumentKind
+from store.sql import add_new, chunks
+from store.tables import DocumentRow, DocumentSeries, MessageRow
+
+
+async def next_number(connection: AsyncConnection, channel: str, kind: DocumentKind, year: int) -> int:
+    """Take the next number of a series. It is used up only if the transaction commits, so there are no gaps."""
+    await add_new(
+        connection, DocumentSeries, [{"channel": channel, "kind": kind.value, "year": year, "next_number": 1}]
+    )
+    key = (DocumentSeries.channel == channel) & (DocumentSeries.kind == kind.value) & (DocumentSeries.year == year)
+    number = await connection.scalar(
+        update(DocumentSeries)
+        .where(key)
+        .values(next_number=DocumentSeries.next_number + 1)
+        .returning(DocumentSeries.next_number)
+    )
+    assert number is not None  # noqa: S101 - RETURNING of the row added above
+    return number - 1
+
+
+async def add(
+    connection: AsyncConnection,
+    *,
+    order_id: int,
+    channel: str,
+    kind: DocumentKind,
+    number: str,
+    year: int | None,
+    counter: int | None,
+    currency: str,
+    total_minor: int,
+    issued_on: date,
+    content: dict[str, Any],
+    effect_id: int,
+    corrects_id: int | None = None,
+) -> None:
+    """Store an issued document. At most one of a kind is live per order; the database refuses another."""
+    await connection.execute(
+        insert(DocumentRow).values(
+            order_id=order_id,
+            channel=channel,
+            kind=kind.value,
+            number=number,
+            year=year,
+            counter=counter,
+            currency=currency,
+            total_minor=total_minor,
+            issued_on=issued_on,
+            content=content,
+            effect_id=effect_id,
+            corrects_id=corrects_id,
+            # A credit note is never live: it takes something back, and there can be several.
+            live=kind is not DocumentKind.CREDIT_NOTE,
+        )
+    )
+
+
+async def live(connection: AsyncConnection, order_id: int, kind: DocumentKind) -> dict[str, Any] | None:
+    """Return an order's live document of a kind, if there is one."""
+    row = (
+        await connection.execute(
+            select(*DocumentRow.__table__.columns).where(
+                DocumentRow.order_id == order_id, DocumentRow.kind == kind.value, DocumentRow.live.is_(True)
+            )
+        )
+    ).mappings()
+    found = row.one_or_none()
+    return dict(found) if found else None
+
+
+async def end(connection: AsyncConnection, document_id: int) -> None:
+    """Mark a document as taken back."""
+    await connection.execute(update(DocumentRow).where(DocumentRow.id == document_id).values(live=False))
+
+
+async def without_file(connection: AsyncConnection, order_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Return the documents whose PDF was not printed yet, of some orders or of all."""
+    columns = (DocumentRow.id, DocumentRow.channel, DocumentRow.kind, DocumentRow.number, DocumentRow.content)
+    query = select(*columns).where(DocumentRow.file.is_(None)).order_by(DocumentRow.id)
+    if order_ids is None:
+        return [dict(row) for row in (await connection.execute(query)).mappings().all()]
+    found: list[dict[str, Any]] = []
+    for some in chunks(list(order_ids)):
+        rows = await connection.execute(query.where(DocumentRow.order_id.in_(some)))
+        found.extend(dict(row) for row in rows.mappings().all())
+    return found
+
+
+async def set_file(connection: AsyncConnection, document_id: int, file: str) -> None:
+    """Remember where a document's PDF is, relative to KVIT_HOME."""
+    await connection.execute(update(DocumentRow).where(DocumentRow.id == document_id).values(file=file))
+
+
+async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return an order's documents, oldest first."""
+    columns = (
+        DocumentRow.id,
+        DocumentRow.kind,
+        DocumentRow.number,
+        DocumentRow.issued_on,
+        DocumentRow.total_minor,
+        DocumentRow.currency,
+        DocumentRow.live,
+        DocumentRow.file,
+    )
+    rows = await connection.execute(select(*columns).where(DocumentRow.order_id == order_id).order_by(DocumentRow.id))
+    return [dict(row) for row in rows.mappings().all()]
+
+
+async def add_message(
+    connection: AsyncConnection,
+    *,
+    order_id: int,
+    by: str,
+    template: str,
+    language: str,
+    message_id: str,
+    subject: str,
+    reference: str,
+    effect_id: int,
+    now: datetime,
+) -> None:
+    """Store that a message was sent."""
+    await add_new(
+        connection,
+        MessageRow,
+        [
+            {
+                "order_id": order_id,
+                "by": by,
+                "template": template,
+                "language": language,
+                "message_id": message_id,
+                "subject": subject,
+                "reference": reference,
+                "effect_id": effect_id,
+                "sent_at": now,
+            }
+        ],
+    )
+
+
+async def messages(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return the messages sent about an order, oldest first."""
+    columns = (
+        MessageRow.sent_at,
+        MessageRow.by,
+        MessageRow.template,
+        MessageRow.language,
+        MessageRow.subject,
+        MessageRow.reference,
+    )
+    rows = await connection.execute(select(*columns).where(MessageRow.order_id == order_id).order_by(MessageRow.id))
+    return [dict(row) for row in rows.mappings().all()]

@@ -1,0 +1,357 @@
+"""Effects: the guard that makes a step happen once. One row per order, step and cause; its state only moves forward.
+
+    intended ──► done | skipped | rejected
+        │
+        └─► in_doubt ──► done | skipped | rejected
+
+A row is *leased* while a worker acts on it. A worker that ends an attempt gives the lease back, whatever came of it;
+so a lease that ran out with an owner still on it means that the owner died in the middle: its effect is in doubt.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store import journal
+from store.sql import add_new, chunks
+from store.tables import EffectRow, OrderRow
+
+
+class EffectState(StrEnum):
+    """Where an effect stands."""
+
+    INTENDED = "intended"
+    IN_DOUBT = "in_doubt"
+    DONE = "done"
+    SKIPPED = "skipped"
+    REJECTED = "rejected"
+
+
+OPEN = (EffectState.INTENDED, EffectState.IN_DOUBT)
+
+
+class Verdict(StrEnum):
+    """What a worker may do with an effect that it asked for."""
+
+    ACT = "act"
+    ASK = "ask"
+    """It may have happened already: look before acting."""
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    """It is done or skipped: go on."""
+    STOP = "stop"
+    """Parked, not due yet, or held by another worker: leave it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An effect that a worker asks for. reverses is the effect that this one takes back, if it does."""
+
+    order_id: int
+    cause: str
+    rule_version: int | None
+    reverses: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What was found: the effect, its stored idempotency key, and what may be done with it."""
+
+    effect_id: int
+    order_id: int
+    cause: str
+    verdict: Verdict
+    state: EffectState
+    key: str
+    attempts: int
+    reference: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How one attempt ended. due_at is set when it is to be tried again."""
+
+    effect_id: int
+    state: EffectState
+    reference: str | None = None
+    reason: str | None = None
+    before: dict[str, Any]
+    after: dict[str, Any]
+    due_at: datetime | None = None
+
+
+def _verdict(row: Row[Any], *, is_new: bool, now: datetime) -> Verdict:
+    if is_new:
+        return Verdict.ACT
+    if row.state in (EffectState.DONE, EffectState.SKIPPED):
+        return Verdict.PASS
+    if row.state == EffectState.REJECTED:
+        return Verdict.STOP
+    if row.lease_owner is not None and row.lease_until > now:
+        return Verdict.STOP
+    if row.due_at is not None and row.due_at > now:
+        return Verdict.STOP
+    if row.lease_owner is None and row.state == EffectState.INTENDED:
+        return Verdict.ACT
+    return Verdict.ASK
+
+
+async def _rows(connection: AsyncConnection, step: str, wanted: Sequence[Wanted]) -> dict[tuple[int, str], Row[Any]]:
+    found: dict[tuple[int, str], Row[Any]] = {}
+    for causes in chunks(sorted({effect.cause for effect in wanted})):
+        rows = await connection.execute(
+            select(*EffectRow.__table__.columns)
+            .where(EffectRow.cause.in_(causes), EffectRow.step == step)
+            .order_by(EffectRow.id)
+            .with_for_update()
+        )
+        for row in rows.all():
+            found[row.order_id, row.cause] = row
+    return found
+
+
+async def claim(
+    connection: AsyncConnection,
+    step: str,
+    wanted: Sequence[Wanted],
+    *,
+    owner: str,
+    lease_until: datetime,
+    actor: journal.Actor,
+    now: datetime,
+) -> list[Claim]:
+    """Claim the effects of one step for a worker, in one transaction for the whole batch.
+
+    Creates those that don't exist yet, each with an idempotency key that never changes afterwards, and leases those
+    that may be acted on. Returns one Claim per wanted effect, in their order.
+    """
+    keys = {(effect.order_id, effect.cause): f"kvit-{secrets.token_hex(16)}" for effect in wanted}
+    # Rows are added in one order everywhere, so that two workers can't wait for each other.
+    await add_new(
+        connection,
+        EffectRow,
+        [
+            {
+                "order_id": effect.order_id,
+                "step": step,
+                "cause": effect.cause,
+                "state": EffectState.INTENDED.value,
+                "key": keys[effect.order_id, effect.cause],
+                "rule_version": effect.rule_version,
+                "before": {},
+                "after": {},
+                "reverses_id": effect.reverses,
+                "attempts": 0,
+                "lease_owner": owner,
+                "lease_until": lease_until,
+                "created_at": now,
+                "updated_at": now,
+            }
+            for effect in sorted(wanted, key=lambda effect: (effect.order_id, effect.cause))
+        ],
+    )
+    rows = await _rows(connection, step, wanted)
+    claims: list[Claim] = []
+    leased: list[dict[str, Any]] = []
+    moves: list[dict[str, Any]] = []
+    for effect in wanted:
+        row = rows[effect.order_id, effect.cause]
+        is_new = row.key == keys[effect.order_id, effect.cause]
+        verdict = _verdict(row, is_new=is_new, now=now)
+        state = EffectState(row.state)
+        reason = row.reason
+        if verdict is Verdict.ASK and state is EffectState.INTENDED:
+            state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
+        if verdict in (Verdict.ACT, Verdict.ASK):
+            leased.append({"_id": row.id, "_state": state.value, "_reason": reason})
+        if is_new or state != row.state:
+            moves.append(
+                journal.entry(
+                    actor,
+                    at=now,
+                    step=step,
+                    move=state.value,
+                    order_id=row.order_id,
+                    effect_id=row.id,
+                    cause=row.cause,
+                    reason=reason,
+                    rule_version=row.rule_version,
+                )
+            )
+        claims.append(
+            Claim(
+                effect_id=row.id,
+                order_id=row.order_id,
+                cause=row.cause,
+                verdict=verdict,
+                state=state,
+                key=row.key,
+                attempts=row.attempts + (verdict in (Verdict.ACT, Verdict.ASK)),
+                reference=row.reference,
+                reason=reason,
+            )
+        )
+    if leased:
+        await connection.execute(
+            update(EffectRow)
+            .where(EffectRow.id == bindparam("_id"))
+            .values(
+                state=bindparam("_state"),
+                reason=bindparam("_reason"),
+                lease_owner=owner,
+                lease_until=lease_until,
+                attempts=EffectRow.attempts + 1,
+                updated_at=now,
+            ),
+            leased,
+        )
+    await journal.append(connection, moves)
+    return claims
+
+
+async def renew(connection: AsyncConnection, owner: str, effect_ids: Iterable[int], until: datetime) -> None:
+    """Put off the end of a worker's leases while it is still at work."""
+    for ids in chunks(list(effect_ids)):
+        await connection.execute(
+            update(EffectRow)
+            .where(EffectRow.id.in_(ids), EffectRow.lease_owner == owner, EffectRow.state.in_(OPEN))
+            .values(lease_until=until)
+        )
+
+
+async def lock(connection: AsyncConnection, effect_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    """Lock effects for recording, and return them by id as they stand now."""
+    found: dict[int, Row[Any]] = {}
+    for ids in chunks(sorted(effect_ids)):
+        rows = await connection.execute(
+            select(*EffectRow.__table__.columns).where(EffectRow.id.in_(ids)).order_by(EffectRow.id).with_for_update()
+        )
+        found.update({row.id: row for row in rows.all()})
+    return found
+
+
+async def end(
+    connection: AsyncConnection,
+    step: str,
+    endings: Sequence[Ending],
+    rows: dict[int, Row[Any]],
+    *,
+    actor: journal.Actor,
+    now: datetime,
+) -> None:
+    """Record how attempts ended and give their leases back; rows are those that `lock` returned."""
+    if not endings:
+        return
+    await connection.execute(
+        update(EffectRow)
+        .where(EffectRow.id == bindparam("_id"))
+        .values(
+            state=bindparam("_state"),
+            reference=bindparam("_reference"),
+            reason=bindparam("_reason"),
+            before=bindparam("_before"),
+            after=bindparam("_after"),
+            due_at=bindparam("_due_at"),
+            lease_owner=None,
+            lease_until=None,
+            updated_at=now,
+        ),
+        [
+            {
+                "_id": ending.effect_id,
+                "_state": ending.state.value,
+                "_reference": ending.reference,
+                "_reason": ending.reason,
+                "_before": ending.before,
+                "_after": ending.after,
+                "_due_at": ending.due_at,
+            }
+            for ending in endings
+        ],
+    )
+    await journal.append(
+        connection,
+        [
+            journal.entry(
+                actor,
+                at=now,
+                step=step,
+                move="to retry" if ending.state is EffectState.INTENDED else ending.state.value,
+                order_id=rows[ending.effect_id].order_id,
+                effect_id=ending.effect_id,
+                cause=rows[ending.effect_id].cause,
+                reference=ending.reference,
+                reason=ending.reason,
+                before=ending.before,
+                after=ending.after,
+                rule_version=rows[ending.effect_id].rule_version,
+            )
+            for ending in endings
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one effect stands, for whoever watches a run."""
+
+    order_id: int
+    number: str
+    step: str
+    cause: str
+    state: EffectState
+    reference: str | None
+    reason: str | None
+    due_at: datetime | None
+    lease_until: datetime | None
+    attempts: int
+
+
+async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[Standing]:
+    """Return every effect of some causes, in the order in which they were begun."""
+    columns = (
+        EffectRow.order_id,
+        OrderRow.number,
+        EffectRow.step,
+        EffectRow.cause,
+        EffectRow.state,
+        EffectRow.reference,
+        EffectRow.reason,
+        EffectRow.due_at,
+        EffectRow.lease_until,
+        EffectRow.attempts,
+    )
+    query = select(*columns).join(OrderRow, OrderRow.id == EffectRow.order_id).order_by(EffectRow.id)
+    found: list[Standing] = []
+    for some in chunks(list(causes)):
+        rows = await connection.execute(query.where(EffectRow.cause.in_(some)))
+        for row in rows.mappings().all():
+            values: dict[str, Any] = {**row, "state": EffectState(row["state"])}
+            found.append(Standing(**values))
+    return found
+
+
+async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return an order's effects in the order in which they were begun."""
+    columns = (
+        EffectRow.id,
+        EffectRow.step,
+        EffectRow.cause,
+        EffectRow.state,
+        EffectRow.reference,
+        EffectRow.reason,
+        EffectRow.attempts,
+        EffectRow.due_at,
+        EffectRow.rule_version,
+        EffectRow.updated_at,
+    )
+    rows = await connection.execute(select(*columns).where(EffectRow.order_id == order_id).order_by(EffectRow.id))
+    return [dict(row) for row in rows.mappings().all()]

@@ -1,0 +1,154 @@
+"""The inbox: whatever came from outside is stored raw, once, before it is answered; it is worked off later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.sql import chunks, insert_new
+from store.tables import ConnectorState, InboxRow
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A stored message that is due to be worked off."""
+
+    id: int
+    source: str
+    external_id: str
+    kind: str
+    body: bytes
+    attempts: int
+
+
+async def put(
+    connection: AsyncConnection,
+    *,
+    source: str,
+    external_id: str,
+    kind: str,
+    body: bytes,
+    now: datetime,
+    due_at: datetime | None,
+) -> int | None:
+    """Store a message; return its id, or None if (source, external id) is known already.
+
+    due_at is None for what is worked off in the same transaction, such as a statement file.
+    """
+    return await connection.scalar(
+        insert_new(connection.dialect, InboxRow)
+        .values(
+            source=source,
+            external_id=external_id[:200],
+            kind=kind[:80],
+            body=body,
+            received_at=now,
+            handled_at=None if due_at else now,
+            due_at=due_at,
+            attempts=0,
+        )
+        .returning(InboxRow.id)
+    )
+
+
+async def take(
+    connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
+) -> list[Letter]:
+    """Lease messages that are due and free, the oldest first."""
+    columns = (
+        InboxRow.id,
+        InboxRow.source,
+        InboxRow.external_id,
+        InboxRow.kind,
+        InboxRow.body,
+        InboxRow.attempts,
+    )
+    rows = (
+        await connection.execute(
+            select(*columns)
+            .where(
+                InboxRow.due_at.is_not(None),
+                InboxRow.due_at <= now,
+                or_(InboxRow.lease_until.is_(None), InboxRow.lease_until <= now),
+            )
+            .order_by(InboxRow.due_at, InboxRow.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    ).all()
+    for some in chunks([row.id for row in rows]):
+        await connection.execute(
+            update(InboxRow)
+            .where(InboxRow.id.in_(some))
+            .values(lease_owner=owner, lease_until=lease_until, attempts=InboxRow.attempts + 1)
+        )
+    return [Letter(row.id, row.source, row.external_id, row.kind, row.body, row.attempts + 1) for row in rows]
+
+
+async def handled(connection: AsyncConnection, ids: Sequence[int], *, now: datetime) -> None:
+    """Mark messages as worked off."""
+    for some in chunks(list(ids)):
+        await connection.execute(
+            update(InboxRow)
+            .where(InboxRow.id.in_(some))
+            .values(handled_at=now, due_at=None, lease_owner=None, lease_until=None, problem=None)
+        )
+
+
+async def put_off(connection: AsyncConnection, letter_id: int, *, due_at: datetime | None, problem: str) -> None:
+    """Give a message back, due again later or (None) parked for a person, with what was wrong."""
+    await connection.execute(
+        update(InboxRow)
+        .where(InboxRow.id == letter_id)
+        .values(due_at=due_at, problem=problem, lease_owner=None, lease_until=None)
+    )
+
+
+async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
+    """Return the messages that were given up, with the reason."""
+    columns = (
+        InboxRow.id,
+        InboxRow.source,
+        InboxRow.external_id,
+        InboxRow.kind,
+        InboxRow.received_at,
+        InboxRow.problem,
+    )
+    rows = await connection.execute(
+        select(*columns).where(InboxRow.handled_at.is_(None), InboxRow.due_at.is_(None)).order_by(InboxRow.id)
+    )
+    return [dict(row) for row in rows.mappings().all()]
+
+
+async def count_due(connection: AsyncConnection, now: datetime) -> int:
+    """Return how many messages are due now."""
+    query = select(func.count()).select_from(InboxRow).where(InboxRow.due_at.is_not(None), InboxRow.due_at <= now)
+    return await connection.scalar(query) or 0
+
+
+async def next_due(connection: AsyncConnection) -> datetime | None:
+    """Return when the next message falls due, or None when nothing is waiting."""
+    return await connection.scalar(select(func.min(InboxRow.due_at)).where(InboxRow.due_at.is_not(None)))
+
+
+async def cursor(connection: AsyncConnection, connector: str) -> str | None:
+    """Return where polling a source stopped."""
+    return await connection.scalar(select(ConnectorState.cursor).where(ConnectorState.connector == connector))
+
+
+async def move_cursor(connection: AsyncConnection, connector: str, to: str, *, now: datetime) -> None:
+    """Remember where polling a source stopped."""
+    known = await connection.scalar(
+        select(ConnectorState.connector).where(ConnectorState.connector == connector).with_for_update()
+    )
+    if known:
+        await connection.execute(
+            update(ConnectorState).where(ConnectorState.connector == connector).values(cursor=to, polled_at=now)
+        )
+    else:
+        await connection.execute(insert(ConnectorState).values(connector=connector, cursor=to, polled_at=now))

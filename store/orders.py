@@ -1,0 +1,377 @@
+"""Orders, their customers and open items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.money import Money
+from domain.orders import Address, Customer, Order, OrderLine, Status
+from domain.payments import Method
+from domain.rules import EvidenceKind
+from store.journal import Actor
+from store.sql import add_new, chunks
+from store.tables import (
+    AllocationRow,
+    CustomerRow,
+    OpenItemRow,
+    OrderLineRow,
+    OrderRow,
+    PayerAccount,
+    ReferenceRow,
+    ShipmentRow,
+    StatusHistory,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewLine:
+    """A line of an order to be stored."""
+
+    sku: str | None
+    title: str
+    quantity: int
+    unit_price: Money
+    vat_rate: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """An order to be stored, with its customer; references are in normal form."""
+
+    channel: str
+    number: str
+    method: Method
+    status: str
+    standard_status: Status
+    total: Money
+    variable_symbol: str | None
+    rf: str | None
+    delivery_method: str | None
+    delivery_address: Address
+    placed_at: datetime
+    customer_number: str
+    customer_name: str
+    email: str | None
+    phone: str | None
+    language: str | None
+    group: str | None
+    tax_id: str | None
+    address: Address
+    accounts: tuple[str, ...]
+    lines: tuple[NewLine, ...]
+    references: frozenset[tuple[EvidenceKind, str]]
+
+
+async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, actor: Actor) -> int | None:
+    """Store an order with its customer, lines, open item and references; return its id, or None if it is known."""
+    known = await connection.scalar(
+        select(OrderRow.id).where(OrderRow.channel == order.channel, OrderRow.number == order.number)
+    )
+    if known is not None:
+        return None
+    customer_id = await _customer(connection, order)
+    order_id = await connection.scalar(
+        insert(OrderRow)
+        .values(
+            channel=order.channel,
+            number=order.number,
+            customer_id=customer_id,
+            method=order.method.value,
+            status=order.status,
+            standard_status=order.standard_status.value,
+            currency=order.total.currency,
+            total_minor=order.total.minor,
+            variable_symbol=order.variable_symbol,
+            rf=order.rf,
+            delivery_method=order.delivery_method,
+            delivery_address=asdict(order.delivery_address),
+            placed_at=order.placed_at,
+            created_at=now,
+        )
+        .returning(OrderRow.id)
+    )
+    assert order_id is not None  # noqa: S101 - RETURNING of one inserted row
+    await connection.execute(
+        insert(OrderLineRow),
+        [
+            {
+                "order_id": order_id,
+                "position": position,
+                "sku": line.sku,
+                "title": line.title,
+                "quantity": line.quantity,
+                "unit_price_minor": line.unit_price.minor,
+                "vat_rate": str(line.vat_rate),
+            }
+            for position, line in enumerate(order.lines, start=1)
+        ],
+    )
+    item_id = await connection.scalar(
+        insert(OpenItemRow)
+        .values(
+            order_id=order_id,
+            customer_id=customer_id,
+            channel=order.channel,
+            currency=order.total.currency,
+            amount_minor=order.total.minor,
+        )
+        .returning(OpenItemRow.id)
+    )
+    assert item_id is not None  # noqa: S101 - RETURNING of one inserted row
+    await add_references(connection, item_id, order.references)
+    await connection.execute(
+        insert(StatusHistory).values(
+            order_id=order_id, before=None, after=order.status, reason="order taken in", actor=actor.name, at=now
+        )
+    )
+    return order_id
+
+
+async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
+    details = {
+        "name": order.customer_name,
+        "email": order.email,
+        "phone": order.phone,
+        "language": order.language,
+        "group": order.group,
+        "tax_id": order.tax_id,
+        "address": asdict(order.address),
+    }
+    key = (CustomerRow.channel == order.channel) & (CustomerRow.number == order.customer_number)
+    await add_new(
+        connection,
+        CustomerRow,
+        [{"channel": order.channel, "number": order.customer_number, **details}],
+    )
+    await connection.execute(update(CustomerRow).where(key).values(**details))
+    customer_id = (await connection.execute(select(CustomerRow.id).where(key))).scalar_one()
+    await add_new(
+        connection, PayerAccount, [{"account": account, "customer_id": customer_id} for account in order.accounts]
+    )
+    return customer_id
+
+
+async def add_references(
+    connection: AsyncConnection, open_item_id: int, references: Iterable[tuple[EvidenceKind, str]]
+) -> None:
+    """Let payments find an open item by more names; names it has already are passed over."""
+    rows = [{"open_item_id": open_item_id, "kind": kind.value, "value": value} for kind, value in sorted(references)]
+    await add_new(connection, ReferenceRow, rows)
+
+
+async def add_order_reference(connection: AsyncConnection, order_id: int, kind: EvidenceKind, value: str) -> None:
+    """Let payments find an order by one more name."""
+    item_id = await connection.scalar(select(OpenItemRow.id).where(OpenItemRow.order_id == order_id))
+    if item_id is not None:
+        await add_references(connection, item_id, [(kind, value)])
+
+
+async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
+    """Return what each order was relieved of so far by payments and write-offs, in minor units."""
+    found: dict[int, int] = {}
+    for ids in chunks(list(order_ids)):
+        rows = await connection.execute(
+            select(AllocationRow.order_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+            .where(AllocationRow.order_id.in_(ids))
+            .group_by(AllocationRow.order_id)
+        )
+        found.update({order_id: int(minor) for order_id, minor in rows.all() if order_id is not None})
+    return found
+
+
+async def _lines(
+    connection: AsyncConnection, ids: Sequence[int], currencies: dict[int, str]
+) -> dict[int, list[OrderLine]]:
+    found: dict[int, list[OrderLine]] = {order_id: [] for order_id in ids}
+    rows = await connection.execute(
+        select(*OrderLineRow.__table__.columns)
+        .where(OrderLineRow.order_id.in_(ids))
+        .order_by(OrderLineRow.order_id, OrderLineRow.position)
+    )
+    for row in rows.all():
+        found[row.order_id].append(
+            OrderLine(
+                id=row.id,
+                sku=row.sku,
+                title=row.title,
+                quantity=row.quantity,
+                unit_price=Money(row.unit_price_minor, currencies[row.order_id]),
+                vat_rate=Decimal(row.vat_rate),
+            )
+        )
+    return found
+
+
+async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, Order]:
+    """Return orders as the steps see them, by id."""
+    found: dict[int, Order] = {}
+    relieved = await settled(connection, order_ids)
+    for ids in chunks(list(order_ids)):
+        customer = [column.label(f"buyer_{column.name}") for column in CustomerRow.__table__.columns]
+        rows = (
+            await connection.execute(
+                select(*OrderRow.__table__.columns, *customer)
+                .join(CustomerRow, CustomerRow.id == OrderRow.customer_id)
+                .where(OrderRow.id.in_(ids))
+            )
+        ).all()
+        lines = await _lines(connection, ids, {row.id: row.currency for row in rows})
+        for row in rows:
+            found[row.id] = Order(
+                id=row.id,
+                channel=row.channel,
+                number=row.number,
+                status=row.status,
+                standard_status=Status(row.standard_status),
+                method=Method(row.method),
+                total=Money(row.total_minor, row.currency),
+                settled=Money(relieved.get(row.id, 0), row.currency),
+                placed_at=row.placed_at,
+                customer=Customer(
+                    id=row.customer_id,
+                    number=row.buyer_number,
+                    name=row.buyer_name,
+                    email=row.buyer_email,
+                    phone=row.buyer_phone,
+                    language=row.buyer_language,
+                    group=row.buyer_group,
+                    tax_id=row.buyer_tax_id,
+                    address=Address(**row.buyer_address),
+                ),
+                lines=tuple(lines[row.id]),
+                delivery_method=row.delivery_method,
+                delivery_address=Address(**row.delivery_address),
+                variable_symbol=row.variable_symbol,
+                rf=row.rf,
+            )
+    return found
+
+
+async def set_status(
+    connection: AsyncConnection,
+    order_id: int,
+    *,
+    after: str,
+    standard: Status,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+    effect_id: int | None = None,
+) -> None:
+    """Change an order's status and write its history."""
+    before = await connection.scalar(select(OrderRow.status).where(OrderRow.id == order_id))
+    await connection.execute(
+        update(OrderRow).where(OrderRow.id == order_id).values(status=after, standard_status=standard.value)
+    )
+    await connection.execute(
+        insert(StatusHistory).values(
+            order_id=order_id, before=before, after=after, reason=reason, actor=actor.name, effect_id=effect_id, at=now
+        )
+    )
+
+
+async def lock_status(connection: AsyncConnection, order_id: int) -> tuple[str, Status]:
+    """Lock an order for a change of its status, and return the one it has now and what that means."""
+    row = (
+        await connection.execute(
+            select(OrderRow.status, OrderRow.standard_status).where(OrderRow.id == order_id).with_for_update()
+        )
+    ).one()
+    return row.status, Status(row.standard_status)
+
+
+async def ids_of(connection: AsyncConnection, number: str, channel: str | None = None) -> list[tuple[int, str]]:
+    """Return the (id, channel) of every order with a number; several channels may use the same one."""
+    query = select(OrderRow.id, OrderRow.channel).where(OrderRow.number == number).order_by(OrderRow.id)
+    if channel:
+        query = query.where(OrderRow.channel == channel)
+    return [(row.id, row.channel) for row in (await connection.execute(query)).all()]
+
+
+async def listing(
+    connection: AsyncConnection,
+    *,
+    channel: str | None = None,
+    status: str | None = None,
+    method: str | None = None,
+    placed_from: datetime | None = None,
+    placed_to: datetime | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return orders chosen by their properties, oldest first, as plain rows."""
+    conditions: list[ColumnElement[bool]] = []
+    if channel:
+        conditions.append(OrderRow.channel == channel)
+    if status:
+        conditions.append((OrderRow.status == status) | (OrderRow.standard_status == status))
+    if method:
+        conditions.append(OrderRow.method == method)
+    if placed_from:
+        conditions.append(OrderRow.placed_at >= placed_from)
+    if placed_to:
+        conditions.append(OrderRow.placed_at < placed_to)
+    columns = (
+        OrderRow.id,
+        OrderRow.number,
+        OrderRow.channel,
+        OrderRow.method,
+        OrderRow.status,
+        OrderRow.standard_status,
+        OrderRow.currency,
+        OrderRow.total_minor,
+        OrderRow.placed_at,
+    )
+    rows = await connection.execute(
+        select(*columns).where(*conditions).order_by(OrderRow.placed_at, OrderRow.id).limit(limit)
+    )
+    return [dict(row) for row in rows.mappings().all()]
+
+
+async def status_history(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return every status an order had, oldest first."""
+    columns = (
+        StatusHistory.at,
+        StatusHistory.before,
+        StatusHistory.after,
+        StatusHistory.reason,
+        StatusHistory.actor,
+    )
+    rows = await connection.execute(
+        select(*columns).where(StatusHistory.order_id == order_id).order_by(StatusHistory.id)
+    )
+    return [dict(row) for row in rows.mappings().all()]
+
+
+async def add_shipment(connection: AsyncConnection, values: dict[str, Any]) -> None:
+    """Store a consignment that a carrier has taken on."""
+    await connection.execute(insert(ShipmentRow).values(**values))
+
+
+async def live_shipment(connection: AsyncConnection, order_id: int) -> dict[str, Any] | None:
+    """Return an order's consignment that was not cancelled, if it has one."""
+    columns = (
+        ShipmentRow.id,
+        ShipmentRow.carrier,
+        ShipmentRow.tracking_number,
+        ShipmentRow.currency,
+        ShipmentRow.collect_minor,
+        ShipmentRow.label,
+        ShipmentRow.created_at,
+    )
+    row = (
+        await connection.execute(select(*columns).where(ShipmentRow.order_id == order_id, ShipmentRow.live.is_(True)))
+    ).mappings()
+    found = row.one_or_none()
+    return dict(found) if found else None
+
+
+async def cancel_shipment(connection: AsyncConnection, shipment_id: int) -> None:
+    """Mark a consignment cancelled."""
+    await connection.execute(update(ShipmentRow).where(ShipmentRow.id == shipment_id).values(live=False))

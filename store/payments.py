@@ -1,0 +1,344 @@
+"""Payments, what they name, and what they were allocated to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.allocation import OpenItem
+from domain.matching import Match, Reference
+from domain.money import Money
+from domain.orders import Status
+from domain.payments import IncomingPayment, Method, Outcome, Payment
+from domain.rules import EvidenceKind
+from store.sql import add_new, chunks
+from store.tables import (
+    AllocationRow,
+    OpenItemRow,
+    OrderRow,
+    PayerAccount,
+    PaymentReference,
+    PaymentRow,
+    ReferenceRow,
+)
+
+AWAITING_ORDER = (Outcome.UNKNOWN, Outcome.AMBIGUOUS)
+"""Outcomes that a new order can change."""
+
+
+def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> dict[str, Any]:
+    values = asdict(payment)
+    del values["amount"]
+    return values | {
+        "method": payment.method.value,
+        "currency": payment.amount.currency,
+        "amount_minor": payment.amount.minor,
+        "surplus_minor": 0,
+        "inbox_id": inbox_id,
+        "received_at": now,
+    }
+
+
+async def add(
+    connection: AsyncConnection, payments: Sequence[IncomingPayment], *, now: datetime, inbox_id: int | None = None
+) -> list[tuple[int, Method]]:
+    """Store payments; return (id, method) of those that were new, passing over those known by (source, external id)."""
+    new: list[tuple[int, Method]] = []
+    for some in chunks(payments, 200):
+        keys = {(payment.source, payment.external_id) for payment in some}
+        externals = [external for _, external in keys]
+        lookup = select(PaymentRow.id, PaymentRow.source, PaymentRow.external_id, PaymentRow.method).where(
+            PaymentRow.external_id.in_(externals)
+        )
+        known = {(row.source, row.external_id) for row in (await connection.execute(lookup)).all()}
+        fresh = [payment for payment in some if (payment.source, payment.external_id) not in known]
+        await add_new(connection, PaymentRow, [_values(payment, inbox_id, now) for payment in fresh])
+        wanted = {(payment.source, payment.external_id) for payment in fresh}
+        if wanted:
+            rows = (await connection.execute(lookup.order_by(PaymentRow.id))).all()
+            new.extend((row.id, Method(row.method)) for row in rows if (row.source, row.external_id) in wanted)
+    return new
+
+
+async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Payment]:
+    """Return payments by id, locked against being matched twice at once."""
+    found: dict[int, Payment] = {}
+    for some in chunks(sorted(ids)):
+        rows = await connection.execute(
+            select(*PaymentRow.__table__.columns)
+            .where(PaymentRow.id.in_(some))
+            .order_by(PaymentRow.id)
+            .with_for_update()
+        )
+        for row in rows.all():
+            found[row.id] = Payment(
+                id=row.id,
+                source=row.source,
+                external_id=row.external_id,
+                method=Method(row.method),
+                amount=Money(row.amount_minor, row.currency),
+                booked_on=row.booked_on,
+                value_date=row.value_date,
+                account=row.account,
+                provider_reference=row.provider_reference,
+                end_to_end_id=row.end_to_end_id,
+                variable_symbol=row.variable_symbol,
+                rf=row.rf,
+                order_reference=row.order_reference,
+                tracking_number=row.tracking_number,
+                payer_name=row.payer_name,
+                payer_account=row.payer_account,
+                text=row.text,
+            )
+    return found
+
+
+async def decided(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, tuple[Outcome, str]]:
+    """Return (outcome, reason) of payments that were matched at least once."""
+    found: dict[int, tuple[Outcome, str]] = {}
+    for some in chunks(list(ids)):
+        rows = await connection.execute(
+            select(PaymentRow.id, PaymentRow.outcome, PaymentRow.reason).where(
+                PaymentRow.id.in_(some), PaymentRow.outcome.is_not(None)
+            )
+        )
+        found.update({row.id: (Outcome(row.outcome), row.reason or "") for row in rows.all()})
+    return found
+
+
+async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return what payments turned out to be, by id in the given order."""
+    found: dict[int, dict[str, Any]] = {}
+    columns = (PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, PaymentRow.reason)
+    for some in chunks(list(ids)):
+        rows = await connection.execute(select(*columns).where(PaymentRow.id.in_(some)))
+        found.update({row["id"]: dict(row) for row in rows.mappings().all()})
+    return {id_: found[id_] for id_ in ids if id_ in found}
+
+
+async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the live allocations of payments, by payment id."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    columns = (
+        AllocationRow.id,
+        AllocationRow.payment_id,
+        AllocationRow.order_id,
+        OrderRow.number,
+        AllocationRow.amount_minor,
+        AllocationRow.write_off_minor,
+        AllocationRow.completes,
+        AllocationRow.evidence,
+    )
+    for some in chunks(list(ids)):
+        rows = await connection.execute(
+            select(*columns)
+            .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
+            .where(
+                AllocationRow.payment_id.in_(some),
+                AllocationRow.reverses_id.is_(None),
+                AllocationRow.reversed.is_(False),
+            )
+            .order_by(AllocationRow.id)
+        )
+        for row in rows.mappings().all():
+            found[row["payment_id"]].append(dict(row))
+    return dict(found)
+
+
+async def candidates(connection: AsyncConnection, references: Iterable[Reference]) -> dict[int, OpenItem]:
+    """Return the open items that references can mean, by id, locked, with what is still open of each.
+
+    A payer's account means the items of the one customer it is known for; an account of two customers means nothing.
+    """
+    by_kind: dict[EvidenceKind, set[str]] = defaultdict(set)
+    for reference in references:
+        by_kind[reference.kind].add(reference.value)
+    ids: set[int] = set()
+    for kind, values in by_kind.items():
+        for some in chunks(sorted(values)):
+            rows = await connection.execute(
+                select(ReferenceRow.open_item_id).where(ReferenceRow.kind == kind.value, ReferenceRow.value.in_(some))
+            )
+            ids.update(rows.scalars().all())
+    accounts = await _accounts(connection, by_kind.get(EvidenceKind.PAYER_ACCOUNT, set()))
+    for some in chunks(sorted(accounts)):
+        rows = await connection.execute(select(OpenItemRow.id).where(OpenItemRow.customer_id.in_(some)))
+        ids.update(rows.scalars().all())
+    return await _items(connection, sorted(ids), accounts)
+
+
+async def _accounts(connection: AsyncConnection, values: set[str]) -> dict[int, set[str]]:
+    """Return the accounts that belong to exactly one customer, by customer."""
+    owners: dict[str, set[int]] = defaultdict(set)
+    for some in chunks(sorted(values)):
+        rows = await connection.execute(
+            select(PayerAccount.account, PayerAccount.customer_id).where(PayerAccount.account.in_(some))
+        )
+        for account, customer_id in rows.all():
+            owners[account].add(customer_id)
+    found: dict[int, set[str]] = defaultdict(set)
+    for account, customers in owners.items():
+        if len(customers) == 1:
+            found[next(iter(customers))].add(account)
+    return found
+
+
+async def _items(connection: AsyncConnection, ids: Sequence[int], accounts: dict[int, set[str]]) -> dict[int, OpenItem]:
+    found: dict[int, OpenItem] = {}
+    for some in chunks(ids):
+        locked = await connection.execute(
+            select(*OpenItemRow.__table__.columns)
+            .where(OpenItemRow.id.in_(some))
+            .order_by(OpenItemRow.id)
+            .with_for_update()
+        )
+        items = locked.all()
+        relieved = await connection.execute(
+            select(AllocationRow.open_item_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+            .where(AllocationRow.open_item_id.in_(some))
+            .group_by(AllocationRow.open_item_id)
+        )
+        paid = {item_id: int(minor) for item_id, minor in relieved.all()}
+        named = await connection.execute(
+            select(ReferenceRow.open_item_id, ReferenceRow.kind, ReferenceRow.value).where(
+                ReferenceRow.open_item_id.in_(some)
+            )
+        )
+        references: dict[int, set[tuple[EvidenceKind, str]]] = defaultdict(set)
+        for item_id, kind, value in named.all():
+            references[item_id].add((EvidenceKind(kind), value))
+        orders = await connection.execute(
+            select(OrderRow.id, OrderRow.number, OrderRow.standard_status).where(
+                OrderRow.id.in_([item.order_id for item in items if item.order_id is not None])
+            )
+        )
+        order_of = {row.id: row for row in orders.all()}
+        for item in items:
+            order = order_of.get(item.order_id)
+            known = {(EvidenceKind.PAYER_ACCOUNT, account) for account in accounts.get(item.customer_id, ())}
+            found[item.id] = OpenItem(
+                id=item.id,
+                order_id=item.order_id,
+                channel=item.channel,
+                number=order.number if order else f"item {item.id}",
+                status=Status(order.standard_status) if order else Status.AWAITING_PAYMENT,
+                amount=Money(item.amount_minor, item.currency),
+                open=Money(item.amount_minor - paid.get(item.id, 0), item.currency),
+                references=frozenset(references[item.id] | known),
+            )
+    return found
+
+
+async def last_amount(connection: AsyncConnection, order_id: int) -> int | None:
+    """Return what the last payment brought an order, in minor units, or None when none came."""
+    return await connection.scalar(
+        select(AllocationRow.amount_minor)
+        .where(AllocationRow.order_id == order_id, AllocationRow.reverses_id.is_(None))
+        .order_by(AllocationRow.id.desc())
+        .limit(1)
+    )
+
+
+def _shown(match: Match) -> list[Any]:
+    return [
+        {
+            "order": candidate.item.number,
+            "channel": candidate.item.channel,
+            "open": str(candidate.item.open),
+            "evidence": [evidence.said for evidence in candidate.evidence],
+        }
+        for candidate in match.candidates[:20]
+    ]
+
+
+async def record_match(
+    connection: AsyncConnection, payment: Payment, match: Match, references: Iterable[Reference], *, now: datetime
+) -> None:
+    """Store what a payment turned out to be, and its allocations."""
+    await connection.execute(
+        update(PaymentRow)
+        .where(PaymentRow.id == payment.id)
+        .values(
+            outcome=match.outcome.value,
+            policy=match.policy.value,
+            reason=match.reason,
+            candidates=_shown(match),
+            surplus_minor=match.surplus.minor if match.parts else 0,
+            matched_at=now,
+        )
+    )
+    evidence = {candidate.item.id: [e.said for e in candidate.evidence] for candidate in match.candidates}
+    if match.parts:
+        await connection.execute(
+            insert(AllocationRow),
+            [
+                {
+                    "payment_id": payment.id,
+                    "open_item_id": part.item.id,
+                    "order_id": part.item.order_id,
+                    "amount_minor": part.amount.minor,
+                    "write_off_minor": part.write_off.minor,
+                    "completes": part.completes,
+                    "evidence": evidence.get(part.item.id, []),
+                    "reversed": False,
+                    "at": now,
+                }
+                for part in match.parts
+            ],
+        )
+    if match.outcome in AWAITING_ORDER:
+        await add_new(
+            connection,
+            PaymentReference,
+            [{"payment_id": payment.id, "kind": r.kind.value, "value": r.value[:200]} for r in references],
+        )
+    else:
+        await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id == payment.id))
+
+
+async def waiting_for(
+    connection: AsyncConnection, references: Iterable[tuple[EvidenceKind, str]]
+) -> list[tuple[int, Method]]:
+    """Return the unmatched payments that name something a new order is called."""
+    named = [(PaymentReference.kind == kind.value) & (PaymentReference.value == value) for kind, value in references]
+    found: dict[int, Method] = {}
+    for some in chunks(named, 100):
+        rows = await connection.execute(
+            select(PaymentRow.id, PaymentRow.method)
+            .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
+            .where(or_(*some))
+        )
+        found.update({row.id: Method(row.method) for row in rows.all()})
+    return sorted(found.items())
+
+
+async def listing(
+    connection: AsyncConnection,
+    *,
+    outcome: str | None = None,
+    policy: str | None = None,
+    order_id: int | None = None,
+    payment_id: int | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return payments with their outcome, oldest first, as plain rows."""
+    query = select(*PaymentRow.__table__.columns).order_by(PaymentRow.id).limit(limit)
+    if outcome == "new":
+        query = query.where(PaymentRow.outcome.is_(None))
+    elif outcome:
+        query = query.where(PaymentRow.outcome == outcome)
+    if policy:
+        query = query.where(PaymentRow.policy == policy)
+    if payment_id is not None:
+        query = query.where(PaymentRow.id == payment_id)
+    if order_id is not None:
+        query = query.where(
+            PaymentRow.id.in_(select(AllocationRow.payment_id).where(AllocationRow.order_id == order_id))
+        )
+    return [dict(row) for row in (await connection.execute(query)).mappings().all()]

@@ -1,0 +1,36 @@
+"""The few statements that differ between databases, and the bounds on a statement's size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Dialect, Insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables import Table
+
+_T = TypeVar("_T")
+
+# Both databases take about 32 000 parameters in a statement; an IN list stays far below.
+_CHUNK = 500
+
+
+def chunks(values: Sequence[_T], size: int = _CHUNK) -> Iterator[Sequence[_T]]:
+    """Cut a sequence into pieces that fit into one statement."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def insert_new(dialect: Dialect, table: type[Table]) -> Insert:
+    """Return an INSERT that passes over rows which a unique key already holds."""
+    if dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+async def add_new(connection: AsyncConnection, table: type[Table], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, passing over those that a unique key already holds."""
+    if rows:
+        await connection.execute(insert_new(connection.dialect, table), list(rows))

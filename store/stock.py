@@ -1,0 +1,183 @@
+"""Stock: how much there is, how much is promised, and every move of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.orders import Order
+from store.tables import StockItem, StockMove
+
+
+class StockError(Exception):
+    """Goods that aren't there; its text says which and how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """An article's stock: on_hand is in the warehouse, reserved of those are promised."""
+
+    sku: str
+    title: str
+    on_hand: int
+    reserved: int
+
+
+async def _lock(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, Level]:
+    rows = await connection.execute(
+        select(StockItem.sku, StockItem.title, StockItem.on_hand, StockItem.reserved)
+        .where(StockItem.sku.in_(skus))
+        .order_by(StockItem.sku)
+        .with_for_update()
+    )
+    return {row.sku: Level(row.sku, row.title, row.on_hand, row.reserved) for row in rows.all()}
+
+
+async def _live(connection: AsyncConnection, order_id: int) -> dict[tuple[int, str], Any]:
+    rows = await connection.execute(
+        select(StockMove.id, StockMove.order_line_id, StockMove.kind, StockMove.quantity).where(
+            StockMove.order_id == order_id, StockMove.live.is_(True)
+        )
+    )
+    return {(row.order_line_id, row.kind): row for row in rows.all() if row.order_line_id is not None}
+
+
+async def _move(
+    connection: AsyncConnection,
+    kind: str,
+    sku: str,
+    quantity: int,
+    *,
+    order_id: int,
+    line_id: int,
+    effect_id: int,
+    now: datetime,
+    live: bool,
+) -> None:
+    await connection.execute(
+        insert(StockMove).values(
+            sku=sku,
+            kind=kind,
+            quantity=quantity,
+            order_id=order_id,
+            order_line_id=line_id,
+            effect_id=effect_id,
+            live=live,
+            at=now,
+        )
+    )
+
+
+async def _change(connection: AsyncConnection, sku: str, *, on_hand: int = 0, reserved: int = 0) -> None:
+    await connection.execute(
+        update(StockItem)
+        .where(StockItem.sku == sku)
+        .values(on_hand=StockItem.on_hand + on_hand, reserved=StockItem.reserved + reserved)
+    )
+
+
+async def _end(connection: AsyncConnection, move_id: int) -> None:
+    await connection.execute(update(StockMove).where(StockMove.id == move_id).values(live=False))
+
+
+async def _take(
+    connection: AsyncConnection, order: Order, kind: str, *, effect_id: int, now: datetime
+) -> dict[str, int]:
+    """Reserve or deduct each line that isn't yet; what this order has reserved counts as free for it."""
+    lines = [line for line in order.lines if line.sku]
+    levels = await _lock(connection, sorted({line.sku for line in lines if line.sku}))
+    live = await _live(connection, order.id)
+    free = {sku: level.on_hand - level.reserved for sku, level in levels.items()}
+    taken: dict[str, int] = {}
+    for line in lines:
+        sku = line.sku or ""
+        if (line.id, kind) in live or (line.id, "deduct") in live:
+            continue
+        if sku not in levels:
+            raise StockError(f"article {sku} is not in stock's list; add it with `kvit stock import`")
+        held = live.get((line.id, "reserve"))
+        free[sku] += held.quantity if held else 0
+        if free[sku] < line.quantity:
+            raise StockError(f"article {sku}: {line.quantity} needed, {max(free[sku], 0)} free")
+        free[sku] -= line.quantity
+        taken[sku] = taken.get(sku, 0) + line.quantity
+        where: dict[str, Any] = {"order_id": order.id, "line_id": line.id, "effect_id": effect_id, "now": now}
+        if kind == "reserve":
+            await _change(connection, sku, reserved=line.quantity)
+        else:
+            if held:
+                await _end(connection, held.id)
+                await _change(connection, sku, reserved=-held.quantity)
+                await _move(connection, "release", sku, held.quantity, live=False, **where)
+            await _change(connection, sku, on_hand=-line.quantity)
+        await _move(connection, kind, sku, line.quantity, live=True, **where)
+    return taken
+
+
+async def reserve(connection: AsyncConnection, order: Order, *, effect_id: int, now: datetime) -> dict[str, int]:
+    """Promise an order's goods to it; return what was newly reserved. Raises StockError, and then nothing is."""
+    return await _take(connection, order, "reserve", effect_id=effect_id, now=now)
+
+
+async def deduct(connection: AsyncConnection, order: Order, *, effect_id: int, now: datetime) -> dict[str, int]:
+    """Take an order's goods out of stock, once per line; return what was taken. Raises StockError."""
+    return await _take(connection, order, "deduct", effect_id=effect_id, now=now)
+
+
+async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int, now: datetime) -> dict[str, int]:
+    """Put back what an order deducted and free what it reserved, exactly; return what was put back."""
+    await _lock(connection, sorted({line.sku for line in order.lines if line.sku}))
+    live = await _live(connection, order.id)
+    sku_of = {line.id: line.sku or "" for line in order.lines}
+    returned: dict[str, int] = {}
+    for (line_id, kind), move in live.items():
+        sku = sku_of[line_id]
+        where: dict[str, Any] = {"order_id": order.id, "line_id": line_id, "effect_id": effect_id, "now": now}
+        await _end(connection, move.id)
+        if kind == "deduct":
+            await _change(connection, sku, on_hand=move.quantity)
+            await _move(connection, "restock", sku, move.quantity, live=False, **where)
+            returned[sku] = returned.get(sku, 0) + move.quantity
+        elif kind == "reserve":
+            await _change(connection, sku, reserved=-move.quantity)
+            await _move(connection, "release", sku, move.quantity, live=False, **where)
+    return returned
+
+
+async def count(connection: AsyncConnection, sku: str, title: str, on_hand: int, *, now: datetime) -> None:
+    """Set how much of an article there is, as counted."""
+    known = await _lock(connection, [sku])
+    if sku in known:
+        await connection.execute(
+            update(StockItem).where(StockItem.sku == sku).values(on_hand=on_hand, title=title or known[sku].title)
+        )
+    else:
+        await connection.execute(insert(StockItem).values(sku=sku, title=title, on_hand=on_hand, reserved=0))
+    difference = on_hand - (known[sku].on_hand if sku in known else 0)
+    await connection.execute(insert(StockMove).values(sku=sku, kind="count", quantity=difference, live=False, at=now))
+
+
+async def levels(connection: AsyncConnection) -> list[Level]:
+    """Return all stock, by article."""
+    rows = await connection.execute(
+        select(StockItem.sku, StockItem.title, StockItem.on_hand, StockItem.reserved).order_by(StockItem.sku)
+    )
+    return [Level(row.sku, row.title, row.on_hand, row.reserved) for row in rows.all()]
+
+
+async def is_deducted(connection: AsyncConnection, order: Order) -> bool:
+    """Say whether every line of an order that moves stock was deducted."""
+    live = await _live(connection, order.id)
+    return all((line.id, "deduct") in live for line in order.lines if line.sku)
+
+
+async def moves(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return an order's moves of stock, oldest first."""
+    columns = (StockMove.at, StockMove.kind, StockMove.sku, StockMove.quantity)
+    rows = await connection.execute(select(*columns).where(StockMove.order_id == order_id).order_by(StockMove.id))
+    return [dict(row) for row in rows.mappings().all()]

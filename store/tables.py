@@ -1,0 +1,537 @@
+"""The tables of the way of a payment. Queries live beside this file, one module per noun."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+# SQLite numbers rows by itself only in a column declared INTEGER.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+_Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, aware and in UTC on both sides; SQLite stores it without a zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse a moment without a zone: it would be read back as another one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone can't be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give back what was stored, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of every table; names of constraints are fixed, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as it stands
+        datetime: UtcDateTime(),
+        dict[str, Any]: _Json,
+        list[Any]: _Json,
+        bytes: LargeBinary(),
+    }
+
+
+def _id() -> Mapped[int]:
+    return mapped_column(_Id, primary_key=True, autoincrement=True)
+
+
+def _to(column: str, *, nullable: bool = False, index: bool = False) -> Any:
+    return mapped_column(_Id, ForeignKey(column), nullable=nullable, index=index)
+
+
+class RuleVersion(Table):
+    """One version of a channel's document; the newest is in force."""
+
+    __tablename__ = "rule_versions"
+    __table_args__ = (UniqueConstraint("channel", "version"),)
+
+    id: Mapped[int] = _id()
+    channel: Mapped[str] = mapped_column(String(40))
+    version: Mapped[int]
+    document: Mapped[dict[str, Any]]
+    author: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    run: Mapped[str | None] = mapped_column(String(80))
+    created_at: Mapped[datetime]
+
+
+class CustomerRow(Table):
+    """Who buys in a channel; number is the channel's own."""
+
+    __tablename__ = "customers"
+    __table_args__ = (UniqueConstraint("channel", "number"),)
+
+    id: Mapped[int] = _id()
+    channel: Mapped[str] = mapped_column(String(40))
+    number: Mapped[str] = mapped_column(String(80))
+    name: Mapped[str] = mapped_column(Text)
+    email: Mapped[str | None] = mapped_column(Text)
+    phone: Mapped[str | None] = mapped_column(Text)
+    language: Mapped[str | None] = mapped_column(String(2))
+    group: Mapped[str | None] = mapped_column(String(80))
+    tax_id: Mapped[str | None] = mapped_column(String(40))
+    address: Mapped[dict[str, Any]]
+
+
+class OrderRow(Table):
+    """An order; status is the channel's own word, standard_status what it means."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        UniqueConstraint("channel", "number"),
+        Index("ix_orders_number", "number"),
+        Index("ix_orders_channel_placed_at", "channel", "placed_at"),
+    )
+
+    id: Mapped[int] = _id()
+    channel: Mapped[str] = mapped_column(String(40))
+    number: Mapped[str] = mapped_column(String(80))
+    customer_id: Mapped[int] = _to("customers.id", index=True)
+    method: Mapped[str] = mapped_column(String(20))
+    status: Mapped[str] = mapped_column(String(40))
+    standard_status: Mapped[str] = mapped_column(String(20))
+    currency: Mapped[str] = mapped_column(String(3))
+    total_minor: Mapped[int] = mapped_column(BigInteger)
+    variable_symbol: Mapped[str | None] = mapped_column(String(10))
+    rf: Mapped[str | None] = mapped_column(String(25))
+    delivery_method: Mapped[str | None] = mapped_column(String(80))
+    delivery_address: Mapped[dict[str, Any]]
+    placed_at: Mapped[datetime]
+    reserved_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+class OrderLineRow(Table):
+    """A line of an order, gross; vat_rate is a decimal in per cent, as text."""
+
+    __tablename__ = "order_lines"
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    position: Mapped[int]
+    sku: Mapped[str | None] = mapped_column(String(80))
+    title: Mapped[str] = mapped_column(Text)
+    quantity: Mapped[int]
+    unit_price_minor: Mapped[int] = mapped_column(BigInteger)
+    vat_rate: Mapped[str] = mapped_column(String(8))
+
+
+class StatusHistory(Table):
+    """Every status an order ever had, append-only."""
+
+    __tablename__ = "status_history"
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    before: Mapped[str | None] = mapped_column(String(40))
+    after: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(200))
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    at: Mapped[datetime]
+
+
+class OpenItemRow(Table):
+    """Something a payment can settle: an order, later an invoice without one."""
+
+    __tablename__ = "open_items"
+    __table_args__ = (UniqueConstraint("order_id"),)
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True)
+    customer_id: Mapped[int] = _to("customers.id", index=True)
+    channel: Mapped[str] = mapped_column(String(40))
+    currency: Mapped[str] = mapped_column(String(3))
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+
+
+class ReferenceRow(Table):
+    """A way of naming an open item, normalised; matching finds candidates here."""
+
+    __tablename__ = "item_references"
+    __table_args__ = (
+        UniqueConstraint("open_item_id", "kind", "value"),
+        Index("ix_item_references_kind_value", "kind", "value"),
+    )
+
+    id: Mapped[int] = _id()
+    open_item_id: Mapped[int] = _to("open_items.id")
+    kind: Mapped[str] = mapped_column(String(24))
+    value: Mapped[str] = mapped_column(String(200))
+
+
+class PayerAccount(Table):
+    """An account known to belong to a customer; one seen with two customers proves nothing."""
+
+    __tablename__ = "payer_accounts"
+    __table_args__ = (UniqueConstraint("account", "customer_id"),)
+
+    id: Mapped[int] = _id()
+    account: Mapped[str] = mapped_column(String(64))
+    customer_id: Mapped[int] = _to("customers.id")
+
+
+class InboxRow(Table):
+    """What came from outside, raw, once per (source, external id); stored before it is answered."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (
+        UniqueConstraint("source", "external_id"),
+        Index("ix_inbox_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    )
+
+    id: Mapped[int] = _id()
+    source: Mapped[str] = mapped_column(String(80))
+    external_id: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(80))
+    body: Mapped[bytes]
+    received_at: Mapped[datetime]
+    handled_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_until: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(Text)
+
+
+class PaymentRow(Table):
+    """A payment and what it turned out to be; outcome is empty until it was matched for the first time."""
+
+    __tablename__ = "payments"
+    __table_args__ = (UniqueConstraint("source", "external_id"), Index("ix_payments_outcome", "outcome"))
+
+    id: Mapped[int] = _id()
+    source: Mapped[str] = mapped_column(String(80))
+    external_id: Mapped[str] = mapped_column(String(200))
+    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True)
+    method: Mapped[str] = mapped_column(String(20))
+    currency: Mapped[str] = mapped_column(String(3))
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    booked_on: Mapped[date]
+    value_date: Mapped[date | None]
+    account: Mapped[str | None] = mapped_column(String(80))
+    provider_reference: Mapped[str | None] = mapped_column(Text)
+    end_to_end_id: Mapped[str | None] = mapped_column(Text)
+    variable_symbol: Mapped[str | None] = mapped_column(String(40))
+    rf: Mapped[str | None] = mapped_column(String(40))
+    order_reference: Mapped[str | None] = mapped_column(Text)
+    tracking_number: Mapped[str | None] = mapped_column(Text)
+    payer_name: Mapped[str | None] = mapped_column(Text)
+    payer_account: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str | None] = mapped_column(String(24))
+    policy: Mapped[str | None] = mapped_column(String(24))
+    reason: Mapped[str | None] = mapped_column(Text)
+    candidates: Mapped[list[Any] | None]
+    surplus_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    received_at: Mapped[datetime]
+    matched_at: Mapped[datetime | None]
+
+
+class PaymentReference(Table):
+    """What an unmatched payment names, so that a new order finds the payment that came before it."""
+
+    __tablename__ = "payment_references"
+    __table_args__ = (
+        UniqueConstraint("payment_id", "kind", "value"),
+        Index("ix_payment_references_kind_value", "kind", "value"),
+    )
+
+    id: Mapped[int] = _id()
+    payment_id: Mapped[int] = _to("payments.id")
+    kind: Mapped[str] = mapped_column(String(24))
+    value: Mapped[str] = mapped_column(String(200))
+
+
+class AllocationRow(Table):
+    """A part of a payment that settles an open item; append-only, a reversal is a row of its own.
+
+    write_off_minor is the difference let pass by tolerance: amount + write-off is what the item is relieved of.
+    completes says that with this allocation the item was settled.
+    """
+
+    __tablename__ = "allocations"
+    __table_args__ = (
+        Index(
+            "uq_allocations_live",
+            "payment_id",
+            "open_item_id",
+            unique=True,
+            sqlite_where=text("reverses_id IS NULL AND reversed = false"),
+            postgresql_where=text("reverses_id IS NULL AND reversed = false"),
+        ),
+    )
+
+    id: Mapped[int] = _id()
+    payment_id: Mapped[int] = _to("payments.id")
+    open_item_id: Mapped[int] = _to("open_items.id", index=True)
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    write_off_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    completes: Mapped[bool] = mapped_column(default=False)
+    evidence: Mapped[list[Any]]
+    reverses_id: Mapped[int | None] = _to("allocations.id", nullable=True)
+    reversed: Mapped[bool] = mapped_column(default=False)
+    at: Mapped[datetime]
+
+
+class WorkRow(Table):
+    """What is due: a subject (a payment or an order) that its scenario must carry on.
+
+    A row without due_at is finished for now. quiet means that nobody gets a message (a backfill).
+    """
+
+    __tablename__ = "work"
+    __table_args__ = (
+        UniqueConstraint("scenario", "subject", "subject_id"),
+        Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        CheckConstraint("subject IN ('payment', 'order')", name="subject"),
+    )
+
+    id: Mapped[int] = _id()
+    scenario: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(10))
+    subject_id: Mapped[int] = mapped_column(BigInteger)
+    due_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    quiet: Mapped[bool] = mapped_column(default=False)
+    note: Mapped[str | None] = mapped_column(Text)
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class EffectRow(Table):
+    """One effect on the world: at most one per order, step and cause. Its state only moves forward."""
+
+    __tablename__ = "effects"
+    __table_args__ = (
+        UniqueConstraint("order_id", "step", "cause"),
+        Index("ix_effects_cause", "cause"),
+        Index("ix_effects_state", "state"),
+        CheckConstraint("state IN ('intended', 'in_doubt', 'done', 'skipped', 'rejected')", name="state"),
+    )
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id")
+    step: Mapped[str] = mapped_column(String(60))
+    cause: Mapped[str] = mapped_column(String(60))
+    state: Mapped[str] = mapped_column(String(10))
+    key: Mapped[str] = mapped_column(String(64))
+    rule_version: Mapped[int | None]
+    reference: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    before: Mapped[dict[str, Any]]
+    after: Mapped[dict[str, Any]]
+    reverses_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class JournalRow(Table):
+    """The history: every move of an effect and every decision on a payment, append-only."""
+
+    __tablename__ = "journal"
+    __table_args__ = (Index("ix_journal_order_id", "order_id"), Index("ix_journal_payment_id", "payment_id"))
+
+    id: Mapped[int] = _id()
+    at: Mapped[datetime]
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True)
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
+    step: Mapped[str] = mapped_column(String(60))
+    cause: Mapped[str | None] = mapped_column(String(60))
+    move: Mapped[str] = mapped_column(String(24))
+    reference: Mapped[str | None] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    before: Mapped[dict[str, Any]]
+    after: Mapped[dict[str, Any]]
+    actor: Mapped[str] = mapped_column(String(200))
+    run: Mapped[str | None] = mapped_column(String(80))
+    rule_version: Mapped[int | None]
+
+
+class StockItem(Table):
+    """How much of an article there is, and how much of that is promised."""
+
+    __tablename__ = "stock_items"
+    __table_args__ = (
+        CheckConstraint("on_hand >= 0", name="on_hand"),
+        CheckConstraint("reserved >= 0", name="reserved"),
+    )
+
+    sku: Mapped[str] = mapped_column(String(80), primary_key=True)
+    title: Mapped[str] = mapped_column(Text, default="")
+    on_hand: Mapped[int]
+    reserved: Mapped[int] = mapped_column(default=0)
+
+
+class StockMove(Table):
+    """A movement of stock; append-only. A move taken back is marked by the one that reverses it."""
+
+    __tablename__ = "stock_moves"
+    __table_args__ = (
+        Index(
+            "uq_stock_moves_live",
+            "order_line_id",
+            "kind",
+            unique=True,
+            sqlite_where=text("live = true"),
+            postgresql_where=text("live = true"),
+        ),
+        CheckConstraint("kind IN ('reserve', 'release', 'deduct', 'restock', 'count')", name="kind"),
+    )
+
+    id: Mapped[int] = _id()
+    sku: Mapped[str] = mapped_column(String(80), ForeignKey("stock_items.sku"), index=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    quantity: Mapped[int]
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
+    order_line_id: Mapped[int | None] = _to("order_lines.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    live: Mapped[bool] = mapped_column(default=False)
+    at: Mapped[datetime]
+
+
+class DocumentSeries(Table):
+    """The next number of each channel's series; its row is locked while a document is numbered."""
+
+    __tablename__ = "document_series"
+
+    channel: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(12), primary_key=True)
+    year: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    next_number: Mapped[int]
+
+
+class DocumentRow(Table):
+    """An issued document; content is all that is printed on it, so the PDF can be made again at any time."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        UniqueConstraint("channel", "kind", "number"),
+        UniqueConstraint("channel", "kind", "year", "counter"),
+        Index(
+            "uq_documents_live",
+            "order_id",
+            "kind",
+            unique=True,
+            sqlite_where=text("live = true"),
+            postgresql_where=text("live = true"),
+        ),
+    )
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    channel: Mapped[str] = mapped_column(String(40))
+    kind: Mapped[str] = mapped_column(String(12))
+    number: Mapped[str] = mapped_column(String(60))
+    year: Mapped[int | None]
+    counter: Mapped[int | None]
+    currency: Mapped[str] = mapped_column(String(3))
+    total_minor: Mapped[int] = mapped_column(BigInteger)
+    issued_on: Mapped[date]
+    content: Mapped[dict[str, Any]]
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    corrects_id: Mapped[int | None] = _to("documents.id", nullable=True)
+    live: Mapped[bool] = mapped_column(default=True)
+    file: Mapped[str | None] = mapped_column(Text)
+
+
+class MessageRow(Table):
+    """A message sent to a customer; the recipient's address stays with the customer."""
+
+    __tablename__ = "messages"
+    __table_args__ = (UniqueConstraint("message_id"),)
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    by: Mapped[str] = mapped_column(String(10))
+    template: Mapped[str] = mapped_column(String(40))
+    language: Mapped[str] = mapped_column(String(2))
+    message_id: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str] = mapped_column(Text)
+    reference: Mapped[str | None] = mapped_column(Text)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    sent_at: Mapped[datetime]
+
+
+class ShipmentRow(Table):
+    """A consignment ordered from a carrier; live until it is cancelled."""
+
+    __tablename__ = "shipments"
+    __table_args__ = (
+        Index(
+            "uq_shipments_live",
+            "order_id",
+            unique=True,
+            sqlite_where=text("live = true"),
+            postgresql_where=text("live = true"),
+        ),
+    )
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    carrier: Mapped[str] = mapped_column(String(40))
+    tracking_number: Mapped[str] = mapped_column(String(80), index=True)
+    currency: Mapped[str] = mapped_column(String(3))
+    collect_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    label: Mapped[str | None] = mapped_column(Text)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    live: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+
+
+class ConnectorState(Table):
+    """What a polled source remembers between polls; the cursor's shape is the connector's own."""
+
+    __tablename__ = "connector_state"
+
+    connector: Mapped[str] = mapped_column(String(40), primary_key=True)
+    cursor: Mapped[str | None] = mapped_column(Text)
+    polled_at: Mapped[datetime]

@@ -1,0 +1,165 @@
+"""What is due: which payments and orders a scenario must carry on, leased to one worker at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.sql import add_new, chunks
+from store.tables import WorkRow
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A subject that is due: a payment or an order, in its scenario."""
+
+    id: int
+    scenario: str
+    subject: str
+    subject_id: int
+
+
+async def add(
+    connection: AsyncConnection,
+    scenario: str,
+    subject: str,
+    ids: Sequence[int],
+    *,
+    now: datetime,
+    quiet: bool = False,
+    note: str | None = None,
+) -> None:
+    """Make subjects due in a scenario; those that are known to it become due again."""
+    await add_new(
+        connection,
+        WorkRow,
+        [
+            {
+                "scenario": scenario,
+                "subject": subject,
+                "subject_id": subject_id,
+                "attempts": 0,
+                "quiet": quiet,
+                "note": note,
+                "created_at": now,
+            }
+            for subject_id in ids
+        ],
+    )
+    for some in chunks(list(ids)):
+        await connection.execute(
+            update(WorkRow)
+            .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some))
+            .values(due_at=now, finished_at=None, note=func.coalesce(note, WorkRow.note))
+        )
+
+
+async def take(
+    connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
+) -> list[Due]:
+    """Lease what is due and free, the longest due first. Workers on PostgreSQL pass over each other's rows."""
+    rows = (
+        await connection.execute(
+            select(WorkRow.id, WorkRow.scenario, WorkRow.subject, WorkRow.subject_id)
+            .where(
+                WorkRow.due_at.is_not(None),
+                WorkRow.due_at <= now,
+                or_(WorkRow.lease_until.is_(None), WorkRow.lease_until <= now),
+            )
+            .order_by(WorkRow.due_at, WorkRow.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+    ).all()
+    for some in chunks([row.id for row in rows]):
+        await connection.execute(
+            update(WorkRow)
+            .where(WorkRow.id.in_(some))
+            .values(lease_owner=owner, lease_until=lease_until, attempts=WorkRow.attempts + 1)
+        )
+    return [Due(row.id, row.scenario, row.subject, row.subject_id) for row in rows]
+
+
+async def renew(connection: AsyncConnection, owner: str, ids: Sequence[int], until: datetime) -> None:
+    """Put off the end of a worker's leases while its run goes on."""
+    for some in chunks(list(ids)):
+        await connection.execute(
+            update(WorkRow).where(WorkRow.id.in_(some), WorkRow.lease_owner == owner).values(lease_until=until)
+        )
+
+
+async def finish(
+    connection: AsyncConnection,
+    scenario: str,
+    subject: str,
+    ends: Sequence[tuple[int, datetime | None, str | None]],
+    *,
+    now: datetime,
+) -> None:
+    """Say how subjects ended: (id, when due again or None for finished, note)."""
+    for subject_id, due_at, note in ends:
+        await connection.execute(
+            update(WorkRow)
+            .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id == subject_id)
+            .values(due_at=due_at, note=note, finished_at=None if due_at else now)
+        )
+
+
+async def give_back(connection: AsyncConnection, owner: str, ids: Sequence[int], *, due_at: datetime | None) -> None:
+    """End a worker's leases; due_at says when rows that are still due may be taken again (None leaves it)."""
+    for some in chunks(list(ids)):
+        held = (WorkRow.id.in_(some)) & (WorkRow.lease_owner == owner)
+        if due_at is not None:
+            await connection.execute(
+                update(WorkRow).where(held, WorkRow.due_at.is_not(None), WorkRow.due_at < due_at).values(due_at=due_at)
+            )
+        await connection.execute(update(WorkRow).where(held).values(lease_owner=None, lease_until=None))
+
+
+async def quiet_ones(connection: AsyncConnection, subject: str, ids: Sequence[int]) -> set[int]:
+    """Return those subjects for which nobody gets a message."""
+    found: set[int] = set()
+    for some in chunks(list(ids)):
+        rows = await connection.execute(
+            select(WorkRow.subject_id).where(
+                WorkRow.subject == subject, WorkRow.subject_id.in_(some), WorkRow.quiet.is_(True)
+            )
+        )
+        found.update(rows.scalars().all())
+    return found
+
+
+async def attempts(connection: AsyncConnection, scenario: str, subject: str, ids: Sequence[int]) -> dict[int, int]:
+    """Return how often each subject was taken."""
+    found: dict[int, int] = {}
+    for some in chunks(list(ids)):
+        rows = await connection.execute(
+            select(WorkRow.subject_id, WorkRow.attempts).where(
+                WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some)
+            )
+        )
+        found.update({row.subject_id: row.attempts for row in rows.all()})
+    return found
+
+
+async def next_due(connection: AsyncConnection) -> datetime | None:
+    """Return when the next row falls due, or None when nothing is waiting."""
+    return await connection.scalar(select(func.min(WorkRow.due_at)).where(WorkRow.due_at.is_not(None)))
+
+
+async def count_due(connection: AsyncConnection, now: datetime) -> int:
+    """Return how many rows are due now, leased or not."""
+    query = select(func.count()).select_from(WorkRow).where(WorkRow.due_at.is_not(None), WorkRow.due_at <= now)
+    return await connection.scalar(query) or 0
+
+
+async def holders(connection: AsyncConnection, now: datetime) -> set[str]:
+    """Return the workers that hold a live lease."""
+    rows = await connection.execute(
+        select(WorkRow.lease_owner).where(WorkRow.lease_owner.is_not(None), WorkRow.lease_until > now).distinct()
+    )
+    return {owner for owner in rows.scalars().all() if owner}

@@ -1,0 +1,180 @@
+"""Close: what a run says when it ends — in its name, its state, its table, and in what is due again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from prefect import State, get_client
+from prefect.artifacts import acreate_table_artifact
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from domain.payments import Outcome
+from domain.rules import Policy
+from store import effects, payments, work
+from store.effects import EffectState, Standing
+from tasks.installation import Installation, installation
+from tasks.invoice import print_documents
+
+Subject = Literal["payment", "order"]
+_TABLE_ROWS = 2_000
+
+
+def run_name() -> str:
+    """Name a scenario's run by what it carries on: `card · payment 17`, `card · 240 payments`."""
+    parameters: dict[str, Any] = flow_run.parameters or {}
+    subject = "order" if "orders" in parameters else "payment"
+    ids: list[int] = parameters.get("orders") or parameters.get("payments") or []
+    label = str(flow_run.flow_name).replace(" payment", "")
+    return f"{label} · {subject} {ids[0]}" if len(ids) == 1 else f"{label} · {len(ids)} {subject}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one payment or order ended in a run; person says what somebody must look at, due when it goes on."""
+
+    id: int
+    person: str | None = None
+    failed: bool = False
+    due_at: datetime | None = None
+    outcome: Outcome | None = None
+
+
+def _ended(
+    subject_id: int,
+    standings: Sequence[Standing],
+    outcome: Outcome | None,
+    policy: Policy | None,
+    reason: str,
+    *,
+    now: datetime,
+) -> Ended:
+    parked = [s for s in standings if s.state is EffectState.REJECTED]
+    unclear = [s for s in standings if s.state in effects.OPEN and s.due_at is None and not _held(s, now)]
+    going = [s.due_at or s.lease_until for s in standings if s.state in effects.OPEN]
+    due_at = min((moment for moment in going if moment is not None), default=None)
+    if parked or unclear:
+        first = (parked + unclear)[0]
+        said = f"{first.number} · {first.step}: {first.reason or 'in doubt'}"
+        return Ended(subject_id, said, failed=True, due_at=due_at, outcome=outcome)
+    if policy is Policy.OPERATOR:
+        said = f"{(outcome or Outcome.UNKNOWN).replace('_', ' ')}: {reason}"
+        return Ended(subject_id, said, due_at=due_at, outcome=outcome)
+    return Ended(subject_id, due_at=due_at, outcome=outcome)
+
+
+def _held(standing: Standing, now: datetime) -> bool:
+    return standing.lease_until is not None and standing.lease_until > now
+
+
+_RESULTS = {
+    EffectState.DONE: "done",
+    EffectState.SKIPPED: "skipped",
+    EffectState.REJECTED: "needs a person",
+    EffectState.IN_DOUBT: "in doubt",
+    EffectState.INTENDED: "will be tried again",
+}
+
+
+def _table(
+    matched: dict[int, dict[str, Any]], numbers: dict[int, str], standings: Sequence[Standing]
+) -> list[dict[str, str]]:
+    rows = [
+        {
+            "Order": numbers.get(id_, "—"),
+            "Step": f"match payment {id_}",
+            "Result": str(row["outcome"] or "not yet").replace("_", " "),
+            "Reference": f"payment {id_}",
+            "Why": row["reason"] or "",
+        }
+        for id_, row in matched.items()
+    ]
+    rows += [
+        {
+            "Order": standing.number,
+            "Step": standing.step,
+            "Result": _RESULTS[standing.state],
+            "Reference": standing.reference or "",
+            "Why": standing.reason or "",
+        }
+        for standing in standings
+    ]
+    return rows[:_TABLE_ROWS]
+
+
+def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
+    persons = [end for end in ended if end.person]
+    later = [end for end in ended if end.due_at and not end.person]
+    counts = Counter(str(end.outcome).replace("_", " ") for end in ended if end.outcome)
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) or f"{len(ended)} {subject}s"
+    if len(ended) == 1 and persons:
+        said = persons[0].person or ""
+    elif persons:
+        said += f"; {len(persons)} need a person"
+    data = {"payments" if subject == "payment" else "orders": len(ended), "need a person": len(persons)}
+    if any(end.failed for end in ended):
+        return Failed(name="Needs a person", message=said, data=data)
+    if persons:
+        return Completed(name="Needs a person", message=said, data=data)
+    if later:
+        first = min(end.due_at for end in later if end.due_at)
+        return Completed(name="Will go on", message=f"{said}; goes on at {first:%H:%M} UTC", data=data)
+    names = {Outcome.SHORT: "Waits for the rest", Outcome.OUTGOING: "Nothing to do"}
+    outcomes = {end.outcome for end in ended}
+    name = names.get(next(iter(outcomes)) or Outcome.EXACT, "Done") if len(outcomes) == 1 else "Done"
+    return Completed(name=name, message=said, data=data)
+
+
+async def _rename(numbers: Sequence[str]) -> None:
+    """Put the order's number into the name of a run for a single payment, now that it is known."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or len(set(numbers)) != 1:
+        return
+    label = context.flow_run.name.partition(" · ")[0]
+    async with get_client() as client:
+        await client.update_flow_run(context.flow_run.id, name=f"{label} · {numbers[0]}")
+
+
+async def _close(opened: Installation, scenario: str, subject: Subject, ids: Sequence[int]) -> State[Any]:
+    causes = [f"{subject}:{id_}" for id_ in ids]
+    async with opened.store.read() as connection:
+        standings = await effects.of_causes(connection, causes)
+        rows = await payments.by_ids(connection, ids) if subject == "payment" else {}
+        allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
+    by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes}
+    for standing in standings:
+        by_cause[standing.cause].append(standing)
+    ended: list[Ended] = []
+    for id_ in ids:
+        row = rows.get(id_, {})
+        outcome = Outcome(row["outcome"]) if row.get("outcome") else None
+        policy = Policy(row["policy"]) if row.get("policy") else None
+        reason = row.get("reason") or ""
+        mine = by_cause[f"{subject}:{id_}"]
+        ended.append(_ended(id_, mine, outcome, policy, reason, now=opened.clock()))
+    async with opened.store.write() as connection:
+        ends = [(end.id, end.due_at, end.person) for end in ended]
+        await work.finish(connection, scenario, subject, ends, now=opened.clock())
+    await print_documents(opened, sorted({standing.order_id for standing in standings}))
+    numbers = {id_: ", ".join(part["number"] or "—" for part in parts) for id_, parts in allocated.items()}
+    await acreate_table_artifact(
+        key="orders-and-steps",
+        table=_table(rows, numbers, standings),
+        description=f"What this run did: {subject}s, orders and steps",
+    )
+    if len(ids) == 1:
+        await _rename([standing.number for standing in standings] or list(numbers.values()))
+    return _state(subject, ended)
+
+
+async def close(scenario: str, *, payments: Sequence[int] = (), orders: Sequence[int] = ()) -> State[Any]:
+    """End a scenario's run: say what is due again, show what was done, and return the run's state in words."""
+    opened = await installation()
+    if orders:
+        return await _close(opened, scenario, "order", orders)
+    return await _close(opened, scenario, "payment", payments)

@@ -1,0 +1,109 @@
+"""Dispatch: the carrier's label is ordered once what the rules wait for has happened."""
+
+from __future__ import annotations
+
+from connectors.roles import Carrier, Consignment, Shipment
+from domain.orders import Order
+from domain.payments import Method
+from domain.references import compact
+from domain.rules import ChannelRules, DocumentKind, EvidenceKind, Wait
+from store import documents, orders, stock
+from tasks.installation import installation
+from tasks.step import Entry, Receipt, Skip, Transaction, step
+
+
+def _consignment(order: Order, rules: ChannelRules) -> Consignment:
+    owed = order.method is Method.CASH_ON_DELIVERY and order.to_pay.minor > 0
+    return Consignment(
+        order_number=order.number,
+        sender=rules.seller,
+        recipient=order.delivery_address if order.delivery_address.name else order.customer.address,
+        phone=order.customer.phone,
+        collect=order.to_pay if owed else None,
+        note=order.delivery_method or "",
+    )
+
+
+async def _missing(order: Order, rules: ChannelRules) -> str | None:
+    """Return what dispatch still waits for, in words, or None when nothing."""
+    waits = rules.scenarios.of(order.method).dispatch.waits_for
+    if Wait.PAYMENT in waits and order.to_pay.minor > 0:
+        return f"payment: {order.to_pay} is missing"
+    opened = await installation()
+    async with opened.store.read() as connection:
+        if Wait.INVOICE in waits and await documents.live(connection, order.id, DocumentKind.INVOICE) is None:
+            return "the invoice"
+        if Wait.STOCK in waits and not await stock.is_deducted(connection, order):
+            return "the goods to be deducted from stock"
+    return None
+
+
+def _ordered(order: Order, rules: ChannelRules, consignment: Consignment, shipment: Shipment) -> Receipt:
+    async def write(transaction: Transaction) -> None:
+        await orders.add_shipment(
+            transaction.connection,
+            {
+                "order_id": order.id,
+                "carrier": rules.connectors.carrier,
+                "tracking_number": shipment.tracking_number,
+                "currency": order.total.currency,
+                "collect_minor": consignment.collect.minor if consignment.collect else 0,
+                "label": shipment.label,
+                "effect_id": transaction.effect_id,
+                "live": True,
+                "created_at": transaction.now,
+            },
+        )
+        # The carrier's remittance names the consignment, not always the order.
+        await orders.add_order_reference(
+            transaction.connection, order.id, EvidenceKind.TRACKING_NUMBER, compact(shipment.tracking_number)
+        )
+
+    collect = str(consignment.collect) if consignment.collect else None
+    return Receipt(
+        reference=shipment.tracking_number,
+        after={"tracking_number": shipment.tracking_number, "collect": collect},
+        write=write,
+    )
+
+
+@step("dispatch")
+async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Order the carrier's label, with the amount to collect when the order is not paid yet."""
+    if not rules.scenarios.of(order.method).dispatch.start:
+        return Skip(f"the rules of {rules.channel} leave dispatch to a person")
+    if missing := await _missing(order, rules):
+        return Skip(f"dispatch waits for {missing}")
+    opened = await installation()
+    async with opened.store.read() as connection:
+        live = await orders.live_shipment(connection, order.id)
+    if live is not None:
+        return Skip(f"consignment {live['tracking_number']} was ordered before")
+    carrier = opened.connector(rules.connectors.carrier, Carrier)
+    consignment = _consignment(order, rules)
+    return _ordered(order, rules, consignment, await carrier.create(consignment, key))
+
+
+@start_dispatch.lookup
+async def find_consignment(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+    """Ask the carrier whether it took the consignment on."""
+    opened = await installation()
+    consignment = _consignment(order, rules)
+    shipment = await opened.connector(rules.connectors.carrier, Carrier).find(consignment, key)
+    return _ordered(order, rules, consignment, shipment) if shipment else None
+
+
+@start_dispatch.undo
+async def cancel_consignment(order: Order, entry: Entry, key: str) -> Receipt | Skip:
+    """Cancel the label, unless another one took its place."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        live = await orders.live_shipment(connection, order.id)
+    if live is None or live["tracking_number"] != entry.reference:
+        return Skip(f"consignment {entry.reference} is not live any more")
+    await opened.connector(live["carrier"], Carrier).cancel(live["tracking_number"], key)
+
+    async def write(transaction: Transaction) -> None:
+        await orders.cancel_shipment(transaction.connection, live["id"])
+
+    return Receipt(reference=live["tracking_number"], before=entry.after, write=write)

@@ -1,0 +1,246 @@
+"""Intake: orders, statement files and webhooks become rows that are due, each once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.roles import PaymentSource, StatementReader, WebhookEvent, WebhookReader
+from connectors.statements import read_statement
+from domain.order_document import OrderDocument, OrderError
+from domain.orders import CLOSED
+from domain.payments import Method, Refusal, StatementFile, incoming_from_statement
+from domain.references import compact, normal_number
+from domain.rules import ChannelRules, EvidenceKind
+from store import inbox, orders, payments, rules, work
+from store.inbox import Letter
+from store.journal import Actor
+from tasks.installation import Installation
+from tasks.step import LEASE, delay
+
+_GIVE_UP_AFTER = 12
+"""Attempts at asking a provider about one webhook before a person must look; they span about three days."""
+
+
+def _placed_scenario(method: Method) -> str:
+    return "dispatch_unpaid" if method is Method.CASH_ON_DELIVERY else "order_placed"
+
+
+def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrder:
+    try:
+        standard = channel.standard(document.status)
+    except ValueError as error:
+        raise OrderError(f"order {document.number}: status: {error}") from None
+    if document.currency != channel.currency:
+        raise OrderError(
+            f"order {document.number}: currency: {document.currency}, but channel {channel.channel} sells in "
+            f"{channel.currency}"
+        )
+    named: dict[EvidenceKind, str | None] = {
+        EvidenceKind.ORDER_NUMBER: normal_number(document.number),
+        EvidenceKind.END_TO_END_ID: compact(document.number),
+        EvidenceKind.VARIABLE_SYMBOL: document.variable_symbol,
+        EvidenceKind.RF: document.rf,
+        EvidenceKind.PROVIDER_REFERENCE: document.provider_reference,
+        EvidenceKind.TRACKING_NUMBER: compact(document.tracking_number or ""),
+    }
+    return orders.NewOrder(
+        channel=document.channel,
+        number=document.number,
+        method=document.method,
+        status=document.status,
+        standard_status=standard,
+        total=document.money(document.total, "total"),
+        variable_symbol=document.variable_symbol,
+        rf=document.rf,
+        delivery_method=document.delivery.method,
+        delivery_address=document.delivery.address.address(),
+        placed_at=document.placed_at,
+        customer_number=document.customer.number,
+        customer_name=document.customer.name,
+        email=document.customer.email,
+        phone=document.customer.phone,
+        language=document.customer.language,
+        group=document.customer.group,
+        tax_id=document.customer.tax_id,
+        address=document.customer.address.address(),
+        accounts=document.customer.accounts,
+        lines=tuple(
+            orders.NewLine(
+                sku=line.sku,
+                title=line.title,
+                quantity=line.quantity,
+                unit_price=document.money(line.unit_price, f"lines.{place}.unit_price"),
+                vat_rate=line.vat_rate,
+            )
+            for place, line in enumerate(document.lines)
+        ),
+        references=frozenset((kind, value) for kind, value in named.items() if value),
+    )
+
+
+async def take_order(
+    connection: AsyncConnection, opened: Installation, document: OrderDocument, *, actor: Actor
+) -> int | None:
+    """Store an order, make its scenario due, and with it the payments that came before it; None if it is known.
+
+    Raises OrderError for an unknown channel or status, or another currency than the channel's.
+    """
+    channels = await rules.current(connection)
+    if document.channel not in channels:
+        known = ", ".join(channels) or "none yet; apply its rules first with `kvit rules apply FILE`"
+        raise OrderError(f"order {document.number}: channel “{document.channel}” is not known; there is {known}")
+    order = _new_order(document, channels[document.channel].rules)
+    now = opened.clock()
+    order_id = await orders.add(connection, order, now=now, actor=actor)
+    if order_id is None:
+        return None
+    if order.standard_status not in CLOSED:
+        await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
+    for payment_id, method in await payments.waiting_for(connection, order.references):
+        await work.add(connection, method.value, "payment", [payment_id], now=now)
+    return order_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What importing one statement file came to."""
+
+    file: str
+    format: str
+    entries: int = 0
+    new: int = 0
+    already_known: int = 0
+    refused: tuple[Refusal, ...] = ()
+
+
+def _statement_source(read: StatementFile) -> str:
+    return "remittance" if read.method is Method.CASH_ON_DELIVERY else "statement"
+
+
+async def take_statement(opened: Installation, data: bytes, name: str) -> Imported:
+    """Import a statement or remittance file: each entry once, whatever file it comes in; what is bad is listed."""
+    read = read_statement(data, name, list(opened.playing(StatementReader).values()))
+    # Equal entries are numbered within an account, so all that a file has of one account is identified together.
+    by_account: dict[str, list[int]] = {}
+    for place, statement in enumerate(read.statements):
+        by_account.setdefault(statement.account, []).append(place)
+    incoming = [
+        payment
+        for account, places in by_account.items()
+        for payment in incoming_from_statement(
+            source=_statement_source(read),
+            method=read.method,
+            account=account,
+            entries=[entry for place in places for entry in read.statements[place].entries],
+        )
+    ]
+    new: list[tuple[int, Method]] = []
+    if incoming:
+        now = opened.clock()
+        async with opened.store.write() as connection:
+            inbox_id = await inbox.put(
+                connection,
+                source=_statement_source(read),
+                external_id=f"sha256:{hashlib.sha256(data).hexdigest()}",
+                kind=read.format,
+                body=data,
+                now=now,
+                due_at=None,
+            )
+            new = await payments.add(connection, incoming, now=now, inbox_id=inbox_id)
+            await work.add(connection, read.method.value, "payment", [id_ for id_, _ in new], now=now)
+    return Imported(
+        file=name,
+        format=read.format,
+        entries=len(incoming),
+        new=len(new),
+        already_known=len(incoming) - len(new),
+        refused=read.refused,
+    )
+
+
+async def take_webhook(opened: Installation, source: str, event: WebhookEvent, body: bytes) -> bool:
+    """Store a verified webhook; say whether it was new. It is answered only after this has returned."""
+    now = opened.clock()
+    async with opened.store.write() as connection:
+        stored = await inbox.put(
+            connection,
+            source=source,
+            external_id=event.external_id,
+            kind=event.kind,
+            body=body,
+            now=now,
+            due_at=now,
+        )
+    return stored is not None
+
+
+async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
+    """Ask the providers what stored webhooks really mean, and store the payments; return how many were taken."""
+    async with opened.store.write() as connection:
+        now = opened.clock()
+        letters = await inbox.take(connection, owner=opened.worker, now=now, lease_until=now + LEASE, limit=limit)
+    for letter in letters:
+        await _work_off(opened, letter)
+    return len(letters)
+
+
+async def _work_off(opened: Installation, letter: Letter) -> None:
+    try:
+        reader = opened.connector(letter.source, WebhookReader)
+        incoming = await reader.truth(letter.body)
+    except (Transient, Misconfigured) as error:
+        again = letter.attempts < _GIVE_UP_AFTER
+        wait = delay(letter.attempts, getattr(error, "retry_after", None))
+        async with opened.store.write() as connection:
+            due_at = opened.clock() + wait if again else None
+            await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(error))
+        return
+    except Rejected as error:
+        async with opened.store.write() as connection:
+            await inbox.put_off(connection, letter.id, due_at=None, problem=str(error))
+        return
+    async with opened.store.write() as connection:
+        now = opened.clock()
+        new = await payments.add(connection, incoming, now=now, inbox_id=letter.id)
+        for id_, method in new:
+            await work.add(connection, method.value, "payment", [id_], now=now)
+        await inbox.handled(connection, [letter.id], now=now)
+
+
+async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int]:
+    """Fetch from polled sources what their webhooks missed; return the number of new events by connector.
+
+    Raises Transient, Rejected or Misconfigured; the cursor moves only with what was stored.
+    """
+    found: dict[str, int] = {}
+    for name, source in opened.playing(PaymentSource).items():
+        if names and name not in names:
+            continue
+        found[name] = 0
+        more = True
+        while more:
+            async with opened.store.read() as connection:
+                cursor = await inbox.cursor(connection, name)
+            page = await source.fetch(cursor, now=opened.clock())
+            now = opened.clock()
+            async with opened.store.write() as connection:
+                for external_id, body in page.events:
+                    stored = await inbox.put(
+                        connection,
+                        source=name,
+                        external_id=external_id,
+                        kind="polled",
+                        body=body,
+                        now=now,
+                        due_at=now,
+                    )
+                    found[name] += stored is not None
+                await inbox.move_cursor(connection, name, page.cursor, now=now)
+            more = page.more and page.cursor != cursor
+    return found

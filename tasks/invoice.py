@@ -1,0 +1,234 @@
+"""Documents: proforma and invoice issued once, numbered without gaps, taken back by a credit note."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from connectors.roles import Accounting, DocumentPrinter
+from domain.documents import Document, credit, document_from_json, document_lines, document_to_json, vat_summary
+from domain.orders import Order
+from domain.references import normal_number
+from domain.rules import ChannelRules, DocumentKind, EvidenceKind, InvoiceAction, Series
+from store import documents, orders
+from store.documents import next_number
+from tasks.installation import Installation, installation
+from tasks.step import Entry, Receipt, Skip, Transaction, step
+
+# A number is known only when the document is numbered, in the transaction that records it.
+_UNNUMBERED = "?"
+
+
+def _drafted(order: Order, rules: ChannelRules, kind: DocumentKind, now: Any) -> Document:
+    lines = document_lines(order)
+    due = order.placed_at + timedelta(days=rules.reservation_days)
+    buyer = order.customer.address
+    return Document(
+        kind=kind,
+        number=_UNNUMBERED,
+        order_number=order.number,
+        issued_on=now.date(),
+        due_on=due.date() if kind is DocumentKind.PROFORMA else None,
+        language=order.customer.language or rules.language,
+        seller=rules.seller,
+        buyer=buyer,
+        buyer_tax_id=order.customer.tax_id,
+        lines=lines,
+        vat=vat_summary(lines),
+        total=order.total,
+        paid=order.settled,
+        variable_symbol=order.variable_symbol,
+        rf=order.rf,
+    )
+
+
+def _numbered(series: Series, kind: DocumentKind, year: int, counter: int) -> str:
+    pattern = {
+        DocumentKind.PROFORMA: series.proforma,
+        DocumentKind.INVOICE: series.invoice,
+        DocumentKind.CREDIT_NOTE: series.credit_note,
+    }[kind]
+    return pattern.format(year=year, number=counter)
+
+
+async def _store(
+    transaction: Transaction, order: Order, rules: ChannelRules, document: Document, corrects_id: int | None = None
+) -> str:
+    """Give a document the next number of its channel's series and store it; return the number."""
+    connection = transaction.connection
+    year = transaction.now.year
+    counter = await next_number(connection, order.channel, document.kind, year)
+    number = _numbered(rules.series, document.kind, year, counter)
+    await _keep(transaction, order, document, number, year=year, counter=counter, corrects_id=corrects_id)
+    return number
+
+
+async def _keep(
+    transaction: Transaction,
+    order: Order,
+    document: Document,
+    number: str,
+    *,
+    year: int | None = None,
+    counter: int | None = None,
+    corrects_id: int | None = None,
+) -> None:
+    content = document_to_json(document) | {"number": number}
+    await documents.add(
+        transaction.connection,
+        order_id=order.id,
+        channel=order.channel,
+        kind=document.kind,
+        number=number,
+        year=year,
+        counter=counter,
+        currency=document.total.currency,
+        total_minor=document.total.minor,
+        issued_on=document.issued_on,
+        content=content,
+        effect_id=transaction.effect_id,
+        corrects_id=corrects_id,
+    )
+    await orders.add_order_reference(
+        transaction.connection, order.id, EvidenceKind.INVOICE_NUMBER, normal_number(number)
+    )
+
+
+async def _take_back(transaction: Transaction, order: Order, rules: ChannelRules, live: dict[str, Any]) -> str | None:
+    """End a live document: an invoice by a credit note, whose number is returned; a proforma needs none."""
+    await documents.end(transaction.connection, live["id"])
+    if live["kind"] != DocumentKind.INVOICE:
+        return None
+    note = credit(document_from_json(live["content"]), _UNNUMBERED, transaction.now.date())
+    return await _store(transaction, order, rules, note, corrects_id=live["id"])
+
+
+async def _issue(
+    order: Order, rules: ChannelRules, kind: DocumentKind, key: str, *, update: bool = False
+) -> Receipt | Skip:
+    opened = await installation()
+    draft = _drafted(order, rules, kind, opened.clock())
+    accounting = opened.connectors.get(rules.connectors.accounting)
+    if isinstance(accounting, Accounting):
+        issued = await accounting.issue(draft, key)
+        return _issued_outside(order, draft, issued.number)
+    opened.connector(rules.connectors.accounting, DocumentPrinter)  # fails at once when it is misconfigured
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        live = await documents.live(transaction.connection, order.id, kind)
+        note: str | None = None
+        if live is not None:
+            same = document_from_json(live["content"]).lines == draft.lines
+            if same or not update:
+                return Skip(f"{kind.value} {live['number']} was issued before")
+            note = await _take_back(transaction, order, rules, live)
+        number = await _store(transaction, order, rules, draft)
+        return Receipt(reference=number, after={kind.value: number} | ({"credit_note": note} if note else {}))
+
+    return Receipt(write=write)
+
+
+def _issued_outside(order: Order, draft: Document, number: str) -> Receipt:
+    async def write(transaction: Transaction) -> None:
+        await _keep(transaction, order, draft, number)
+
+    return Receipt(reference=number, after={draft.kind.value: number}, write=write)
+
+
+@step("invoice")
+async def issue_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Issue the invoice or proforma that the scenario's rules ask for."""
+    rule = rules.scenarios.of(order.method).invoice
+    if rule.action is InvoiceAction.IGNORE:
+        return Skip(f"the rules of {rules.channel} issue no document in this scenario")
+    return await _issue(order, rules, rule.kind, key, update=rule.action is InvoiceAction.UPDATE)
+
+
+@step("proforma")
+async def issue_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Issue a proforma with payment instructions for an order that was placed."""
+    if not rules.placed.of(order.method).proforma:
+        return Skip(f"the rules of {rules.channel} issue no proforma for such orders")
+    return await _issue(order, rules, DocumentKind.PROFORMA, key)
+
+
+async def _found(order: Order, rules: ChannelRules, kind: DocumentKind, key: str) -> Receipt | None:
+    opened = await installation()
+    accounting = opened.connectors.get(rules.connectors.accounting)
+    if not isinstance(accounting, Accounting):
+        return None  # our own documents are numbered in the transaction that records them, or not at all
+    draft = _drafted(order, rules, kind, opened.clock())
+    issued = await accounting.find(draft, key)
+    return _issued_outside(order, draft, issued.number) if issued else None
+
+
+@issue_invoice.lookup
+async def find_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+    """Ask the accounting system whether it issued the document."""
+    return await _found(order, rules, rules.scenarios.of(order.method).invoice.kind, key)
+
+
+@issue_proforma.lookup
+async def find_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+    """Ask the accounting system whether it issued the proforma."""
+    return await _found(order, rules, DocumentKind.PROFORMA, key)
+
+
+@issue_invoice.undo
+async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """Take the document back: an invoice by a credit note, a proforma by ending it."""
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        for kind in (DocumentKind.INVOICE, DocumentKind.PROFORMA):
+            live = await documents.live(transaction.connection, order.id, kind)
+            if live is not None and live["number"] == entry.reference:
+                note = await _take_back(transaction, order, entry.rules, live)
+                return Receipt(reference=note or live["number"], before=entry.after, after={"credit_note": note})
+        return Skip(f"document {entry.reference} is not live any more")
+
+    return Receipt(write=write)
+
+
+issue_proforma.undo(credit_invoice)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Put a file in place whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _file_of(row: dict[str, Any]) -> str:
+    """Return where a document's PDF goes, relative to KVIT_HOME; a series may number with slashes."""
+    name = "".join(ch if ch.isalnum() or ch in "-_" else "-" for ch in row["number"])
+    return f"documents/{row['channel']}/{row['kind']}-{name}.pdf"
+
+
+async def print_documents(opened: Installation, order_ids: Sequence[int] | None = None) -> int:
+    """Print the PDF of every document that has none yet; return how many.
+
+    The PDF follows from what the store has, so nothing is lost when a process dies before it is printed.
+    """
+    async with opened.store.read() as connection:
+        rows = await documents.without_file(connection, order_ids)
+    printer = opened.connector("documents", DocumentPrinter)
+    for row in rows:
+        pdf = await asyncio.to_thread(printer.print, document_from_json(row["content"]))
+        await asyncio.to_thread(_write_file, opened.home / _file_of(row), pdf)
+        async with opened.store.write() as connection:
+            await documents.set_file(connection, row["id"], _file_of(row))
+    return len(rows)

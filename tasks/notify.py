@@ -1,0 +1,163 @@
+"""Messages: what the customer is told, and when, by the channel's rules and in the customer's language."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from connectors.mail import message_id
+from connectors.roles import Attachment, Messenger, OutgoingMessage
+from connectors.templates import MessageContext
+from domain.money import Money
+from domain.orders import Order
+from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment
+from store import documents, orders, payments
+from tasks.installation import Installation, installation
+from tasks.invoice import print_documents
+from tasks.step import NeedsPerson, Receipt, Skip, Step, Transaction, step
+
+
+async def _facts(opened: Installation, order: Order) -> dict[str, Any]:
+    """Return what the messages speak of: the last payment, the live document and the live consignment."""
+    async with opened.store.read() as connection:
+        last = await payments.last_amount(connection, order.id)
+        shipment = await orders.live_shipment(connection, order.id)
+        document = await documents.live(connection, order.id, DocumentKind.INVOICE)
+        document = document or await documents.live(connection, order.id, DocumentKind.PROFORMA)
+    return {"last": last, "shipment": shipment, "document": document}
+
+
+def _context(order: Order, rules: ChannelRules, language: str, facts: dict[str, Any]) -> MessageContext:
+    currency = order.total.currency
+    document, shipment = facts["document"], facts["shipment"]
+    owed = order.to_pay.minor > 0
+    return {
+        "shop": {"title": rules.title, "email": rules.seller.email},
+        "customer": {"name": order.customer.name},
+        "order": {
+            "number": order.number,
+            "total": order.total,
+            "status_label": rules.label(order.status, language),
+            "lines": [{"title": x.title, "quantity": x.quantity, "total": x.total} for x in order.lines],
+        },
+        "payment": {
+            "amount": Money(facts["last"], currency),
+            "paid": order.settled,
+            "missing": order.to_pay if owed else Money.zero(currency),
+        }
+        if facts["last"]
+        else None,
+        "document": {
+            "number": document["number"],
+            "kind": document["kind"],
+            "due_on": (order.placed_at + timedelta(days=rules.reservation_days)).date(),
+            "attached": document["file"] is not None,
+        }
+        if document
+        else None,
+        "instructions": {
+            "iban": rules.seller.iban,
+            "bic": rules.seller.bic or None,
+            "variable_symbol": order.variable_symbol,
+            "rf": order.rf,
+            "amount": order.to_pay,
+            "due_on": (order.placed_at + timedelta(days=rules.reservation_days)).date(),
+        }
+        if owed and rules.seller.iban
+        else None,
+        "shipment": {
+            "tracking_number": shipment["tracking_number"],
+            "collect": Money(shipment["collect_minor"], shipment["currency"]) if shipment["collect_minor"] else None,
+        }
+        if shipment
+        else None,
+    }
+
+
+def _id_of(rules: ChannelRules, template: str, key: str) -> str:
+    return message_id(key, template, rules.seller.email.partition("@")[2] or "kvit.invalid")
+
+
+def _sent(order: Order, rule: MessageRule, language: str, id_: str, subject: str, reference: str) -> Receipt:
+    async def write(transaction: Transaction) -> None:
+        await documents.add_message(
+            transaction.connection,
+            order_id=order.id,
+            by=rule.by,
+            template=rule.template.value,
+            language=language,
+            message_id=id_,
+            subject=subject,
+            reference=reference,
+            effect_id=transaction.effect_id,
+            now=transaction.now,
+        )
+
+    return Receipt(reference=f"{rule.template.value.replace('_', ' ')} ({language})", write=write)
+
+
+def _attachments(home: Path, document: dict[str, Any] | None) -> tuple[Attachment, ...]:
+    if document is None or document["file"] is None:
+        return ()
+    path = home / document["file"]
+    return (Attachment(name=path.name, content_type="application/pdf", data=path.read_bytes()),)
+
+
+def _message(name: str, moment: Moment) -> Step:
+    """Make the step that sends the message of one moment."""
+
+    async def send(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+        """Send the message that the rules have for this moment."""
+        rule = rules.scenarios.of(order.method).message(moment)
+        if rule is None:
+            return Skip(f"the rules of {rules.channel} send no message at this moment")
+        if not order.customer.email:
+            return Skip("the customer has no e-mail address")
+        opened = await installation()
+        await print_documents(opened, [order.id])
+        facts = await _facts(opened, order)
+        language = order.customer.language or rules.language
+        rendered = opened.templates.render(rule.template.value, language, _context(order, rules, language, facts))
+        id_ = _id_of(rules, rule.template.value, key)
+        messenger = opened.connector(rules.connectors.messenger, Messenger)
+        reference = await messenger.send(
+            OutgoingMessage(
+                message_id=id_,
+                sender=rules.seller.email,
+                sender_name=rules.title,
+                recipient=order.customer.email,
+                subject=rendered.subject,
+                text=rendered.text,
+                html=rendered.html,
+                language=language,
+                date=opened.clock(),
+                attachments=_attachments(opened.home, facts["document"]),
+            )
+        )
+        return _sent(order, rule, language, id_, rendered.subject, reference)
+
+    async def find(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+        """Look whether the message lies where it was sent to."""
+        rule = rules.scenarios.of(order.method).message(moment)
+        if rule is None:
+            return None
+        opened = await installation()
+        messenger = opened.connector(rules.connectors.messenger, Messenger)
+        if not messenger.can_look_up:
+            raise NeedsPerson("whether the message was sent can't be looked up; ask the customer, or leave it")
+        id_ = _id_of(rules, rule.template.value, key)
+        reference = await messenger.find(id_)
+        language = order.customer.language or rules.language
+        return _sent(order, rule, language, id_, "", reference) if reference else None
+
+    made = step(name)(send)
+    made.lookup(find)
+    return made
+
+
+notify_customer = _message("message", Moment.PAID)
+notify_invoice = _message("message invoice", Moment.INVOICE)
+notify_incomplete = _message("message incomplete", Moment.INCOMPLETE)
+notify_placed = _message("message placed", Moment.PLACED)
+notify_dispatch = _message("message dispatch", Moment.DISPATCH)
