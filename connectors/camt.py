@@ -192,17 +192,22 @@ def _statement(message: _Node, node: _Node, where: str, refused: list[Refusal]) 
                 "and be taken twice; import only one of the two kinds, or ask the bank for references",
             )
         )
-    # A page has a part of the entries, while many banks write the whole statement's balances on each.
-    paged = any(
-        _text(node, f"{page}/LastPgInd") == "false" or (_text(node, f"{page}/PgNb") or "1").lstrip("0") != "1"
-        for node, page in ((message, "GrpHdr/MsgPgntn"), (node, "StmtPgntn"), (node, "RptPgntn"), (node, "NtfctnPgntn"))
-    )
     for opening, closing in balances.values():
         wrong = discrepancy(where, opening=opening, closing=closing, amounts=amounts, refusals=refusals)
-        refused += [wrong] if wrong and not paged else []
+        refused += [wrong] if wrong and not _is_page(message, node) else []
     currency = next(iter((*_currency(node, where, refused), *balances, *(a.currency for a in amounts))), _NO_CURRENCY)
     opening, closing = balances.get(currency, (None, None))
     return Statement(account=account, currency=currency, entries=tuple(entries), opening=opening, closing=closing)
+
+
+def _is_page(message: _Node, node: _Node) -> bool:
+    """Say whether there are more pages: one has a part of the entries, but often the whole statement's balances."""
+    pages = ((message, "GrpHdr/MsgPgntn"), (node, "StmtPgntn"), (node, "RptPgntn"), (node, "NtfctnPgntn"))
+    return any(
+        _text(holder, f"{page}/LastPgInd") in ("false", "0")
+        or (_text(holder, f"{page}/PgNb") or "1").lstrip("0") != "1"
+        for holder, page in pages
+    )
 
 
 def _currency(node: _Node, where: str, refused: list[Refusal]) -> list[str]:

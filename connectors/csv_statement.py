@@ -177,6 +177,9 @@ class Table:
                 refused.append(Refusal(where, str(error)))
             else:
                 entries.setdefault(entry.amount.currency, []).append(entry)
+        if not entries and not refused:
+            reason = "there are no rows below the titles; if payments were expected, ask the sender for the file again"
+            refused.append(Refusal(f"line {header.row + 1}", reason))
         return StatementFile(
             format=form,
             method=method,

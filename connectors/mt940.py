@@ -151,13 +151,17 @@ def _joined(pages: Iterable[_Page]) -> list[Statement]:
     joined: list[_Page] = []
     for page in pages:
         last = joined[-1] if joined else None
-        if last and not last.ends and not page.begins and last.statement.account == page.statement.account:
+        if last and not last.ends and not page.begins and _of(last) == _of(page):
             entries = last.statement.entries + page.statement.entries
             statement = replace(last.statement, entries=entries, closing=page.statement.closing)
             joined[-1] = _Page(statement, last.begins, page.ends)
         else:
             joined.append(page)
     return [page.statement for page in joined]
+
+
+def _of(page: _Page) -> tuple[str, str]:
+    return page.statement.account, page.statement.currency
 
 
 def _page(fields: list[_Field], refused: list[Refusal], *, last: bool) -> _Page | None:

@@ -5,8 +5,6 @@ A webhook only says where to look. What counts is what the API says about the ob
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping
@@ -17,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from connectors import Config
+from connectors import Config, signatures
 from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
 from connectors.http import Client, Limits
 from connectors.roles import BadSignature, Page, WebhookEvent
@@ -35,7 +33,6 @@ _EVENT_TYPES = (
 """The events that can make a payment; polling asks for these alone (Stripe takes at most 20 types)."""
 
 _PAGE_SIZE = 100
-_HEADER_MAX = 4096
 _ORDER_KEYS = ("order", "order_number", "order_id")
 
 # Stripe counts in a currency's minor unit, but these it counts otherwise than ISO 4217 does: their number of decimals
@@ -44,6 +41,8 @@ _DECIMALS = {"ISK": 2, "UGX": 2, "MGA": 0}
 
 _ID = "[a-z]{2,5}_[A-Za-z0-9_]{1,240}"  # such an id is safe in a path
 _Id = Annotated[str, Field(pattern=f"^{_ID}$")]
+_Seconds = Annotated[int, Field(ge=0, lt=253_402_300_800, description="Since 1970, before the year 10000")]
+_Amount = Annotated[int, Field(ge=-(10**15), le=10**15, description="As Stripe counts the currency")]
 
 
 class StripeConfig(Config):
@@ -81,7 +80,7 @@ class _Object(BaseModel):
 class _Event(_Object):
     id: _Id
     type: str = ""
-    created: int = 0
+    created: _Seconds = 0
     data: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
@@ -93,9 +92,9 @@ class _Subject(_Object):
 class _Intent(_Object):
     id: _Id
     status: str
-    amount_received: int
+    amount_received: _Amount
     currency: str
-    created: int
+    created: _Seconds
     description: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
 
@@ -109,14 +108,14 @@ class _Movement(_Object):
     """A refund, or a balance transaction of a dispute."""
 
     id: _Id
-    amount: int
+    amount: _Amount
     currency: str
-    created: int
+    created: _Seconds
     status: str | None = None
 
 
 class _Dispute(_Object):
-    amount: int
+    amount: _Amount
     currency: str
     charge: _Id
     balance_transactions: list[_Movement]
@@ -143,18 +142,6 @@ class _Missing(Rejected):
 _Read = TypeVar("_Read", bound=_Object)
 
 
-def _signature_header(value: str | None) -> tuple[str, list[str]]:
-    """Return the time and the v1 signatures of a Stripe-Signature header, `t=<seconds>,v1=<hex>[,v1=<hex>…]`."""
-    if not value:
-        raise BadSignature("there is no Stripe-Signature header")
-    pairs = [item.strip().partition("=") for item in value[: _HEADER_MAX + 1].split(",")]
-    times = [text for key, _, text in pairs if key == "t"]
-    signatures = [text for key, _, text in pairs if key == "v1" and re.fullmatch("[0-9a-f]{64}", text)]
-    if len(value) > _HEADER_MAX or len(times) != 1 or not re.fullmatch("[0-9]{1,12}", times[0]) or not signatures:
-        raise BadSignature("the Stripe-Signature header is malformed; it is written t=<seconds>,v1=<64 hex digits>")
-    return times[0], signatures
-
-
 def _order_in(metadata: Mapping[str, str]) -> str | None:
     return next((value.strip() for key in _ORDER_KEYS if (value := metadata.get(key, "")).strip()), None)
 
@@ -164,7 +151,7 @@ class Stripe:
 
     def __init__(self, config: StripeConfig) -> None:
         self._config = config
-        self._secrets = [secret.strip().encode() for secret in config.webhook_secret.get_secret_value().split(",")]
+        self._secrets = [secret.strip() for secret in config.webhook_secret.get_secret_value().split(",")]
         headers = {
             "Authorization": f"Bearer {config.api_key.get_secret_value()}",
             "Stripe-Version": config.api_version,
@@ -181,19 +168,15 @@ class Stripe:
         return f"{self._config.name}: Stripe answers and accepts the key"
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
-        """Return what a webhook is, or raise BadSignature. Header names are in lower case.
-
-        v1 is HMAC-SHA256 of the header's time, a dot and the raw body; one secret and one signature must match.
-        """
-        time, signatures = _signature_header(headers.get("stripe-signature"))
-        signed = time.encode() + b"." + body
-        expected = [hmac.new(secret, signed, hashlib.sha256).hexdigest() for secret in self._secrets]
-        if not any(hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures):
-            raise BadSignature("the signature doesn't match; the body was changed or another secret signed it")
-        age, tolerance = now.timestamp() - int(time), self._config.tolerance
-        if abs(age) > tolerance:
-            said = f"is too old: {age:.0f} seconds" if age > 0 else f"comes from the future: {-age:.0f} seconds ahead"
-            raise BadSignature(f"the webhook {said}, and {tolerance} are let pass; is the clock of this machine right?")
+        """Return what a webhook is, or raise BadSignature. Header names are in lower case."""
+        signatures.verify(
+            headers.get("stripe-signature"),
+            body,
+            header="Stripe-Signature",
+            secrets=self._secrets,
+            now=now,
+            tolerance=self._config.tolerance,
+        )
         try:
             event = _Event.model_validate_json(body)
         except ValidationError:

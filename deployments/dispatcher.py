@@ -15,36 +15,25 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from prefect import Flow, State, get_client, tags
+from prefect import State, get_client, tags
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.context import AsyncClientContext
 from prefect.states import Crashed
 from sqlalchemy.exc import DBAPIError
 
-from flows.bank_transfer import bank_transfer
-from flows.card import card_payment
-from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
-from flows.invoice import order_placed
+from flows.scenarios import SCENARIOS
 from store import inbox, work
 from store.work import Due
 from tasks.installation import Installation
 from tasks.intake import work_off_inbox
 from tasks.invoice import print_documents
+from tasks.pace import LEASE
 
-LEASE = timedelta(seconds=60)
 BATCH = 200
 """Payments in one run at most: the run's table and log stay readable."""
 _IDLE_S = 1.0
 _WORKER_TAG = "worker "
-
-SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
-    "order_placed": (order_placed, "orders"),
-    "dispatch_unpaid": (dispatch_unpaid, "orders"),
-    "card": (card_payment, "payments"),
-    "bank_transfer": (bank_transfer, "payments"),
-    "cash_on_delivery": (cash_on_delivery, "payments"),
-}
 
 _log = logging.getLogger("kvit.dispatcher")
 
@@ -62,6 +51,8 @@ class Dispatcher:
         self._concurrent = concurrent
         self._woken = asyncio.Event()
         self._last_start = 0.0
+        self.busy = False
+        """Whether a round is under way."""
 
     def wake(self) -> None:
         """Say that something was stored and is due now."""
@@ -96,6 +87,13 @@ class Dispatcher:
 
     async def round(self) -> int:
         """Take what is due once and carry it on; return how much there was."""
+        self.busy = True
+        try:
+            return await self._round()
+        finally:
+            self.busy = False
+
+    async def _round(self) -> int:
         letters = await work_off_inbox(self._opened)
         pause = self._last_start + self._spacing - time.monotonic()
         if pause > 0 and await self._anything_due():

@@ -10,9 +10,10 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # Taken while migrating on PostgreSQL, so that processes that start together don't migrate twice.
@@ -38,6 +39,9 @@ class Store:
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Open a transaction that only reads, and sees one state of the database."""
         async with self._engine.connect() as connection:
+            if not self.is_sqlite:
+                # PostgreSQL's default lets each statement see what was committed before it.
+                await connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @asynccontextmanager
@@ -60,10 +64,10 @@ class Store:
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in (
+        f"busy_timeout={_SQLITE_WAIT_MS}",  # first, because the next one may have to wait
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={_SQLITE_WAIT_MS}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
@@ -78,10 +82,13 @@ def _sqlite_begin(connection: Connection) -> None:
 def _engine(url: str) -> AsyncEngine:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise StoreError("KVIT_DATABASE_URL is not a database URL; write such as postgresql://user@host/kvit") from None
     if parsed.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
-        return create_async_engine(parsed.set(drivername="postgresql+asyncpg"), pool_size=10, max_overflow=10)
+        # The driver has another name for what every provider's URL calls sslmode.
+        query = {"ssl" if option == "sslmode" else option: value for option, value in parsed.query.items()}
+        parsed = parsed.set(drivername="postgresql+asyncpg", query=query)
+        return create_async_engine(parsed, pool_size=10, max_overflow=10)
     if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
         engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"))
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
@@ -113,10 +120,28 @@ def _migrate(connection: Connection) -> None:
 async def open_store(url: str) -> Store:
     """Open a database and bring its tables up to date.
 
-    Raises StoreError for a URL that is none, or of another database.
+    Raises StoreError for a URL that is none or of another database, for a database that can't be reached or written
+    to, and for one that a newer Kvit has already changed.
     """
-    engine = _engine(url)
-    store = Store(engine)
-    async with store.write() as connection:
-        await connection.run_sync(_migrate)
+    store = Store(_engine(url))
+    try:
+        async with store.write() as connection:
+            await connection.run_sync(_migrate)
+    except BaseException as error:
+        await store.close()
+        if said := _refusal(error):
+            raise StoreError(said) from error
+        raise
     return store
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Return what is wrong with the database, in a sentence, or None for what is a defect of ours."""
+    if isinstance(error, CommandError):
+        return f"the database was changed by a newer Kvit ({error}); run that version, or restore a backup from before"
+    if isinstance(error, DBAPIError | OSError):
+        said = error.orig if isinstance(error, DBAPIError) else error
+        return f"the database of KVIT_DATABASE_URL can't be opened: {said}"
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return f"KVIT_DATABASE_URL has an option after “?” that is not known: {str(error).rpartition(' ')[2]}"
+    return None

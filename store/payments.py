@@ -342,3 +342,13 @@ async def listing(
             PaymentRow.id.in_(select(AllocationRow.payment_id).where(AllocationRow.order_id == order_id))
         )
     return [dict(row) for row in (await connection.execute(query)).mappings().all()]
+
+
+async def sums(connection: AsyncConnection) -> list[tuple[str | None, str, int, int]]:
+    """Return (outcome, currency, how many, sum in minor units) over all payments."""
+    rows = await connection.execute(
+        select(PaymentRow.outcome, PaymentRow.currency, func.count(), func.sum(PaymentRow.amount_minor))
+        .group_by(PaymentRow.outcome, PaymentRow.currency)
+        .order_by(PaymentRow.outcome, PaymentRow.currency)
+    )
+    return [(outcome, currency, count, int(minor)) for outcome, currency, count, minor in rows.all()]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.sql import add_new, chunks
-from store.tables import WorkRow
+from store.tables import AllocationRow, OrderRow, WorkRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +163,64 @@ async def holders(connection: AsyncConnection, now: datetime) -> set[str]:
         select(WorkRow.lease_owner).where(WorkRow.lease_owner.is_not(None), WorkRow.lease_until > now).distinct()
     )
     return {owner for owner in rows.scalars().all() if owner}
+
+
+async def of_orders(
+    connection: AsyncConnection,
+    *,
+    channel: str | None = None,
+    status: str | None = None,
+    method: str | None = None,
+    placed_from: datetime | None = None,
+    placed_to: datetime | None = None,
+    numbers: Sequence[str] = (),
+) -> list[tuple[Due, str, bool]]:
+    """Return the work of chosen orders and of their payments: (row, order number, whether it is finished)."""
+    chosen: list[ColumnElement[bool]] = []
+    if channel:
+        chosen.append(OrderRow.channel == channel)
+    if status:
+        chosen.append((OrderRow.status == status) | (OrderRow.standard_status == status))
+    if method:
+        chosen.append(OrderRow.method == method)
+    if placed_from:
+        chosen.append(OrderRow.placed_at >= placed_from)
+    if placed_to:
+        chosen.append(OrderRow.placed_at <= placed_to)
+    columns = (
+        WorkRow.id,
+        WorkRow.scenario,
+        WorkRow.subject,
+        WorkRow.subject_id,
+        OrderRow.number,
+        WorkRow.finished_at.is_not(None),
+    )
+    own = select(*columns).join(OrderRow, (WorkRow.subject == "order") & (WorkRow.subject_id == OrderRow.id))
+    paid = (
+        select(*columns)
+        .join(AllocationRow, (WorkRow.subject == "payment") & (WorkRow.subject_id == AllocationRow.payment_id))
+        .join(OrderRow, OrderRow.id == AllocationRow.order_id)
+    )
+    found: dict[int, tuple[Due, str, bool]] = {}
+    some_numbers = list(chunks(list(numbers))) if numbers else [()]
+    for some in some_numbers:
+        conditions = [*chosen, OrderRow.number.in_(some)] if some else chosen
+        for query in (own, paid):
+            for row in (await connection.execute(query.where(*conditions))).all():
+                found[row[0]] = (Due(row[0], row[1], row[2], row[3]), row[4], bool(row[5]))
+    return [found[id_] for id_ in sorted(found)]
+
+
+async def hold_for(connection: AsyncConnection, ids: Sequence[int], *, until: datetime, quiet: bool, note: str) -> None:
+    """Set rows aside for a run that carries them on by itself; should it die, they fall due at `until`.
+
+    Only rows that were finished become quiet: what is on its way keeps its messages.
+    """
+    for some in chunks(list(ids)):
+        if quiet:
+            await connection.execute(
+                update(WorkRow).where(WorkRow.id.in_(some), WorkRow.finished_at.is_not(None)).values(quiet=True)
+            )
+        await connection.execute(
+            update(WorkRow).where(WorkRow.id.in_(some)).values(due_at=until, finished_at=None, note=note)
+        )

@@ -12,7 +12,8 @@ from tasks.installation import installation
 from tasks.step import Entry, Receipt, Skip, Transaction, step
 
 
-def _consignment(order: Order, rules: ChannelRules) -> Consignment:
+def consignment_of(order: Order, rules: ChannelRules) -> Consignment:
+    """Return what the carrier is asked to take, with what it collects of an order that isn't paid."""
     owed = order.method is Method.CASH_ON_DELIVERY and order.to_pay.minor > 0
     return Consignment(
         order_number=order.number,
@@ -80,21 +81,21 @@ async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt
     if live is not None:
         return Skip(f"consignment {live['tracking_number']} was ordered before")
     carrier = opened.connector(rules.connectors.carrier, Carrier)
-    consignment = _consignment(order, rules)
+    consignment = consignment_of(order, rules)
     return _ordered(order, rules, consignment, await carrier.create(consignment, key))
 
 
 @start_dispatch.lookup
-async def find_consignment(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+async def findconsignment_of(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
     """Ask the carrier whether it took the consignment on."""
     opened = await installation()
-    consignment = _consignment(order, rules)
+    consignment = consignment_of(order, rules)
     shipment = await opened.connector(rules.connectors.carrier, Carrier).find(consignment, key)
     return _ordered(order, rules, consignment, shipment) if shipment else None
 
 
 @start_dispatch.undo
-async def cancel_consignment(order: Order, entry: Entry, key: str) -> Receipt | Skip:
+async def cancelconsignment_of(order: Order, entry: Entry, key: str) -> Receipt | Skip:
     """Cancel the label, unless another one took its place."""
     opened = await installation()
     async with opened.store.read() as connection:

@@ -20,7 +20,7 @@ from store import inbox, orders, payments, rules, work
 from store.inbox import Letter
 from store.journal import Actor
 from tasks.installation import Installation
-from tasks.step import LEASE, delay
+from tasks.pace import LEASE, delay
 
 _GIVE_UP_AFTER = 12
 """Attempts at asking a provider about one webhook before a person must look; they span about three days."""
@@ -116,6 +116,8 @@ class Imported:
     new: int = 0
     already_known: int = 0
     refused: tuple[Refusal, ...] = ()
+    ids: tuple[int, ...] = ()
+    """Numbers of the new payments, in the file's order."""
 
 
 def _statement_source(read: StatementFile) -> str:
@@ -161,6 +163,7 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
         new=len(new),
         already_known=len(incoming) - len(new),
         refused=read.refused,
+        ids=tuple(id_ for id_, _ in new),
     )
 
 

@@ -6,12 +6,21 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from connectors.errors import Rejected
 from connectors.roles import Accounting, DocumentPrinter
-from domain.documents import Document, credit, document_from_json, document_lines, document_to_json, vat_summary
+from domain.documents import (
+    Document,
+    DocumentError,
+    credit,
+    document_from_json,
+    document_lines,
+    document_to_json,
+    vat_summary,
+)
 from domain.orders import Order
 from domain.references import normal_number
 from domain.rules import ChannelRules, DocumentKind, EvidenceKind, InvoiceAction, Series
@@ -24,8 +33,12 @@ from tasks.step import Entry, Receipt, Skip, Transaction, step
 _UNNUMBERED = "?"
 
 
-def _drafted(order: Order, rules: ChannelRules, kind: DocumentKind, now: Any) -> Document:
-    lines = document_lines(order)
+def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetime) -> Document:
+    """Return the document of an order, but for its number. Raises Rejected for lines that don't make up the total."""
+    try:
+        lines = document_lines(order)
+    except DocumentError as error:
+        raise Rejected(str(error)) from error
     due = order.placed_at + timedelta(days=rules.reservation_days)
     buyer = order.customer.address
     return Document(
@@ -112,7 +125,7 @@ async def _issue(
     order: Order, rules: ChannelRules, kind: DocumentKind, key: str, *, update: bool = False
 ) -> Receipt | Skip:
     opened = await installation()
-    draft = _drafted(order, rules, kind, opened.clock())
+    draft = draft_of(order, rules, kind, opened.clock())
     accounting = opened.connectors.get(rules.connectors.accounting)
     if isinstance(accounting, Accounting):
         issued = await accounting.issue(draft, key)
@@ -162,7 +175,7 @@ async def _found(order: Order, rules: ChannelRules, kind: DocumentKind, key: str
     accounting = opened.connectors.get(rules.connectors.accounting)
     if not isinstance(accounting, Accounting):
         return None  # our own documents are numbered in the transaction that records them, or not at all
-    draft = _drafted(order, rules, kind, opened.clock())
+    draft = draft_of(order, rules, kind, opened.clock())
     issued = await accounting.find(draft, key)
     return _issued_outside(order, draft, issued.number) if issued else None
 

@@ -111,7 +111,9 @@ def _message(name: str, moment: Moment) -> Step:
         """Send the message that the rules have for this moment."""
         rule = rules.scenarios.of(order.method).message(moment)
         if rule is None:
-            return Skip(f"the rules of {rules.channel} send no message at this moment")
+            return Skip(
+                f"no message at this moment, by the rules of {rules.channel} or because messages are off in this run"
+            )
         if not order.customer.email:
             return Skip("the customer has no e-mail address")
         opened = await installation()
@@ -130,12 +132,12 @@ def _message(name: str, moment: Moment) -> Step:
                 subject=rendered.subject,
                 text=rendered.text,
                 html=rendered.html,
-                language=language,
+                language=rendered.language,
                 date=opened.clock(),
                 attachments=_attachments(opened.home, facts["document"]),
             )
         )
-        return _sent(order, rule, language, id_, rendered.subject, reference)
+        return _sent(order, rule, rendered.language, id_, rendered.subject, reference)
 
     async def find(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
         """Look whether the message lies where it was sent to."""

@@ -28,12 +28,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
@@ -52,15 +51,14 @@ from store import effects, orders, rules, work
 from store.effects import Claim, EffectState, Ending, Verdict, Wanted
 from store.journal import Actor
 from tasks.installation import Installation, installation
+from tasks.pace import LEASE, delay
 
-LEASE = timedelta(seconds=60)
 ACT_LIMIT_S = 45.0
 """An attempt is cut off here: well before its lease runs out, so that nobody else can be acting meanwhile."""
 CONCURRENT = 32
 """Orders of one batch acted on at once; each connector has its own, usually lower, limit."""
 
 _RETRIES_IN_RUN = [1, 5, 30]
-_DELAYS = [timedelta(minutes=m) for m in (1, 5, 30, 120, 360, 1440)]
 
 
 class Item(NamedTuple):
@@ -167,12 +165,6 @@ class Attempt:
 
 class NeedsPerson(Exception):
     """An effect is in doubt, and nothing can tell whether it happened."""
-
-
-def delay(attempts: int, retry_after: float | None = None) -> timedelta:
-    """Return how long to wait before the next attempt: growing to a day, with jitter, at least what was asked for."""
-    wait = _DELAYS[min(attempts, len(_DELAYS)) - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, no secret
-    return max(wait, timedelta(seconds=retry_after or 0))
 
 
 def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

@@ -58,6 +58,7 @@ class Seen:
 class _Plan:
     kind: Misbehavior
     path: str
+    skip: int
     left: int | None
     status: int
     retry_after: str | None
@@ -120,16 +121,17 @@ class StandIn:
         kind: Misbehavior,
         *,
         path: str = "/",
+        skip: int = 0,
         times: int | None = 1,
         status: int = 500,
         retry_after: float | str | None = None,
     ) -> None:
-        """Let the next requests go wrong whose path begins with path; times None means until behave() is called.
+        """Let the next requests go wrong whose path begins with path, after letting as many of them pass as skip says.
 
-        status and retry_after are those of the answer where the kind is one of the STATUS kinds. Plans are used up
-        in the order in which they were made.
+        times None means until behave() is called. status and retry_after are those of the answer where the kind is one
+        of the STATUS kinds. Plans are used up in the order in which they were made.
         """
-        self._plans.append(_Plan(kind, path, times, status, None if retry_after is None else str(retry_after)))
+        self._plans.append(_Plan(kind, path, skip, times, status, None if retry_after is None else str(retry_after)))
 
     def go_down(self) -> None:
         """Answer 503 to everything, without acting, until behave() is called."""
@@ -145,6 +147,9 @@ class StandIn:
 
     def _next_plan(self, path: str) -> _Plan | None:
         plan = next((plan for plan in self._plans if path.startswith(plan.path)), None)
+        if plan is not None and plan.skip > 0:
+            plan.skip -= 1
+            return None
         if plan is not None and plan.left is not None:
             plan.left -= 1
             if plan.left <= 0:

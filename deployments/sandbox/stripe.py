@@ -62,14 +62,17 @@ def _unknown_url(request: Request, _: Exception) -> Response:
 
 
 class StripeStandIn(StandIn):
-    """`async with StripeStandIn() as stripe:`, then point the connector's base_url at `stripe.base_url`."""
+    """`async with StripeStandIn() as stripe:`, then point the connector's base_url at `stripe.base_url`.
+
+    `events` are all that happened, the oldest first; `objects` what there is now, by kind and id.
+    """
 
     def __init__(self, *, api_key: str = "sk_test_sandbox", webhook_secret: str | None = None, port: int = 0) -> None:
         """Make an account with nothing in it, and with a signing secret of its own where none is given."""
         self.api_key = api_key
         self.webhook_secret = webhook_secret or f"whsec_{secrets.token_hex(16)}"
         self.events: list[Json] = []
-        self._objects: dict[str, dict[str, Json]] = {
+        self.objects: dict[str, dict[str, Json]] = {
             kind: {} for kind in ("payment_intent", "charge", "refund", "dispute")
         }
         self._run = secrets.token_hex(4)
@@ -116,7 +119,7 @@ class StripeStandIn(StandIn):
         if intent is None:
             paid = self._intent(order, amount_minor, currency, description=description, key=key, now=now)
         else:
-            paid = self._objects["payment_intent"][intent]
+            paid = self.objects["payment_intent"][intent]
         charge = self._new("charge", "ch", now, amount=amount_minor, currency=paid["currency"], refunded=False)
         charge |= {"amount_refunded": 0, "payment_intent": paid["id"], "metadata": dict(paid["metadata"])}
         charge |= {"paid": True, "status": "succeeded"}
@@ -167,7 +170,7 @@ class StripeStandIn(StandIn):
 
     def settle_refund(self, refund: str, status: str = "succeeded", *, now: datetime | None = None) -> Json:
         """Let a pending refund come to its end; return refund.updated."""
-        settled = self._objects["refund"][refund]
+        settled = self.objects["refund"][refund]
         settled["status"] = status
         return self._event("refund.updated", settled, now)
 
@@ -185,7 +188,7 @@ class StripeStandIn(StandIn):
 
     def win_dispute(self, dispute: str, *, payout_currency: str | None = None, now: datetime | None = None) -> Json:
         """Let the shop win a dispute and have its money back; return charge.dispute.funds_reinstated."""
-        won = self._objects["dispute"][dispute]
+        won = self.objects["dispute"][dispute]
         won["status"] = "won"
         self._move(won, 1, payout_currency, now)
         return self._event("charge.dispute.funds_reinstated", won, now)
@@ -196,12 +199,16 @@ class StripeStandIn(StandIn):
 
     # What Stripe does
 
-    def signed(self, event: Json, now: datetime | None = None) -> tuple[dict[str, str], bytes]:
-        """Return the headers and the body of an event's webhook; header names are in lower case."""
-        body = json.dumps(event, indent=2).encode()
+    def sign(self, body: bytes, now: datetime | None = None) -> dict[str, str]:
+        """Return the headers of a webhook with this body; their names are in lower case."""
         time = int((now or datetime.now(UTC)).timestamp())
         signature = hmac.new(self.webhook_secret.encode(), b"%d." % time + body, hashlib.sha256).hexdigest()
-        return {"content-type": "application/json; charset=utf-8", "stripe-signature": f"t={time},v1={signature}"}, body
+        return {"content-type": "application/json; charset=utf-8", "stripe-signature": f"t={time},v1={signature}"}
+
+    def signed(self, event: Json, now: datetime | None = None) -> tuple[dict[str, str], bytes]:
+        """Return the headers and the body of an event's webhook."""
+        body = json.dumps(event, indent=2).encode()
+        return self.sign(body, now), body
 
     async def deliver(self, event: Json, url: str, now: datetime | None = None, times: int = 1) -> list[int]:
         """Post an event's webhook, more than once if told so, and return the statuses answered."""
@@ -218,7 +225,7 @@ class StripeStandIn(StandIn):
     def _new(self, kind: str, prefix: str, now: datetime | None, **fields: Any) -> Json:
         created = int((now or datetime.now(UTC)).timestamp())
         made: Json = {"id": self._id(prefix), "object": kind, "created": created, "livemode": False, **fields}
-        self._objects[kind][made["id"]] = made
+        self.objects[kind][made["id"]] = made
         return made
 
     def _intent(
@@ -241,7 +248,7 @@ class StripeStandIn(StandIn):
         return intent
 
     def _charge_of(self, intent: str) -> Json:
-        return self._objects["charge"][self._objects["payment_intent"][intent]["latest_charge"]]
+        return self.objects["charge"][self.objects["payment_intent"][intent]["latest_charge"]]
 
     def _move(self, dispute: Json, sign: int, payout_currency: str | None, now: datetime | None) -> None:
         amount = sign * dispute["amount"] * (2 if payout_currency else 1)
@@ -272,7 +279,7 @@ class StripeStandIn(StandIn):
     def _one(self, kind: str) -> Callable[[Request], Json]:
         def endpoint(request: Request) -> Json:
             _allow(request, frozenset())
-            found = self._objects[kind].get(request.path_params["id"])
+            found = self.objects[kind].get(request.path_params["id"])
             if found is None:
                 raise _Refused(404, f"No such {kind}: '{request.path_params['id']}'", "resource_missing", "id")
             return found
@@ -283,9 +290,9 @@ class StripeStandIn(StandIn):
         _allow(request, frozenset({"payment_intent", "charge"}), listed=True)
         wanted = {key: request.query_params[key] for key in ("payment_intent", "charge") if key in request.query_params}
         intent = wanted.get("payment_intent")
-        if intent is not None and intent not in self._objects["payment_intent"]:
+        if intent is not None and intent not in self.objects["payment_intent"]:
             raise _Refused(404, f"No such payment_intent: '{intent}'", "resource_missing", "payment_intent")
-        refunds = list(self._objects["refund"].values())
+        refunds = list(self.objects["refund"].values())
         return _listed(request, refunds, lambda refund: all(refund[key] == value for key, value in wanted.items()))
 
     def _list_events(self, request: Request) -> Json:

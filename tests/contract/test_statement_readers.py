@@ -337,8 +337,26 @@ AMOUNT = '<Amt Ccy="{}">{}</Amt>'
             + DETAIL.format(f"<AmtDtls><InstdAmt>{AMOUNT.format('EUR', '40')}</InstdAmt></AmtDtls>"),
             ["60.00", "40.00"],
         ),
+        (
+            DETAIL.format(
+                f"<AmtDtls><InstdAmt>{AMOUNT.format('EUR', '61')}</InstdAmt>"
+                f"<TxAmt>{AMOUNT.format('EUR', '60')}</TxAmt></AmtDtls>"
+            )
+            + DETAIL.format(AMOUNT.format("EUR", "40")),
+            ["60.00", "40.00"],
+        ),
     ],
-    ids=["none", "bare", "sum", "other sum", "currency", "unreadable", "mixed signs", "instructed amounts"],
+    ids=[
+        "none",
+        "bare",
+        "sum",
+        "other sum",
+        "currency",
+        "unreadable",
+        "mixed signs",
+        "instructed amounts",
+        "less a fee",
+    ],
 )
 def test_camt_batch_counts_only_when_its_parts_are_the_whole(details: str, taken: list[str]) -> None:
     file = read("camt", camt(camt_entry(rest=f"<NtryDtls>{details}</NtryDtls>")))
@@ -351,6 +369,12 @@ def test_camt_detail_of_one_payment_does_not_describe_a_batch() -> None:
     batch = f"<NtryDtls><Btch><NbOfTxs>3</NbOfTxs></Btch>{detail}</NtryDtls>"
     assert only(read("camt", camt(camt_entry(rest=batch)))).payer_name is None
     assert only(read("camt", camt(camt_entry(rest=f"<NtryDtls>{detail}</NtryDtls>")))).payer_name == "Anna"
+
+
+def test_camt_single_payment_has_the_reference_of_its_entry() -> None:
+    detail = DETAIL.format("<Refs><AcctSvcrRef>DETAIL-1</AcctSvcrRef></Refs>")
+    rest = f"<AcctSvcrRef>ENTRY-1</AcctSvcrRef><NtryDtls>{detail}</NtryDtls>"
+    assert only(read("camt", camt(camt_entry(rest=rest)))).bank_reference == "ENTRY-1"
 
 
 def test_camt_reversal_keeps_the_parties_of_what_it_reverses() -> None:
@@ -638,6 +662,13 @@ def test_mt940_with_several_statements_and_banks_own_lines_around_them() -> None
     assert file.refused == ()
 
 
+def test_mt940_lines_between_statements_belong_to_neither() -> None:
+    open_ended = mt940(":61:260302C5,NTRFNONREF", ":86:first", "-", "BANKNL2A", "940")
+    file = read("mt940", open_ended + mt940(":61:260302C6,NTRFNONREF", ":86:second", closing="C260302EUR6,"))
+    assert [entry.remittance for entry in entries(file)] == ["first", "second"]
+    assert refusal(file).reason == "the statement has no such balance; the balances were not checked"
+
+
 def test_mt940_pages_of_one_statement_are_one_statement() -> None:
     first = mt940(":61:260302C5,NTRFNONREF", ":62M:C260302EUR5,", "-")
     second = mt940(":61:260302C5,NTRFNONREF", opening="C260302EUR5,", page="M", closing="C260302EUR10,")
@@ -816,6 +847,15 @@ def test_csv_thousands_must_stand_where_they_belong(written: str, amount: int | 
     assert [entry.amount.minor for entry in entries(file)] == ([] if amount is None else [amount])
 
 
+@pytest.mark.parametrize(
+    ("cells", "amount"),
+    [("5,", "5.00"), ("5,0.00", "5.00"), (",6", "-6.00"), (",-6", "-6.00"), ("-5,", "-5.00")],
+)
+def test_csv_columns_of_credit_and_debit_give_the_sign(cells: str, amount: str) -> None:
+    file = read("csv", f"booked_on,credit,debit,currency\n2026-03-02,{cells},EUR\n".encode())
+    assert amounts(file) == [f"{amount} EUR"]
+
+
 def test_csv_row_with_money_in_two_columns_is_refused() -> None:
     file = read("csv", b"booked_on,credit,debit,currency\n2026-03-02,5,6,EUR\n")
     assert (entries(file), "credit, debit" in refusal(file).reason) == ([], True)
@@ -835,6 +875,10 @@ def test_csv_with_two_currencies_is_a_statement_of_each() -> None:
 def test_csv_in_another_encoding_than_set_up_is_refused_whole() -> None:
     data = "booked_on,amount,currency,payer_name\n2026-03-02,5,EUR,Jiří\n".encode("cp1250")
     assert "not written in utf-8 (byte 57)" in refusal(read_statement(data, "f", READERS)).reason
+
+
+def test_csv_without_rows_says_so() -> None:
+    assert "no rows below the titles" in refusal(read("csv", b"booked_on,amount\n\n")).reason
 
 
 def test_csv_without_a_column_that_is_set_up_is_refused() -> None:

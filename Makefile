@@ -1,0 +1,56 @@
+# `make run` and `make test` need Python ≥ 3.11 and nothing else; both make the virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.PHONY: setup setup-dev run demo test lint bench lock clean
+
+setup: $(VENV)/.runtime
+setup-dev: $(VENV)/.dev
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Kvit needs Python 3.11 or newer; set PYTHON=… to one." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.python
+	$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+# Everything on this machine, with the sample shop; stays up until Ctrl-C.
+run: setup
+	@exec $(BIN)/kvit up --sample
+
+# The same main job in a temporary folder; ends by itself.
+demo: setup
+	@$(BIN)/kvit demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+# make bench ONLY=latency,burst for a part.
+bench: setup-dev
+	@$(BIN)/python tests/bench/bench.py $(if $(ONLY),--only $(ONLY))
+
+# Needs uv; writes versions and hashes only.
+lock:
+	uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,43 @@
+"""Backfill: chosen orders are carried on again, in chunks; messages stay off unless they are asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import State, flow
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.scenarios import SCENARIOS
+from tasks.backfill import Progress, Selection, by_scenario, choose, set_aside, show_plan, show_results
+
+
+@flow(name="backfill")
+async def backfill(
+    selection: Annotated[Selection, Field(title="Orders", description="Which orders to carry on")],
+    dry_run: Annotated[
+        bool, Field(title="Dry run", description="Only show what would be carried on; nothing is done")
+    ] = True,
+    notify: Annotated[
+        bool, Field(title="Send messages", description="Customers get the messages that they have not got yet")
+    ] = False,
+) -> State[Any]:
+    """Choose → show → carry on, chunk by chunk → report."""
+    planned = await choose(selection)
+    await show_plan(planned, dry_run=dry_run, notify=notify)
+    if dry_run:
+        return Completed(name="Dry run", message=f"{len(planned)} would be carried on; nothing was done")
+    await set_aside(planned, notify=notify)
+    progress, done = Progress(len(planned)), 0
+    results: list[dict[str, str]] = []
+    for scenario, ids in by_scenario(planned):
+        run, parameter = SCENARIOS[scenario]
+        state: State[Any] = await run(**{parameter: ids}, return_state=True)
+        done += len(ids)
+        await progress.show(done)
+        result = {"Scenario": scenario.replace("_", " "), "Count": str(len(ids)), "Result": str(state.name)}
+        results.append({**result, "Said": state.message or ""})
+    await show_results(results)
+    persons = sum(result["Result"] == "Needs a person" for result in results)
+    message = f"{done} carried on; in {persons} of {len(results)} chunks something needs a person"
+    return Failed(name="Needs a person", message=message) if persons else Completed(name="Done", message=message)

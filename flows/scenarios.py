@@ -1,0 +1,21 @@
+"""The scenarios by name, as the work that is due names them, with the parameter that takes its ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import Flow
+
+from flows.bank_transfer import bank_transfer
+from flows.card import card_payment
+from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
+from flows.invoice import order_placed
+
+# What was placed comes before what was paid: a payment may need what its order's beginning did.
+SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
+    "order_placed": (order_placed, "orders"),
+    "dispatch_unpaid": (dispatch_unpaid, "orders"),
+    "card": (card_payment, "payments"),
+    "bank_transfer": (bank_transfer, "payments"),
+    "cash_on_delivery": (cash_on_delivery, "payments"),
+}

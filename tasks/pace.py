@@ -1,0 +1,17 @@
+"""Pace: how long a worker holds what it took, and how long what failed waits before it is tried again."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+LEASE = timedelta(seconds=60)
+"""How long a worker may hold something without saying that it is still at work."""
+
+_DELAYS = [timedelta(minutes=m) for m in (1, 5, 30, 120, 360, 1440)]
+
+
+def delay(attempts: int, retry_after: float | None = None) -> timedelta:
+    """Return how long to wait before the next attempt: growing to a day, with jitter, at least what was asked for."""
+    wait = _DELAYS[min(attempts, len(_DELAYS)) - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, no secret
+    return max(wait, timedelta(seconds=retry_after or 0))

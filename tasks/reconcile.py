@@ -1,0 +1,98 @@
+"""Reconciliation: what sources have that webhooks missed, what stays unmatched, and who has to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from connectors.errors import Misconfigured, Rejected, Transient
+from domain.money import Money
+from domain.rules import Policy
+from store import inbox, payments, work
+from tasks.installation import installation
+from tasks.intake import poll
+from tasks.step import run_log
+
+
+@task(name="pull", cache_policy=NO_CACHE)
+async def pull_sources(names: Sequence[str]) -> dict[str, str]:
+    """Fetch what polled sources have since the last time; a source that fails doesn't stop the others."""
+    opened = await installation()
+    said: dict[str, str] = {}
+    wanted = list(names) or [name for name, source in opened.connectors.items() if hasattr(source, "fetch")]
+    for name in wanted:
+        try:
+            found = await poll(opened, [name])
+            said[name] = f"{found[name]} new" if name in found else "there is no such source"
+        except (Transient, Rejected, Misconfigured) as error:
+            said[name] = f"failed: {error}"
+        run_log().info("%s · %s", name, said[name])
+    return said
+
+
+@task(name="match again", cache_policy=NO_CACHE)
+async def match_again() -> int:
+    """Make unmatched payments due, so that orders and rules that have come since can settle them."""
+    opened = await installation()
+    async with opened.store.write() as connection:
+        waiting = [
+            row
+            for outcome in payments.AWAITING_ORDER
+            for row in await payments.listing(connection, outcome=outcome.value)
+        ]
+        for method in sorted({row["method"] for row in waiting}):
+            ids = [row["id"] for row in waiting if row["method"] == method]
+            await work.add(connection, method, "payment", ids, now=opened.clock())
+    run_log().info("%s unmatched payments are tried again", len(waiting))
+    return len(waiting)
+
+
+@task(name="report", cache_policy=NO_CACHE)
+async def report_payments() -> int:
+    """Show payments by outcome, and those that a person must look at, with the reason; return how many these are."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        sums = await payments.sums(connection)
+        queue = await payments.listing(connection, policy=Policy.OPERATOR.value)
+        parked = await inbox.parked(connection)
+    await acreate_table_artifact(
+        key="payments-by-outcome",
+        table=[
+            {
+                "Outcome": (outcome or "not matched yet").replace("_", " "),
+                "Currency": currency,
+                "Payments": count,
+                "Sum": Money(minor, currency).amount,
+            }
+            for outcome, currency, count, minor in sums
+        ],
+        description="All payments by what they turned out to be",
+    )
+    rows: list[dict[str, Any]] = [
+        {
+            "Payment": row["id"],
+            "Booked": row["booked_on"].isoformat(),
+            "Amount": str(Money(row["amount_minor"], row["currency"])),
+            "Outcome": (row["outcome"] or "").replace("_", " "),
+            "Why": row["reason"] or "",
+        }
+        for row in queue
+    ]
+    rows += [
+        {
+            "Payment": "—",
+            "Booked": row["received_at"].date().isoformat(),
+            "Amount": "—",
+            "Outcome": f"{row['source']} {row['kind']}",
+            "Why": row["problem"] or "",
+        }
+        for row in parked
+    ]
+    await acreate_table_artifact(
+        key="needs-a-person", table=rows[:2_000], description="Payments and messages that a person must look at"
+    )
+    return len(rows)

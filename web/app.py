@@ -1,0 +1,301 @@
+"""The web: webhooks and orders in, health and metrics out. What comes in is verified, stored, and only then answered.
+
+`POST /webhooks/<connector>` takes what a payment provider sends. `POST /orders` takes one order or a list of them from
+a shop, signed as web.signature does it. `GET /health` and `GET /metrics` are for the operator's own network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, cast
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic_core import from_json
+from sqlalchemy.exc import IntegrityError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from connectors.errors import Misconfigured
+from connectors.roles import BadSignature, WebhookReader
+from domain.order_document import OrderDocument, OrderError, parse_order
+from store.journal import Actor
+from tasks.installation import Installation
+from tasks.intake import take_order, take_webhook
+from web import signature
+from web.limits import read_body
+
+WEBHOOK_BYTES_MAX = 1024 * 1024
+ORDERS_BYTES_MAX = 8 * 1024 * 1024
+ORDERS_MAX = 1_000
+"""Orders in one request at most."""
+BODY_SECONDS = 15.0
+"""How long a request's body may take to arrive."""
+
+_ANSWER_SECONDS = 5.0
+_RETRY_AFTER = {"Retry-After": "30"}
+_SECRET_LENGTH_MIN = 16
+_NUMBER_SHOWN = 80
+_ACTOR = Actor(name="web")
+
+_log = logging.getLogger("kvit.web")
+
+Taken = Literal["stored", "known", "refused"]
+
+
+class Metrics:
+    """What is counted and timed, for Prometheus. Every label has few values: connectors that exist, routes, results."""
+
+    def __init__(self, readers: Iterable[str]) -> None:
+        self.registry = CollectorRegistry()
+        self.webhooks = Counter("kvit_webhooks", "Webhooks received", ["connector", "result"], registry=self.registry)
+        self.orders = Counter("kvit_orders_received", "Orders received", ["result"], registry=self.registry)
+        self.due = Gauge("kvit_due", "Rows due now; NaN while the database can't be reached", registry=self.registry)
+        self.seconds = Histogram(
+            "kvit_http_request_seconds", "Durations of requests", ["route", "status"], registry=self.registry
+        )
+        # What never happened yet is shown as zero, so that the first time is seen as a rise.
+        for result in ("stored", "known", "refused"):
+            self.orders.labels(result)
+            for reader in readers:
+                self.webhooks.labels(reader, result)
+
+
+class _Observed:
+    """Around the whole app: times each request, and turns a failure nobody foresaw into a short answer.
+
+    The failure is logged by its type and place alone, because its text may quote personal data.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # No page here takes a query. One that comes all the same may hold a secret, and servers log it.
+        scope["query_string"] = b""
+        status: int | None = None
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            status = status or message.get("status")
+            await send(message)
+
+        began = time.perf_counter()
+        try:
+            await self._app(scope, receive, observed)
+        except Exception as error:
+            _log.error("%s failed: %s at %s", _route(scope), type(error).__name__, _places(error))
+            if status is not None:
+                raise
+            answer = JSONResponse({"error": "something went wrong here; it was logged"}, 500)
+            await answer(scope, receive, observed)
+        finally:
+            self._metrics.seconds.labels(_route(scope), str(status)).observe(time.perf_counter() - began)
+
+
+def _route(scope: Scope) -> str:
+    """Return the pattern of the route that was taken, never the path itself, which anybody may make up."""
+    return getattr(scope.get("route"), "path", "other")
+
+
+def _places(error: Exception) -> str:
+    """Return where an error was raised, the innermost place first."""
+    return " < ".join(f"{at.filename}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)[:-4:-1])
+
+
+async def _refuse(_: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
+    return Response(status_code=400)  # nobody hears it
+
+
+@asynccontextmanager
+async def _database() -> AsyncGenerator[None]:
+    """Answer 503 when the database fails, so that the sender repeats what it sent."""
+    try:
+        yield
+    except (HTTPException, OrderError):
+        raise
+    except Exception as error:  # noqa: BLE001 - while connecting, drivers raise more than SQLAlchemy translates
+        _log.warning("the database is not available: %s at %s", type(error).__name__, _places(error))
+        raise HTTPException(503, "the database is not available; try again later", _RETRY_AFTER) from None
+
+
+def _orders_secret(settings: Mapping[str, Any]) -> str | None:
+    value = settings.get("orders_secret")
+    if value is None:
+        return None
+    where = "kvit.yaml, orders_secret"
+    if isinstance(value, str) and value.startswith("$"):
+        if value[1:] not in os.environ:
+            raise Misconfigured(f"{where}: the environment variable {value[1:]} is not set")
+        value = os.environ[value[1:]]
+    if not isinstance(value, str) or len(value) < _SECRET_LENGTH_MIN:
+        raise Misconfigured(f"{where}: it must be text of at least {_SECRET_LENGTH_MIN} characters, made at random")
+    return value
+
+
+def _orders_in(body: bytes) -> list[Any]:
+    try:
+        sent: Any = from_json(body, allow_inf_nan=False)  # bounds depth and digits, which the standard module doesn't
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
+    orders = cast("list[Any]", sent) if isinstance(sent, list) else [sent]
+    if not orders or not isinstance(sent, list | dict):
+        raise HTTPException(400, "the body must be one order, or a list of orders with at least one in it")
+    if len(orders) > ORDERS_MAX:
+        raise HTTPException(413, f"there are {len(orders)} orders; send at most {ORDERS_MAX} in one request")
+    return orders
+
+
+def _document(sent: Any, *, where: str) -> OrderDocument:
+    if not isinstance(sent, dict):
+        raise OrderError(f"{where}: it is not a JSON object")
+    try:
+        return parse_order(cast("dict[str, Any]", sent), where=where)
+    except OverflowError:
+        raise OrderError(f"{where}: placed_at: it is out of range") from None
+
+
+class _Web:
+    """The pages."""
+
+    def __init__(
+        self,
+        opened: Installation,
+        metrics: Metrics,
+        *,
+        wake: Callable[[], None],
+        waiting: Callable[[], Awaitable[int]],
+        body_seconds: float,
+    ) -> None:
+        self._opened = opened
+        self._readers = opened.playing(WebhookReader)
+        self._secret = _orders_secret(opened.settings)
+        self._metrics = metrics
+        self._wake = wake
+        self._waiting = waiting
+        self._body_seconds = body_seconds
+
+    async def webhook(self, connector: str, request: Request) -> Response:
+        """Store a provider's webhook, once; only what the provider signed is stored."""
+        # Read before anything is refused: a sender that is still sending may not see an answer.
+        body = await read_body(request, at_most=WEBHOOK_BYTES_MAX, within=self._body_seconds)
+        reader = self._readers.get(connector)
+        if reader is None:
+            raise HTTPException(404, "no connector of this name takes webhooks; kvit.yaml says what they are called")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            event = reader.verify(headers, body, now=self._opened.clock())
+        except BadSignature as error:
+            self._metrics.webhooks.labels(connector, "refused").inc()
+            _log.warning("a webhook for %s was refused: %s", connector, error)
+            raise HTTPException(401, str(error)) from None
+        async with _database():
+            new = await take_webhook(self._opened, connector, event, body)
+        result: Taken = "stored" if new else "known"
+        self._metrics.webhooks.labels(connector, result).inc()
+        self._wake()
+        return JSONResponse({"status": result})
+
+    async def orders(self, request: Request) -> Response:
+        """Store a shop's orders, each by itself, and say of each what became of it."""
+        body = await read_body(request, at_most=ORDERS_BYTES_MAX, within=self._body_seconds)
+        if self._secret is None:
+            raise HTTPException(
+                403,
+                "orders are not taken here yet: set orders_secret in kvit.yaml to what they are signed with, "
+                "or to $NAME to read it from the environment variable NAME",
+            )
+        try:
+            signature.verify(self._secret, request.headers.get(signature.HEADER), body, self._opened.clock())
+        except BadSignature as error:
+            _log.warning("orders were refused: %s", error)
+            raise HTTPException(401, str(error)) from None
+        results = [await self._order(order, place) for place, order in enumerate(_orders_in(body), start=1)]
+        self._wake()
+        taken = any(result["status"] != "refused" for result in results)
+        return JSONResponse({"results": results}, 200 if taken else 422)
+
+    async def _order(self, sent: Any, place: int) -> dict[str, Any]:
+        try:
+            result = {"status": await self._store(_document(sent, where=f"order {place} of the request"))}
+        except OrderError as error:
+            result = {"status": "refused", "reason": str(error)}
+        self._metrics.orders.labels(result["status"]).inc()
+        number: Any = cast("dict[str, Any]", sent).get("number") if isinstance(sent, dict) else None
+        return {"number": number[:_NUMBER_SHOWN] if isinstance(number, str) else None, **result}
+
+    async def _store(self, order: OrderDocument) -> Taken:
+        async with _database():
+            try:
+                return await self._store_once(order)
+            except IntegrityError:
+                # Another request stored the same order at the same moment, so now it can be seen.
+                return await self._store_once(order)
+
+    async def _store_once(self, order: OrderDocument) -> Taken:
+        async with self._opened.store.write() as connection:
+            new = await take_order(connection, self._opened, order, actor=_ACTOR)
+        return "known" if new is None else "stored"
+
+    async def _due(self) -> int:
+        async with _database(), asyncio.timeout(_ANSWER_SECONDS):
+            return await self._waiting()
+
+    async def health(self) -> Response:
+        """Say that the database answers, and how much is due."""
+        return JSONResponse({"status": "ok", "due": await self._due()})
+
+    async def metrics(self) -> Response:
+        """Return the metrics in Prometheus's text format."""
+        try:
+            self._metrics.due.set(await self._due())
+        except HTTPException:
+            self._metrics.due.set(float("nan"))
+        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def create_app(
+    opened: Installation,
+    *,
+    wake: Callable[[], None],
+    waiting: Callable[[], Awaitable[int]],
+    body_seconds: float = BODY_SECONDS,
+) -> FastAPI:
+    """Return the web app of an installation.
+
+    wake is called after something was stored; waiting asks the database how many rows are due now. Raises Misconfigured
+    for an orders_secret in kvit.yaml that can't be used.
+    """
+    metrics = Metrics(opened.playing(WebhookReader))
+    web = _Web(opened, metrics, wake=wake, waiting=waiting, body_seconds=body_seconds)
+    app = FastAPI(
+        title="Kvit",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _refuse, ClientDisconnect: _gone},
+    )
+    app.add_api_route("/webhooks/{connector}", web.webhook, methods=["POST"])
+    app.add_api_route("/orders", web.orders, methods=["POST"])
+    app.add_api_route("/health", web.health, methods=["GET"])
+    app.add_api_route("/metrics", web.metrics, methods=["GET"])
+    app.add_middleware(_Observed, metrics=metrics)
+    return app
