@@ -28,7 +28,8 @@ from deployments.sample_shop import (
 )
 from deployments.sandbox.stripe import StripeStandIn
 from domain.money import Money
-from store import effects, orders
+from domain.scenarios import in_order
+from store import effects, orders, payments
 from tasks.installation import Installation
 
 _log = Console(stderr=True)
@@ -60,11 +61,35 @@ async def play(running: Running, stripe: StripeStandIn) -> list[Compared]:
     return await compare(running.opened, by_file)
 
 
+def _steps(effects_: list[dict[str, Any]], matched: list[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Return an order's steps, cause by cause, each in the order of its scenario's document."""
+    found: list[dict[str, Any]] = []
+    causes = list(dict.fromkeys(effect["cause"] for effect in effects_))
+    scenario_of = {f"payment:{payment_id}": method for payment_id, method in matched}
+    for cause in [*causes, *(cause for cause in scenario_of if cause not in causes)]:
+        mine = {
+            effect["step"]: {"step": effect["step"], "result": effect["state"], "reference": effect["reference"]}
+            for effect in effects_
+            if effect["cause"] == cause
+        }
+        if cause in scenario_of:
+            mine["match"] = {"step": "match", "result": "done", "reference": cause.replace(":", " ")}
+        scenario = scenario_of.get(cause) or ("order_placed" if "reservation" in mine else "dispatch_unpaid")
+        found += [{"cause": cause, **mine[step]} for step in in_order(scenario, mine)]
+    return found
+
+
 async def report_of(opened: Installation, compared: list[Compared]) -> dict[str, Any]:
     """Return what happened to every payment and every order."""
     async with opened.store.read() as connection:
         listed = await orders.listing(connection)
         steps = {row["id"]: await effects.of_order(connection, row["id"]) for row in listed}
+        ids = [line.payment["id"] for line in compared if line.payment]
+        methods = {line.payment["id"]: line.payment["method"] for line in compared if line.payment}
+        matched: dict[int, list[tuple[int, str]]] = {}
+        for payment_id, parts in (await payments.allocated(connection, ids)).items():
+            for part in parts:
+                matched.setdefault(part["order_id"], []).append((payment_id, methods[payment_id]))
     return {
         "payments": [
             {
@@ -94,10 +119,7 @@ async def report_of(opened: Installation, compared: list[Compared]) -> dict[str,
                 "channel": row["channel"],
                 "scenario": row["method"],
                 "status": row["status"],
-                "steps": [
-                    {"step": step["step"], "result": step["state"], "reference": step["reference"]}
-                    for step in steps[row["id"]]
-                ],
+                "steps": _steps(steps[row["id"]], matched.get(row["id"], [])),
             }
             for row in listed
         ],

@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 _ANSWERS_WITHIN_S = 2.0
@@ -31,8 +32,8 @@ def _answers(url: str) -> bool:
 def _running(home: Path) -> str | None:
     """Return the API of the `kvit up` that runs in a folder, or None: a run.json can outlive its process."""
     with suppress(OSError, ValueError):
-        known = json.loads((home / "run.json").read_text(encoding="utf-8"))
-        url = known.get("prefect_api_url") if isinstance(known, dict) else None
+        known = cast("object", json.loads((home / "run.json").read_text(encoding="utf-8")))
+        url = cast("dict[str, object]", known).get("prefect_api_url") if isinstance(known, dict) else None
         if isinstance(url, str) and _answers(url):
             return url
     return None

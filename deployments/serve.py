@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +47,11 @@ async def serve() -> None:
     runner = Runner(name="kvit", limit=4)
     for deployment in deployments():
         await runner.aadd_deployment(deployment)
-    await runner.start()
+    running = asyncio.create_task(runner.start())
+    await asyncio.sleep(0)  # start() takes SIGTERM over at once, with a handler that never ends it
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 if __name__ == "__main__":

@@ -1,36 +1,63 @@
 """References: how orders, invoices and accounts are named in payments, brought to one writing.
 
 Two writings are equal when their normal forms are. Nothing here guesses: a reference in free text counts only as
-a whole token that the channel's own pattern describes, never as a part of a longer one.
+a whole token that the channel's own pattern describes, never as a part of a longer one. Where a text can be read in
+two ways, every reading is given and none of them is sure.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 # Cyrillic and Greek capitals that look like Latin ones, as people and banks mix them.
 _LOOK_ALIKES = str.maketrans("АВЕЅІЈКМНОРСТУХЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABESIJKMHOPCTYXSABEZHIKMNOPTYX")
-_NOT_TOKEN = re.compile(r"[^0-9A-Z]+")
-_DIGITS = re.compile(r"[0-9]+")
-_SYMBOL_LABEL = re.compile(
-    r"(?<![0-9A-Z])/?V(?:AR(?:IABILN[IY])?)?[ .]*S(?:YMB(?:OL)?)?[ ./:#-]*([0-9][0-9 -]{0,18})(?![0-9A-Z])"
-)
-_RF = re.compile(r"(?<![0-9A-Z])RF[0-9]{2}(?:[ -]?[0-9A-Z]){1,21}(?![0-9A-Z])")
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_WRITINGS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict.fromkeys(map(ord, _DASHES), ord("-"))
+
 _MAX_TEXT = 4_000
 _MAX_JOINED = 5
+_MAX_TOKEN = 64
+
+# Banks cut a text into lines of these lengths, in the middle of a word if need be.
+_FULL_LINES = frozenset({35, 140})
+_CUT = "\x01"
+
+_WORD = re.compile(r"[^\W_]+")
+_DIGITS = re.compile("[0-9]+")
+# A word begins and ends where neither a letter nor a digit of any script is beside it.
+_BEGIN, _END = r"(?<![^\W_])", r"(?![^\W_])"
+_INSIDE = re.compile(rf"[-/._\s]{{1,3}}|{_CUT}")
+
+_SYMBOL = re.compile(
+    rf"{_BEGIN}V(?:AR(?:IAB[A-Z]*)?)?[\s.]{{0,3}}S(?:YM(?:B[A-Z]*)?)?[\s{_CUT}./:#=-]{{0,5}}"
+    rf"([0-9]+(?:[\s{_CUT}-][0-9]+){{0,4}}){_END}(?P<more>[\s{_CUT}.,;:/+&-]{{0,3}}[0-9])?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A reference as it stands in a text; it is sure when the text can be read in no other way."""
+
+    value: str
+    sure: bool
 
 
 def fold(text: str) -> str:
-    """Bring text to capitals without diacritics, look-alike Cyrillic and Greek letters made Latin."""
-    plain = unicodedata.normalize("NFKD", text[:_MAX_TEXT].upper())
-    return "".join(ch for ch in plain if not unicodedata.combining(ch)).translate(_LOOK_ALIKES)
+    """Bring text to plain capitals: no diacritics, wide forms and look-alike Cyrillic and Greek letters made Latin."""
+    if len(text) > _MAX_TEXT:
+        # A word that is cut off would be read as another one.
+        text = (text[:_MAX_TEXT].rsplit(maxsplit=1) or [""])[0]
+    letters = unicodedata.normalize("NFD", text.translate(_WRITINGS).upper())
+    return "".join(ch for ch in letters if unicodedata.category(ch) not in ("Mn", "Cf")).translate(_LOOK_ALIKES)
 
 
 def compact(text: str) -> str:
     """Return the letters and digits of a reference, folded; separators mean nothing in a reference."""
-    return _NOT_TOKEN.sub("", fold(text))
+    return "".join(_WORD.findall(fold(text)))
 
 
 def normal_number(text: str) -> str:
@@ -44,66 +71,213 @@ def _without_padding(token: str) -> str:
 
 def normal_variable_symbol(text: str) -> str | None:
     """Return a variable symbol without leading zeros, or None when it is none (at most 10 digits, not all zeros)."""
-    digits = re.sub(r"[ -]", "", text.strip())
-    if not digits.isascii() or not digits.isdigit():
+    digits = re.sub(r"[\s-]", "", fold(text))
+    if not _DIGITS.fullmatch(digits):
         return None
     digits = digits.lstrip("0")
     return digits if 0 < len(digits) <= 10 else None
 
 
 def normal_account(text: str) -> str:
-    """Return an IBAN or a domestic account number without spaces, in capitals."""
-    return re.sub(r"\s", "", text).upper()
+    """Return an IBAN without spaces, in capitals; a domestic account with its bank's code also without padding."""
+    plain = re.sub(r"\s", "", text).upper()
+    domestic = re.fullmatch(r"(?:0*([0-9]*)-)?0*([0-9]+)/([0-9]{4})", plain, re.ASCII)
+    if domestic is None:
+        return plain
+    prefix = f"{domestic[1]}-" if domestic[1] else ""
+    return f"{prefix}{domestic[2]}/{domestic[3]}"
 
 
 def normal_rf(text: str) -> str | None:
     """Return an ISO 11649 creditor reference in its electronic form, or None when its check digits are wrong."""
-    plain = re.sub(r"[ -]", "", text.strip().upper())
+    plain = re.sub(r"[\s-]", "", fold(text))
     if not re.fullmatch(r"RF[0-9]{2}[0-9A-Z]{1,21}", plain, re.ASCII):
         return None
     rearranged = plain[4:] + plain[:4]
     number = int("".join(str(int(ch, 36)) for ch in rearranged))
     # Zeros may pad the reference on the left; the check digits don't change with them.
-    return f"RF{plain[2:4]}{plain[4:].lstrip('0')}" if number % 97 == 1 else None
+    reference = plain[4:].lstrip("0")
+    return f"RF{plain[2:4]}{reference}" if number % 97 == 1 and reference else None
 
 
-def variable_symbols_in(text: str) -> Iterator[str]:
+def symbol_readings(text: str) -> Iterator[Reading]:
     """Yield the variable symbols that a text labels as such: VS123, VS: 00123, /VS/123, VS 12-34, var. symbol 123.
 
     Where other digits follow, every reading is yielded: “VS 1017 26” may mean 1017 or 101726.
     """
-    for match in _SYMBOL_LABEL.finditer(fold(text)):
-        words = re.findall("[0-9]+", match[1])
-        for end in range(1, len(words) + 1):
-            if symbol := normal_variable_symbol("".join(words[:end])):
-                yield symbol
+    for match in _SYMBOL.finditer(fold(_with_cuts(text))):
+        words = _DIGITS.findall(match[1])
+        readings = [normal_variable_symbol("".join(words[: end + 1])) for end in range(len(words))]
+        symbols = dict.fromkeys(symbol for symbol in readings if symbol)
+        for symbol in symbols:
+            yield Reading(symbol, sure=len(symbols) == 1 and not match["more"])
+
+
+def variable_symbols_in(text: str) -> Iterator[str]:
+    """Yield every variable symbol that a text can be read to name, as symbol_readings does."""
+    yield from (reading.value for reading in symbol_readings(text))
 
 
 def rf_references_in(text: str) -> Iterator[str]:
-    """Yield the ISO 11649 references in a text whose check digits are right."""
-    for match in _RF.finditer(fold(text)):
-        # What follows an RF reference may look like more of it, so shorter readings are tried too.
-        words = re.split(r"[ -]", match[0])
-        for end in range(len(words), 0, -1):
-            if reference := normal_rf("".join(words[:end])):
-                yield reference
+    """Yield the ISO 11649 references in a text whose check digits are right, in one piece or in groups."""
+    words, gaps = _words(fold(_with_cuts(text)))
+    for start, word in enumerate(words):
+        if not word.startswith("RF"):
+            continue
+        joined = ""
+        for end in range(start, len(words)):
+            if len(joined) > 25 or (end > start and not _INSIDE.fullmatch(gaps[end])):
                 break
+            joined += words[end]
+            # What follows a reference may look like more of it, so every length is tried.
+            if reference := normal_rf(joined):
+                yield reference
 
 
-def tokens_in(text: str, pattern: str) -> Iterator[str]:
+def token_readings(text: str, pattern: str) -> Iterator[Reading]:
     """Yield the normal forms of the whole tokens in a text that a channel's pattern describes.
 
     The pattern is for a number without separators; in the text, dashes, slashes, dots and spaces may stand inside it,
-    and zeros may pad its digits. A token never begins or ends inside a word: 12 is not found in 2012. A number of
-    digits alone must stand in one piece, or every date would be one. Where a text can be read in two ways, both are
-    yielded.
+    and zeros may pad its digits or, beside letters, be left out. A token never begins or ends inside a word: 12 is not
+    found in 2012. A number of digits alone must stand in one piece and by itself, or every date, amount and bank
+    account would be one.
     """
-    wanted = re.compile(pattern, re.IGNORECASE)
-    words = [word for word in _NOT_TOKEN.split(fold(text)) if word]
+    wanted = re.compile(folded_pattern(pattern), re.IGNORECASE)
+    folded = _SOMETHING_ELSE.sub(";", fold(_with_cuts(text)))
+    words, gaps = _words(folded)
+    labelled = _labelled(folded)
+    hits: list[tuple[int, int, Reading]] = []
     for start in range(len(words)):
-        for end in range(start + 1, min(start + _MAX_JOINED, len(words)) + 1):
-            joined = "".join(words[start:end])
-            if end > start + 1 and joined.isdigit():
+        joined = ""
+        for end in range(start, min(start + _MAX_JOINED, len(words))):
+            if end > start and not _INSIDE.fullmatch(gaps[end]):
+                break
+            joined += words[end]
+            if len(joined) > _MAX_TOKEN:
+                break
+            if joined.isdigit() and (
+                set(gaps[start + 1 : end + 1]) - {_CUT} or start in labelled or _attached(words, gaps, start, end)
+            ):
                 continue
-            if wanted.fullmatch(joined) or wanted.fullmatch(_without_padding(joined)):
-                yield normal_number(joined)
+            sure = _described(wanted, joined)
+            if sure is not None:
+                cut = _CUT in (gaps[start], gaps[end + 1])
+                hits.append((start, end, Reading(normal_number(joined), sure and not cut)))
+    for place in _places(hits):
+        values = dict.fromkeys(reading.value for reading in place)
+        for value in values:
+            yield Reading(value, sure=len(values) == 1 and any(reading.sure for reading in place))
+
+
+def tokens_in(text: str, pattern: str) -> Iterator[str]:
+    """Yield every number that a text can be read to name, as token_readings does."""
+    yield from (reading.value for reading in token_readings(text, pattern))
+
+
+def folded_pattern(pattern: str) -> str:
+    """Return a pattern that describes folded texts; what is ASCII in it stays as it is."""
+    return "".join(ch if ch.isascii() else fold(ch) for ch in pattern)
+
+
+def _with_cuts(text: str) -> str:
+    """Mark the line breaks that may stand inside a word, because the line before is as long as lines can be."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    pieces = [lines[0]]
+    for before, after in pairwise(lines):
+        cut = len(before) in _FULL_LINES and before[-1:].isalnum() and after[:1].isalnum()
+        pieces += (_CUT if cut else "\n", after)
+    return "".join(pieces)
+
+
+def _words(folded: str) -> tuple[list[str], list[str]]:
+    """Take a text apart into words and what stands before each of them and after the last."""
+    matches = list(_WORD.finditer(folded))
+    edges = [0, *(edge for match in matches for edge in match.span()), len(folded)]
+    gaps = [folded[begin:end] for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+    return [match[0] for match in matches], gaps
+
+
+def _described(wanted: re.Pattern[str], token: str) -> bool | None:
+    """Say whether a pattern describes a token: True as it is or padded with zeros, False only with more zeros."""
+    plain = _without_padding(token)
+    if wanted.fullmatch(token) or wanted.fullmatch(plain):
+        return True
+    groups = list(_DIGITS.finditer(plain))
+    if token.isdigit() or len(groups) > 3:
+        return None
+    longer = (
+        plain[: group.start()] + "0" * zeros + plain[group.start() :] for group in groups for zeros in range(1, 10)
+    )
+    return False if any(wanted.fullmatch(each) for each in longer) else None
+
+
+def _attached(words: Sequence[str], gaps: Sequence[str], start: int, end: int) -> bool:
+    """Say whether a number is a part of something longer: a date, an amount, an account, another number."""
+
+    def belongs(gap: str, before: str, after: str) -> bool:
+        if not (before[-1].isdigit() and after[0].isdigit()):
+            return False
+        return gap in tuple("-/.:'_") or (gap == "," and len(after) <= 3)
+
+    left = start > 0 and belongs(gaps[start], words[start - 1], words[start])
+    return left or (end + 1 < len(words) and belongs(gaps[end + 1], words[end], words[end + 1]))
+
+
+def _places(hits: Sequence[tuple[int, int, Reading]]) -> Iterator[list[Reading]]:
+    """Put together the readings of the same words; hits are ordered by their first word."""
+    place: list[Reading] = []
+    last = -1
+    for start, end, reading in hits:
+        if start > last and place:
+            yield place
+            place = []
+        place.append(reading)
+        last = max(last, end)
+    if place:
+        yield place
+
+
+# Czech payment symbols by their labels: the number behind one is a symbol and no order number.
+_LABELLED = re.compile(
+    rf"{_BEGIN}(?:V(?:AR(?:IAB[A-Z]*)?)?|K(?:ONST[A-Z]*)?|S(?:PEC[A-Z]*)?)[\s.]{{0,3}}S(?:YM(?:B[A-Z]*)?)?"
+    r"[\s./:#=-]{0,5}[0-9]+(?:[\s-][0-9]+){0,4}"
+)
+
+
+def _labelled(folded: str) -> set[int]:
+    """Return the places, among the words of a text, of what is labelled as a payment symbol."""
+    spans = [match.span() for match in _LABELLED.finditer(folded)]
+    if not spans:
+        return set()
+    return {
+        place
+        for place, word in enumerate(_WORD.finditer(folded))
+        if any(begin <= word.start() < end for begin, end in spans)
+    }
+
+
+_NUMBER = r"(?:[0-9]{1,3}(?:[ .,'\xa0][0-9]{3})+(?:[.,][0-9]{1,2})?|[0-9]+(?:[.,][0-9]{1,2})?)"
+_CURRENCY = "|".join(fold(word) for word in "CZK Kč EUR RON lei UAH грн USD RUB руб PLN HUF GBP CHF".split())
+_DAY, _MONTH, _YEAR = "(?:0?[1-9]|[12][0-9]|3[01])", "(?:0?[1-9]|1[0-2])", "(?:19|20)[0-9]{2}"
+# What is written in digits and is no reference; without it, “CZ 10.11.2026” would name order CZ1011.
+_SOMETHING_ELSE = re.compile(
+    rf"{_BEGIN}(?<![^\W_][-/])(?:"
+    + "|".join(
+        (
+            r"[A-Z]{2}[0-9]{2} [0-9A-Z]{4}(?: (?=[A-Z]*[0-9])[0-9A-Z]{4}){2,7}(?: [0-9]{1,4})?",  # IBAN in groups
+            r"RF[0-9]{2}(?: [0-9A-Z]{4})+(?: [0-9A-Z]{1,3})?",
+            r"(?:[0-9]{1,6}-)?[0-9]{6,10}/[0-9]{4}",  # domestic account
+            rf"{_DAY}\. ?{_MONTH}\.(?: ?(?:{_YEAR}|[0-9]{{2}}))?",
+            rf"{_DAY}([/-]){_MONTH}\1(?:{_YEAR}|[0-9]{{2}})",
+            rf"{_YEAR}([-/.]){_MONTH}\2{_DAY}",
+            rf"(?:{_CURRENCY})[ .:]{{1,2}}{_NUMBER}",
+            rf"{_NUMBER} (?:{_CURRENCY})",
+            rf"[€$£₴₽] ?{_NUMBER}|{_NUMBER} ?[€$£₴₽]|{_NUMBER}(?=[,.]-)",
+            r"[0-9]+[.,][0-9]{1,2}",
+            r"\+[0-9][0-9 ()/-]{6,18}[0-9]",
+            r"(?:TEL|MOB|PHONE|GSM)[A-Z]*[\s.:]{0,3}\+?[0-9][0-9 -]{5,18}",
+            r"[0-9]{3} [0-9]{3} [0-9]{3}",
+        )
+    )
+    + rf"){_END}(?![.,][0-9])"
+)

@@ -8,12 +8,14 @@ from decimal import Decimal
 from enum import StrEnum
 from itertools import combinations
 from typing import Annotated, Any, Literal, cast
+from warnings import catch_warnings, simplefilter
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from domain.money import Money, MoneyError, exponent
 from domain.orders import CLOSED, Status
 from domain.payments import Method, Outcome
+from domain.references import folded_pattern, normal_account
 
 Language = Literal["cs", "ro", "uk", "ru", "en"]
 
@@ -99,7 +101,8 @@ class Moment(StrEnum):
 
     PLACED = "placed"
     PAID = "paid"
-    INVOICE = "invoice"
+    STATUS = "status"
+    """After the invoice and the new status; where the scenario's own message comes before them."""
     INCOMPLETE = "incomplete"
     DISPATCH = "dispatch"
 
@@ -192,6 +195,17 @@ class CashOnDeliveryDispatch(DispatchRule):
         frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
     ] = frozenset()
 
+    @field_validator("waits_for")
+    @classmethod
+    def _can_happen(cls, value: frozenset[Wait]) -> frozenset[Wait]:
+        for wait in (Wait.PAYMENT, Wait.INVOICE):
+            if wait in value:
+                raise ValueError(
+                    f"with cash on delivery the {wait} comes after the parcel, so it would never leave; "
+                    f"take “{wait}” out"
+                )
+        return value
+
 
 class CashOnDeliveryRules(ScenarioRules):
     """The same, when the money comes after the goods have arrived."""
@@ -257,10 +271,96 @@ def _pattern(value: str | None) -> str | None:
     if len(value) > 200:
         raise ValueError("a pattern has at most 200 characters")
     try:
-        re.compile(value)
+        with catch_warnings():
+            simplefilter("ignore")  # what Python warns of is refused below
+            re.compile(folded_pattern(value))
     except (re.error, OverflowError) as error:
         raise ValueError(f"“{value}” is not a regular expression: {error}") from None
+    if _PatternReader(value).ways() > _WAYS_MAX:
+        raise ValueError(f"“{value}” can fit a text in too many ways; write it with fewer choices in it")
     return value
+
+
+_WAYS_MAX = 1_000
+_CLASS = re.compile(r"\[\^?(?:[^\W_]|\\d|-)+\]")
+_REPEAT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}")
+
+
+class _PatternReader:
+    """Reads the part of regular expressions that can never take long, and counts in how many ways it can fit.
+
+    Matching tries at most every way in which a pattern can be read, so their number bounds its time: a product over
+    what stands in a row, a sum over alternatives, a sum of powers over repetitions.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._at = 0
+
+    def ways(self) -> int:
+        """Read the whole pattern; raises ValueError, in a sentence, for what could take long or means nothing here."""
+        ways = self._alternatives()
+        if self._at < len(self._pattern):
+            raise self._refused()
+        return ways
+
+    def _alternatives(self) -> int:
+        ways = self._row()
+        while self._take("|"):
+            ways += self._row()
+        return min(ways, _WAYS_MAX + 1)
+
+    def _row(self) -> int:
+        ways = 1
+        while self._at < len(self._pattern) and self._pattern[self._at] not in "|)":
+            one = self._one()
+            ways *= sum(one**times for times in self._times())
+        return ways
+
+    def _one(self) -> int:
+        if self._take("("):
+            self._take("?:")
+            ways = self._alternatives()
+            if not self._take(")"):
+                raise self._refused()
+            return ways
+        if found := _CLASS.match(self._pattern, self._at):
+            self._at = found.end()
+            return 1
+        if self._take(r"\d"):
+            return 1
+        if not self._pattern[self._at].isalnum():
+            raise self._refused()
+        self._at += 1
+        return 1
+
+    def _times(self) -> range:
+        if self._take("?"):
+            return range(2)
+        if not (found := _REPEAT.match(self._pattern, self._at)):
+            return range(1, 2)
+        self._at = found.end()
+        least = int(found[1] or 0)
+        most = int(found[3] or 40) if found[2] else least
+        if (found[2] and not found[3]) or most > 40:
+            raise ValueError(f"“{self._pattern}”: a repetition needs an end of at most 40; write such as {{1,20}}")
+        return range(least, most + 1)
+
+    def _take(self, text: str) -> bool:
+        found = self._pattern.startswith(text, self._at)
+        self._at += len(text) if found else 0
+        return found
+
+    def _refused(self) -> ValueError:
+        what = self._pattern[self._at : self._at + 1] or "the end"
+        if what in "*+":
+            return ValueError(f"“{self._pattern}”: “{what}” has no end; write such as {{1,20}}")
+        if what in "-/._ ":
+            return ValueError(f"“{self._pattern}”: leave “{what}” out; dashes, dots, slashes and spaces don't count")
+        return ValueError(
+            f"“{self._pattern}”: “{what}” can't be used here; write letters, digits, [classes], (groups), |, ?, {{4}} "
+            "and {4,6}, for the whole number"
+        )
 
 
 class ReferenceRules(_Part):
@@ -437,7 +537,7 @@ class ChannelRules(_Part):
     @field_validator("accounts")
     @classmethod
     def _without_spaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(re.sub(r"\s", "", account).upper() for account in value)
+        return tuple(normal_account(account) for account in value)
 
     @model_validator(mode="after")
     def _statuses_exist(self) -> ChannelRules:
@@ -527,7 +627,10 @@ def _merged(rules: ChannelRules, parts: list[dict[str, Any]]) -> ChannelRules:
 
 
 # Groups and customers are tried one by one, so what they may set must not be able to clash between the two.
-_SAME_FOR_ALL = frozenset({"channel", "currency", "groups", "customers", "accounts", "statuses", "series"})
+# Accounts and references are used to find the customer, so they can't depend on him.
+_SAME_FOR_ALL = frozenset(
+    {"channel", "currency", "groups", "customers", "accounts", "references", "statuses", "series"}
+)
 
 
 def _sentences(error: ValidationError, where: str) -> str:

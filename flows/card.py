@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from asyncio import gather
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import State, flow
-from pydantic import Field
 
 from tasks.close import close, run_name
 from tasks.dispatch import start_dispatch
@@ -18,9 +17,7 @@ from tasks.stock import deduct_stock
 
 
 @flow(name="card payment", flow_run_name=run_name)
-async def card_payment(
-    payments: Annotated[list[PaymentId], Field(title="Payments", description="Numbers of payments in Kvit")],
-) -> State[Any]:
+async def card_payment(payments: list[PaymentId]) -> State[Any]:
     """Match → paid → invoice → message → stock → dispatch."""
     matched = await match_payments(payments)
     paid = await set_status(matched.paid)

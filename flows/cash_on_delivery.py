@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from asyncio import gather
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import State, flow
-from pydantic import Field
 
 from tasks.close import close, run_name
 from tasks.dispatch import start_dispatch
 from tasks.invoice import issue_invoice
 from tasks.match import PaymentId, match_payments
-from tasks.notify import notify_customer, notify_dispatch, notify_incomplete, notify_invoice
+from tasks.notify import notify_customer, notify_dispatch, notify_incomplete, notify_status
 from tasks.placed import placed_orders
 from tasks.status import set_placed_status, set_status
 from tasks.stock import deduct_stock
 
 
 @flow(name="dispatch unpaid", flow_run_name=run_name)
-async def dispatch_unpaid(
-    orders: Annotated[list[int], Field(title="Orders", description="Numbers of orders in Kvit")],
-) -> State[Any]:
+async def dispatch_unpaid(orders: list[int]) -> State[Any]:
     """Placed → status → stock → dispatch, with the amount to collect → message."""
     placed = await placed_orders(orders)
     status = await set_placed_status(placed)
@@ -32,13 +29,11 @@ async def dispatch_unpaid(
 
 
 @flow(name="cash on delivery", flow_run_name=run_name)
-async def cash_on_delivery(
-    payments: Annotated[list[PaymentId], Field(title="Payments", description="Numbers of payments in Kvit")],
-) -> State[Any]:
+async def cash_on_delivery(payments: list[PaymentId]) -> State[Any]:
     """Match → message → invoice → status: the carrier's remittance has come."""
     matched = await match_payments(payments)
     _, invoiced, _ = await gather(
         notify_customer(matched.paid), issue_invoice(matched.paid), notify_incomplete(matched.short)
     )
-    await gather(notify_invoice(invoiced), set_status(invoiced))
+    await notify_status(await set_status(invoiced))
     return await close("cash_on_delivery", payments=payments)

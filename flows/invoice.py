@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import State, flow
-from pydantic import Field
 
 from tasks.close import close, run_name
 from tasks.invoice import issue_proforma
@@ -16,9 +15,7 @@ from tasks.stock import reserve_stock
 
 
 @flow(name="order placed", flow_run_name=run_name)
-async def order_placed(
-    orders: Annotated[list[int], Field(title="Orders", description="Numbers of orders in Kvit")],
-) -> State[Any]:
+async def order_placed(orders: list[int]) -> State[Any]:
     """Placed → reservation → proforma → message with payment instructions → status."""
     placed = await placed_orders(orders)
     reserved = await reserve_stock(placed)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import State, flow
 from prefect.states import Completed, Failed
-from pydantic import Field
 
+from tasks.forms import form_field
 from tasks.reconcile import pull_sources
 
 
 @flow(name="pull payments")
 async def pull_payments(
-    sources: Annotated[
-        list[str] | None,
-        Field(title="Sources", description="Names of connectors as in kvit.yaml; empty: every source"),
-    ] = None,
+    sources: list[str] = form_field("Sources", "Names of connectors as in kvit.yaml; empty: every source", []),
 ) -> State[Any]:
     """Ask each source what is new, and store it; the dispatcher carries it on."""
-    said = await pull_sources(sources or [])
+    said = await pull_sources(sources)
     message = "; ".join(f"{name}: {result}" for name, result in said.items()) or "no source can be polled"
     if any(result.startswith("failed") for result in said.values()):
         return Failed(name="Needs a person", message=message)

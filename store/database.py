@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -61,16 +63,20 @@ class Store:
         await self._engine.dispose()
 
 
-def _sqlite_pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={_SQLITE_WAIT_MS}",  # first, because the next one may have to wait
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+async def _sqlite_prepare(connection: Any) -> None:
+    await connection.execute_fetchall(f"PRAGMA busy_timeout={_SQLITE_WAIT_MS}")
+    deadline = time.monotonic() + _SQLITE_WAIT_MS / 1000
+    while True:
+        try:
+            await connection.execute_fetchall("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            # Processes that open a new file together all ask for this, and it is the one lock SQLite doesn't wait for.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.01)
+    await connection.execute_fetchall("PRAGMA synchronous=FULL")
+    await connection.execute_fetchall("PRAGMA foreign_keys=ON")
 
 
 def _sqlite_begin(connection: Connection) -> None:
@@ -90,6 +96,9 @@ def _engine(url: str) -> AsyncEngine:
         parsed = parsed.set(drivername="postgresql+asyncpg", query=query)
         return create_async_engine(parsed, pool_size=10, max_overflow=10)
     if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
+        folder = Path(parsed.database or "").parent
+        if not folder.is_dir():
+            raise StoreError(f"the folder {folder} of KVIT_DATABASE_URL does not exist; make it first")
         engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"))
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         event.listen(engine.sync_engine, "begin", _sqlite_begin)
@@ -97,9 +106,9 @@ def _engine(url: str) -> AsyncEngine:
     raise StoreError(f"{parsed.drivername} is not a database Kvit can use; use postgresql:// or sqlite:///")
 
 
-def _sqlite_connect(connection: Any, record: object) -> None:
+def _sqlite_connect(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by _sqlite_begin, not guessed by the driver
-    _sqlite_pragmas(connection, record)
+    connection.run_async(_sqlite_prepare)
 
 
 def migration_config(connection: Connection) -> Config:

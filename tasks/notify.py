@@ -114,11 +114,15 @@ def _message(name: str, moment: Moment) -> Step:
             return Skip(
                 f"no message at this moment, by the rules of {rules.channel} or because messages are off in this run"
             )
+        if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
+            return Skip("the rest has come meanwhile")
         if not order.customer.email:
             return Skip("the customer has no e-mail address")
         opened = await installation()
         await print_documents(opened, [order.id])
         facts = await _facts(opened, order)
+        if moment is Moment.DISPATCH and facts["shipment"] is None:
+            return Skip("nothing was dispatched")
         language = order.customer.language or rules.language
         rendered = opened.templates.render(rule.template.value, language, _context(order, rules, language, facts))
         id_ = _id_of(rules, rule.template.value, key)
@@ -159,7 +163,7 @@ def _message(name: str, moment: Moment) -> Step:
 
 
 notify_customer = _message("message", Moment.PAID)
-notify_invoice = _message("message invoice", Moment.INVOICE)
+notify_status = _message("message status", Moment.STATUS)
 notify_incomplete = _message("message incomplete", Moment.INCOMPLETE)
 notify_placed = _message("message placed", Moment.PLACED)
 notify_dispatch = _message("message dispatch", Moment.DISPATCH)

@@ -32,7 +32,7 @@ from store.journal import Actor
 from tasks.installation import Installation
 from tasks.intake import take_order, take_webhook
 from web import signature
-from web.limits import read_body
+from web.limits import BodyRefused, LastAnswer, read_body
 
 WEBHOOK_BYTES_MAX = 1024 * 1024
 ORDERS_BYTES_MAX = 8 * 1024 * 1024
@@ -118,6 +118,10 @@ def _places(error: Exception) -> str:
 
 async def _refuse(_: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _refuse_body(_: Request, error: BodyRefused) -> Response:
+    return LastAnswer({"error": error.detail}, error.status_code)
 
 
 async def _gone(_request: Request, _error: ClientDisconnect) -> Response:
@@ -291,7 +295,7 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _refuse, ClientDisconnect: _gone},
+        exception_handlers={HTTPException: _refuse, BodyRefused: _refuse_body, ClientDisconnect: _gone},
     )
     app.add_api_route("/webhooks/{connector}", web.webhook, methods=["POST"])
     app.add_api_route("/orders", web.orders, methods=["POST"])

@@ -1,20 +1,27 @@
-"""Bounds on what a request may bring, in bytes and in time; both hold whatever its headers say."""
+"""Bounds on what a request may bring, in bytes and in time; they hold whatever its headers say."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 
-# The rest of the body is still under way, so the connection can't be used for another request.
-_CLOSE = {"Connection": "close"}
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 4 * 1024 * 1024
+
+
+class BodyRefused(HTTPException):
+    """A request that is answered while its body is still under way, with 408 or 413."""
 
 
 async def read_body(request: Request, *, at_most: int, within: float) -> bytes:
     """Return a request's body of at most so many bytes that arrives within so many seconds.
 
-    Raises HTTPException with 413 as soon as it is known to be larger, or with 408.
+    Raises BodyRefused as soon as it is known to be larger or late.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > at_most:
@@ -27,9 +34,34 @@ async def read_body(request: Request, *, at_most: int, within: float) -> bytes:
                     raise _too_large(at_most)
                 body += chunk
     except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {within:g} seconds", _CLOSE) from None
+        raise BodyRefused(408, f"the body did not arrive within {within:g} seconds; nothing was taken") from None
     return bytes(body)
 
 
-def _too_large(at_most: int) -> HTTPException:
-    return HTTPException(413, f"the body is larger than {at_most} bytes; nothing of it was taken", _CLOSE)
+def _too_large(at_most: int) -> BodyRefused:
+    return BodyRefused(413, f"the body is larger than {at_most} bytes; nothing was taken")
+
+
+class LastAnswer(JSONResponse):
+    """An answer to a sender that is still sending; the connection is closed after it.
+
+    Closing at once would reset the connection, and many senders would never see the answer. So a little more is let
+    arrive and thrown away, for a short while.
+    """
+
+    def __init__(self, content: object, status: int) -> None:
+        super().__init__(content, status, {"Connection": "close"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, and end it when the sender has ended or had its while."""
+
+        async def unended(message: Message) -> None:
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await super().__call__(scope, receive, unended)
+        left = _LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while left > 0 and (message := await receive()).get("more_body", False):
+                    left -= len(message["body"])
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

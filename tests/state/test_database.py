@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError, StatementError
 from store_builders import NOW, change, column, scalar
 
 from store.database import Store, StoreError, open_store
-from store.tables import ConnectorState, OrderLineRow
+from store.tables import ConnectorState, OrderLineRow, StockItem
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from store.tables import ConnectorState, OrderLineRow
         ("postgresql://kvit@host:port/kvit", "not a database URL"),
         ("mysql://host/kvit", "mysql is not a database Kvit can use"),
         ("postgresql+psycopg://host/kvit", r"postgresql\+psycopg is not a database Kvit can use"),
-        ("sqlite:////no/such/folder/kvit.db", "can't be opened"),
+        ("sqlite:////no/such/folder/kvit.db", "/no/such/folder .* does not exist"),
         ("postgresql://kvit@127.0.0.1:1/kvit", "can't be opened"),
         ("postgresql://kvit@127.0.0.1:1/kvit?colour=red", "colour"),
     ],
@@ -31,6 +31,13 @@ from store.tables import ConnectorState, OrderLineRow
 async def test_a_database_that_cannot_be_used_is_refused_in_a_sentence(url: str, said: str) -> None:
     with pytest.raises(StoreError, match=said):
         await open_store(url)
+
+
+async def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "kvit.db").write_text("orders\n" * 1000)
+
+    with pytest.raises(StoreError, match="file is not a database"):
+        await open_store(f"sqlite:///{tmp_path / 'kvit.db'}")
 
 
 async def test_a_refused_database_does_not_give_its_password_away() -> None:
@@ -52,10 +59,13 @@ async def test_the_address_of_a_hosted_postgresql_is_taken_as_its_provider_write
 
 
 async def test_a_write_that_raises_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="in the middle"):
+    async def fails() -> None:
         async with store.write() as connection:
             await connection.execute(insert(ConnectorState).values(connector="bank", cursor="1", polled_at=NOW))
             raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await fails()
 
     assert await column(store, "SELECT connector FROM connector_state") == []
 
@@ -82,9 +92,7 @@ async def test_a_write_that_is_cancelled_leaves_nothing_and_the_next_one_goes_on
 async def test_what_a_reader_sees_does_not_change_while_it_reads(store: Store, other: Store) -> None:
     async with store.read() as connection:
         before = await scalar(connection, "SELECT count(*) FROM connector_state")
-        await change(
-            other, "INSERT INTO connector_state (connector, polled_at) VALUES ('bank', '2026-05-04 12:00:00')"
-        )
+        await change(other, "INSERT INTO connector_state (connector, polled_at) VALUES ('bank', '2026-05-04 12:00:00')")
         after = await scalar(connection, "SELECT count(*) FROM connector_state")
 
     assert (before, after) == (0, 0)
@@ -96,9 +104,8 @@ async def test_writers_that_add_to_what_they_read_do_not_lose_an_addition(store:
 
     async def add_one(through: Store) -> None:
         async with through.write() as connection:
-            lock = "" if through.is_sqlite else " FOR UPDATE"
-            found = await scalar(connection, f"SELECT on_hand FROM stock_items{lock}")
-            await connection.execute(text("UPDATE stock_items SET on_hand = :on_hand"), {"on_hand": found + 1})
+            found = await connection.scalar(select(StockItem.on_hand).with_for_update())
+            await connection.execute(update(StockItem).values(on_hand=(found or 0) + 1))
 
     await asyncio.gather(*(add_one(through) for _ in range(15) for through in (store, other)))
 

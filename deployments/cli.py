@@ -1,0 +1,1494 @@
+"""The command line: `kvit`. Tables for people, `--json` for scripts, and the same exit codes everywhere.
+
+Exit 0: done. 1: done, and something needs attention. 2: wrong use or bad input. 70: a defect of Kvit. 130: Ctrl-C.
+What only some commands need (Prefect takes seconds) is imported by these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import getpass
+import io
+import json
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import UnusedCliTokensError
+
+from deployments import shown
+from deployments.prefect_server import point_at_prefect
+from deployments.shown import Json
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from domain.order_document import OrderDocument
+    from domain.rules import ChannelRules
+    from store.journal import Actor
+    from tasks.installation import Installation
+
+DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE = 0, 1, 2, 70, 141
+
+_MAX_BYTES = 256 * 1024 * 1024
+_MAX_RULES_BYTES = 1024 * 1024
+_CHECK_S = 30.0
+_WHOLE_FILE = "whole file"
+_SHOWN_ROWS = 50
+
+
+class Wrong(Exception):
+    """Wrong use or bad input; its text says what, in a sentence."""
+
+
+def _no_option(_type: object, value: object) -> None:
+    for one in cast("list[object]", value) if isinstance(value, list) else [value]:
+        if str(one).startswith("-") and one != "-":
+            raise ValueError("There is no such option; see --help.")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"kvit {version('kvit')}"
+
+
+_About = """What a shop does after a customer pays: done in a second, exactly once, and shown.
+
+KVIT_HOME is the folder of an installation, `.kvit` in the current folder when it is not set; KVIT_DATABASE_URL points
+its database at PostgreSQL. `--json` prints one JSON document on standard output; the log goes to standard error.
+
+Exit codes: 0 done, 1 something needs attention, 2 wrong use or bad input.
+"""
+
+app = App(name="kvit", help=_About, version=_version)
+orders_app = App(name="orders", help="Orders: import them, list them, show all that happened to one.")
+payments_app = App(name="payments", help="Payments: read and import statement files, list payments, show one.")
+stock_app = App(name="stock", help="Stock: import what was counted, list what there is.")
+rules_app = App(name="rules", help="Rules: the document of each sales channel.")
+for _sub in (orders_app, payments_app, stock_app, rules_app):
+    app.command(_sub)
+
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of tables.")
+]
+Verbose = Annotated[
+    bool,
+    Parameter(name=["--verbose", "-v"], negative="", show_default=False, help="Show Prefect's log on standard error."),
+]
+GivenFile = Annotated[
+    str, Parameter(allow_leading_hyphen=True, validator=_no_option, help="A file, or - for standard input.")
+]
+GivenFiles = Annotated[
+    list[str], Parameter(allow_leading_hyphen=True, validator=_no_option, help="Files, or - for standard input.")
+]
+OfChannel = Annotated[str | None, Parameter(help="Only this sales channel, such as cz.")]
+OfStatus = Annotated[str | None, Parameter(help="Only this status: a standard one, or one of a channel's own.")]
+OfMethod = Annotated[
+    Literal["card", "bank_transfer", "cash_on_delivery"] | None, Parameter(help="Only this payment method.")
+]
+Since = Annotated[date | None, Parameter(help="Placed on this day (UTC) or later, such as 2026-11-02.")]
+Until = Annotated[date | None, Parameter(help="Placed on this day (UTC) or earlier.")]
+Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.")]
+State = Literal[
+    "new",
+    "exact",
+    "within_tolerance",
+    "short",
+    "over",
+    "duplicate",
+    "late",
+    "wrong_currency",
+    "ambiguous",
+    "unknown",
+    "refund",
+    "chargeback",
+    "outgoing",
+]
+
+
+# What commands share
+
+
+@asynccontextmanager
+async def _installation() -> AsyncGenerator[Installation]:
+    """Open KVIT_HOME's installation for a command."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
+
+    from tasks.installation import home_folder, open_installation, working_on
+
+    try:
+        opened = await open_installation(home_folder())
+    except (DBAPIError, OSError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise Wrong(f"the database can't be opened: {_database_said(error)}") from error
+    except CommandError as error:
+        raise Wrong(f"the database was made by another version of Kvit: {error}") from error
+    async with working_on(opened):
+        yield opened
+
+
+def _database_said(error: Exception) -> str:
+    """Return the first line of what a database says; the rest can quote rows."""
+    original = getattr(error, "orig", None) or error
+    said = str(original).partition("\n")[0].strip()
+    return said[:200] or type(original).__name__
+
+
+def _actor() -> Actor:
+    from store.journal import Actor
+
+    return Actor(name=_user())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+def _bytes(file: str, limit: int = _MAX_BYTES) -> bytes:
+    """Read a file, or standard input for `-`. Raises Wrong, naming the file, when that can't be done."""
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(limit + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise Wrong(_file_said(file, error)) from error
+    if len(data) > limit:
+        raise Wrong(f"{file}: it is over {limit >> 20} MiB; cut it into smaller files")
+    return data
+
+
+def _file_said(file: str, error: OSError | ValueError) -> str:
+    known: dict[type[Exception], str] = {
+        FileNotFoundError: "there is no such file",
+        IsADirectoryError: "it is a folder; name a file in it",
+        PermissionError: "you have no permission for it",
+        NotADirectoryError: "a part of its path is a file, not a folder",
+        FileExistsError: "it is a file where a folder is needed",
+    }
+    said = known.get(type(error)) or getattr(error, "strerror", None) or str(error)
+    return f"{file}: {said}"
+
+
+def _text(file: str, limit: int = _MAX_BYTES) -> str:
+    data = _bytes(file, limit)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Wrong(f"{file}, line {line}: it is not UTF-8 text; save it as UTF-8") from error
+    if not text.strip():
+        raise Wrong(f"{file}: it is empty")
+    return text
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Generator[Any]:
+    """Show a progress bar on standard error where a person sees it; yields what is called after each piece."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _exit(*, read: bool, refused: bool) -> int:
+    """Return the exit code of a command that reads: whether anything was read, and whether anything was refused."""
+    if not refused:
+        return DONE
+    return ATTENTION if read else WRONG
+
+
+async def _check_channel(connection: AsyncConnection, channel: str | None) -> None:
+    from store import rules
+
+    known = await rules.current(connection) if channel else {}
+    if channel and channel not in known:
+        raise Wrong(f"channel “{channel}” is not known; there is {', '.join(known) or 'none yet'}")
+
+
+async def _check_status(connection: AsyncConnection, status: str | None) -> None:
+    from domain.orders import Status
+    from store import rules
+
+    if status is None or status in set(Status):
+        return
+    own = {name for versioned in (await rules.current(connection)).values() for name in versioned.rules.statuses}
+    if status not in own:
+        raise Wrong(f"status “{status}” is not known; there is {', '.join([*Status, *sorted(own)])}")
+
+
+def _moments(since: date | None, until: date | None) -> tuple[datetime | None, datetime | None]:
+    """Return the first moment of a day, and the first one after another day."""
+    if since and until and since > until:
+        raise Wrong(f"--since {since} is after --until {until}")
+    first = datetime.combine(since, time.min, UTC) if since else None
+    after = datetime.combine(until + timedelta(days=1), time.min, UTC) if until and until < date.max else None
+    return first, after
+
+
+# Rows of CSV files
+
+
+def _rows(text: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Read a CSV file with a header; yield (line, row), or (line, what is wrong with it).
+
+    Columns are separated by commas, semicolons or tabs, as the header shows. Raises Wrong for a bad header.
+    """
+    header_line = text.partition("\n")[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True, skipinitialspace=True
+    )
+    try:
+        header = [cell.strip() for cell in next(reader)]
+    except csv.Error as error:
+        raise Wrong(f"line 1: it is not CSV: {error}") from None
+    if strange := [cell for cell in header if cell not in known]:
+        raise Wrong(f"line 1: there is no column “{strange[0]:.40}”; the columns are {', '.join(known)}")
+    if missing := [name for name in needed if name not in header]:
+        raise Wrong(f"line 1: the column {missing[0]} is missing; the columns are {', '.join(known)}")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise Wrong(f"line 1: the column {twice[0]} is there twice")
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, f"it is not CSV: {error}"
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) > len(header):
+            yield line, f"it has {len(cells)} cells, but the header names {len(header)}"
+        else:
+            yield line, dict(zip(header, (cell.strip() for cell in cells), strict=False))
+
+
+# Orders
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An order as a file has it, or what is wrong with it; where says in which line, or which order it is."""
+
+    where: str
+    order: str | None
+    document: object = None
+    problem: str | None = None
+
+
+def _number(document: object) -> str | None:
+    number = cast("dict[str, Any]", document).get("number") if isinstance(document, dict) else None
+    return number[:80] if isinstance(number, str) and number.isprintable() and number.strip() else None
+
+
+def _given(place: str, document: object) -> _Given:
+    number = _number(document)
+    return _Given(f"{place}, order {number}" if number else place, number, document)
+
+
+def _orders_of(text: str) -> Iterator[_Given]:
+    """Read orders as JSON (one, a list, or one per line) or as CSV."""
+    start = text.lstrip()[:1]
+    if start == "[":
+        yield from _orders_of_list(text)
+    elif start == "{":
+        yield from _orders_of_lines(text)
+    else:
+        yield from _orders_of_csv(text)
+
+
+def _orders_of_list(text: str) -> Iterator[_Given]:
+    try:
+        documents = cast("list[object]", json.loads(text))
+    except json.JSONDecodeError as error:
+        raise Wrong(f"line {error.lineno}: it is not JSON: {error.msg}") from None
+    except (ValueError, RecursionError):
+        raise Wrong("it is not JSON that can be read: too deep, or with numbers too long") from None
+    for place, document in enumerate(documents, start=1):
+        number = _number(document)
+        yield _Given(f"order {place} ({number})" if number else f"order {place}", number, document)
+
+
+def _orders_of_lines(text: str) -> Iterator[_Given]:
+    """Read one JSON object after another; after a bad one, go on at the next line that begins with a brace."""
+    decoder = json.JSONDecoder()
+    place, line, counted = 0, 1, 0
+    while True:
+        while place < len(text) and text[place].isspace():
+            place += 1
+        if place == len(text):
+            return
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            document, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            said = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "it is too deep"
+            yield _Given(f"line {line}", None, problem=f"it is not JSON: {said}")
+            following = text.find("\n{", place)
+            place = len(text) if following < 0 else following + 1
+        else:
+            yield _given(f"line {line}", document)
+
+
+def _orders_of_csv(text: str) -> Iterator[_Given]:
+    """Join the rows of each order; rows that contradict each other are not taken."""
+    from domain.order_document import CSV_COLUMNS, order_from_rows
+
+    of_lines = {"sku", "title", "quantity", "unit_price", "vat_rate"}
+    needed = ("number", "channel", "method", "placed_at", "currency", "total", "customer_number", "customer_name")
+    grouped: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
+    for line, row in _rows(text, CSV_COLUMNS, (*needed, "title", "quantity", "unit_price")):
+        if isinstance(row, str):
+            yield _Given(f"line {line}", None, problem=row)
+        elif not row.get("number"):
+            yield _Given(f"line {line}", None, problem="number: it is empty; each row names its order")
+        else:
+            grouped.setdefault((row.get("channel", ""), row["number"]), []).append((line, row))
+    for rows in grouped.values():
+        line, first = rows[0]
+        given = _given(f"line {line}", order_from_rows(row for _, row in rows))
+        other = next(
+            (
+                f"line {at}: {name}: it is “{row[name]:.40}”, but line {line} of the same order has “{first[name]:.40}”"
+                for at, row in rows[1:]
+                for name in first
+                if name not in of_lines and row.get(name) and row[name] != first[name]
+            ),
+            None,
+        )
+        yield _Given(given.where, given.order, given.document, other)
+
+
+async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> bool:
+    """Store an order in a transaction of its own; say whether it was new. Raises OrderError."""
+    from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
+
+    from domain.order_document import OrderError
+    from tasks.intake import take_order
+
+    for last in (False, True):
+        try:
+            async with opened.store.write() as connection:
+                return await take_order(connection, opened, document, actor=actor) is not None
+        except IntegrityError as error:
+            # Somebody else has just stored the same order or its customer: the second time they are found.
+            if last:
+                raise OrderError(f"it could not be stored: {_database_said(error)}") from error
+        except (DataError, ProgrammingError) as error:
+            raise OrderError(f"it could not be stored: {_database_said(error)}") from error
+    raise AssertionError("unreachable")
+
+
+@orders_app.command(name="import")
+async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
+    """Store orders from a file: JSON (one order, a list, or one per line) or CSV (one row per line of an order).
+
+    Each order is checked and stored on its own; what is wrong with one never stops the others. Orders that are known
+    already are left as they are, so a file can be imported again.
+
+        kvit orders import orders.json
+
+        shop-export | kvit orders import -
+
+    Exit 1 when some orders were refused, 2 when none could be read.
+    """
+    from domain.order_document import OrderError, parse_order
+
+    try:
+        given = list(_orders_of(_text(file)))
+    except Wrong as error:
+        said = str(error)
+        raise Wrong(said if said.startswith(file) else f"{file}, {said}") from None
+    counts: Counter[str] = Counter()
+    refused: list[Json] = []
+    async with _installation() as opened:
+        actor = _actor()
+        with _progress("orders", len(given)) as advance:
+            for one in given:
+                where = f"{file}, {one.where}"
+                problem = one.problem
+                try:
+                    if not problem:
+                        document = parse_order(one.document, where=where)
+                        counts["new" if await _take(opened, document, actor) else "already_known"] += 1
+                except OrderError as error:
+                    problem = str(error).removeprefix(f"{where}: ").removeprefix(f"order {one.order}: ")
+                if problem:
+                    refused.append({"where": where, "order": one.order, "reason": problem})
+                advance()
+    result: Json = {"file": file, "new": counts["new"], "already_known": counts["already_known"], "refused": refused}
+    if as_json:
+        shown.as_json(result)
+    else:
+        shown.line(f"{counts['new']} new, {counts['already_known']} already known, {len(refused)} refused")
+        for refusal in refused:
+            shown.line(f"refused: {refusal['where']}: {refusal['reason']}")
+    return _exit(read=bool(counts), refused=bool(refused))
+
+
+@orders_app.command(name="list")
+async def orders_list(
+    *,
+    channel: OfChannel = None,
+    status: OfStatus = None,
+    method: OfMethod = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> int:
+    """List orders, the oldest first.
+
+    kvit orders list --channel cz --status awaiting_payment --since 2026-11-01
+    """
+    from store import orders
+
+    placed_from, placed_to = _moments(since, until)
+    async with _installation() as opened, opened.store.read() as connection:
+        await _check_channel(connection, channel)
+        await _check_status(connection, status)
+        rows = await orders.listing(
+            connection,
+            channel=channel,
+            status=status,
+            method=method,
+            placed_from=placed_from,
+            placed_to=placed_to,
+            limit=_limit(limit),
+        )
+    found = [shown.order_row(row) for row in rows]
+    if as_json:
+        shown.as_json({"orders": found})
+    elif found:
+        shown.print_orders(found)
+    else:
+        shown.line(f"no such orders in {opened.home}")
+    return DONE
+
+
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and not 0 < limit < 1 << 31:
+        raise Wrong("--limit must be a number from 1")
+    return limit
+
+
+async def _order_id(connection: AsyncConnection, number: str, channel: str | None) -> int:
+    from store import orders
+
+    await _check_channel(connection, channel)
+    found = await orders.ids_of(connection, number, channel)
+    if not found:
+        where = f" in channel {channel}" if channel else ""
+        raise Wrong(f"there is no order {number}{where}")
+    if len(found) > 1:
+        channels = ", ".join(of for _, of in found)
+        raise Wrong(f"order {number} is in several channels ({channels}); choose one with --channel")
+    return found[0][0]
+
+
+async def _order_payments(connection: AsyncConnection, order_id: int, number: str, channel: str) -> list[Json]:
+    """Return the payments allocated to an order, and those that name it and were left to a person."""
+    from domain.money import Money
+    from domain.payments import Outcome
+    from store import payments
+
+    rows = {row["id"]: row for row in await payments.listing(connection, order_id=order_id)}
+    for outcome in (Outcome.DUPLICATE, Outcome.LATE, Outcome.WRONG_CURRENCY, Outcome.AMBIGUOUS, Outcome.REFUND):
+        for row in await payments.listing(connection, outcome=outcome.value):
+            if any((c["order"], c["channel"]) == (number, channel) for c in row["candidates"] or ()):
+                rows[row["id"]] = row
+    parts = await payments.allocated(connection, sorted(rows))
+    found: list[Json] = []
+    for id_, row in sorted(rows.items()):
+        mine = [part for part in parts.get(id_, []) if part["order_id"] == order_id]
+        named = [c for c in row["candidates"] or () if (c["order"], c["channel"]) == (number, channel)]
+        found.append(
+            {
+                "id": id_,
+                "method": row["method"],
+                "booked_on": row["booked_on"].isoformat(),
+                "amount": Money(row["amount_minor"], row["currency"]).amount,
+                "currency": row["currency"],
+                "outcome": row["outcome"],
+                "reason": row["reason"],
+                "evidence": [said for source in (mine or named) for said in source["evidence"]],
+                "allocated": Money(sum(part["amount_minor"] for part in mine), row["currency"]).amount,
+                "written_off": Money(sum(part["write_off_minor"] for part in mine), row["currency"]).amount,
+            }
+        )
+    return found
+
+
+async def _order(connection: AsyncConnection, order_id: int) -> Json:
+    from domain.money import Money
+    from domain.orders import payment_state
+    from store import documents, effects, journal, orders, stock
+
+    order = (await orders.load(connection, [order_id]))[order_id]
+    currency = order.total.currency
+    paid = await _order_payments(connection, order_id, order.number, order.channel)
+    parts = [(Money.parse(one["allocated"], currency), Money.parse(one["written_off"], currency)) for one in paid]
+    brought = sum((amount for amount, _ in parts), Money.zero(currency))
+    difference = order.settled - order.total
+    return {
+        "number": order.number,
+        "channel": order.channel,
+        "method": order.method.value,
+        "status": order.status,
+        "standard_status": order.standard_status.value,
+        "placed_at": shown.moment(order.placed_at),
+        "customer": {"number": order.customer.number, "name": order.customer.name, "email": order.customer.email},
+        "variable_symbol": order.variable_symbol,
+        "rf": order.rf,
+        "currency": currency,
+        "total": order.total.amount,
+        "payment_state": payment_state(order.total, [a + off for a, off in parts if a or off]).value,
+        "paid": brought.amount,
+        "written_off": (order.settled - brought).amount,
+        "to_pay": Money(max(-difference.minor, 0), currency).amount,
+        "difference": difference.amount,
+        "lines": [
+            {
+                "sku": line.sku,
+                "title": line.title,
+                "quantity": line.quantity,
+                "unit_price": line.unit_price.amount,
+                "vat_rate": str(line.vat_rate),
+                "total": line.total.amount,
+            }
+            for line in order.lines
+        ],
+        "history": [shown.plain(row) for row in await orders.status_history(connection, order_id)],
+        "payments": paid,
+        "documents": [shown.document(row) for row in await documents.of_order(connection, order_id)],
+        "stock": [shown.plain(row) for row in await stock.moves(connection, order_id)],
+        "shipment": shown.shipment(await orders.live_shipment(connection, order_id)),
+        "messages": [shown.plain(row) for row in await documents.messages(connection, order_id)],
+        "effects": [shown.plain(row) for row in await effects.of_order(connection, order_id)],
+        "journal": [shown.plain(row) for row in await journal.of_order(connection, order_id)],
+    }
+
+
+@orders_app.command(name="show")
+async def orders_show(
+    number: Annotated[str, Parameter(help="The order's number.")],
+    /,
+    *,
+    channel: Annotated[str | None, Parameter(help="Needed when several channels have an order of this number.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show an order and everything that happened to it: payments with their evidence, documents, stock, steps.
+
+        kvit orders show CZ1001
+
+    Difference is what was paid and written off, less the total: 0 means settled, a negative one is still missing.
+    """
+    async with _installation() as opened, opened.store.read() as connection:
+        found = await _order(connection, await _order_id(connection, number, channel))
+    if as_json:
+        shown.as_json(found)
+    else:
+        shown.print_order(found)
+    return DONE
+
+
+# Payments
+
+
+def _unread(file: str, reason: str) -> Json:
+    return {"file": file, "format": "unknown", "refused": [{"where": _WHOLE_FILE, "reason": reason}]}
+
+
+def _told(file: str, error: Wrong) -> str:
+    return str(error).removeprefix(f"{file}: ")
+
+
+@payments_app.command(name="read")
+def payments_read(files: GivenFiles, /, *, as_json: AsJson = False) -> int:
+    """Show what statement files say: nothing is stored, and no database is needed.
+
+    The format of each file is recognised: camt.053, MT940, banks' CSV, carriers' remittances.
+
+        kvit payments read statement.xml
+
+    Exit 1 when something was refused but something was read, 2 when nothing could be read.
+    """
+    from connectors.roles import StatementReader
+    from connectors.statements import MAX_BYTES, read_statement
+    from tasks.installation import (
+        _load_connectors,  # pyright: ignore[reportPrivateUsage] - the readers are wanted without a database
+        _settings,  # pyright: ignore[reportPrivateUsage]
+        home_folder,
+    )
+
+    home = home_folder()
+    connectors = _load_connectors(_settings(home), home)
+    readers = [connector for connector in connectors.values() if isinstance(connector, StatementReader)]
+    found: list[Json] = []
+    for file in files:
+        try:
+            read = read_statement(_bytes(file, MAX_BYTES), Path(file).name, readers)
+            found.append(shown.statement_file(file, read))
+        except Wrong as error:
+            found.append({**_unread(file, _told(file, error)), "statements": []})
+    if as_json:
+        order = ("file", "format", "statements", "refused")
+        shown.as_json({"files": [{key: one[key] for key in order} for one in found]})
+    else:
+        shown.print_statement_files(found)
+    # A file without a movement is read well; one in which all was refused is not.
+    read_any = any(not one["refused"] or any(part["entries"] for part in one["statements"]) for one in found)
+    return _exit(read=read_any, refused=any(one["refused"] for one in found))
+
+
+@payments_app.command(name="import")
+async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> int:
+    """Store the payments of statement files: each once, whatever file it comes in. `kvit process` carries them on.
+
+        kvit payments import statements/*.xml
+
+    Exit 1 when something was refused but something was read, 2 when nothing could be read.
+    """
+    from sqlalchemy.exc import DataError
+
+    from connectors.statements import MAX_BYTES
+    from tasks.intake import take_statement
+
+    found: list[Json] = []
+    none: Json = {"entries": 0, "new": 0, "already_known": 0}
+    async with _installation() as opened:
+        with _progress("files", len(files)) as advance:
+            for file in files:
+                try:
+                    data = _bytes(file, MAX_BYTES)
+                    found.append(shown.imported_file(file, await take_statement(opened, data, Path(file).name)))
+                except Wrong as error:
+                    found.append({**_unread(file, _told(file, error)), **none})
+                except DataError as error:
+                    found.append({**_unread(file, f"it could not be stored: {_database_said(error)}"), **none})
+                advance()
+    if as_json:
+        order = ("file", "format", *none, "refused")
+        shown.as_json({"files": [{key: one[key] for key in order} for one in found]})
+    else:
+        shown.table(
+            ("File", "Format", "Entries>", "New>", "Already known>", "Refused>"),
+            (
+                (one["file"], one["format"], one["entries"], one["new"], one["already_known"], len(one["refused"]))
+                for one in found
+            ),
+        )
+        for one in found:
+            shown.print_refused(one)
+    read_any = any(one["entries"] or not one["refused"] for one in found)
+    return _exit(read=read_any, refused=any(one["refused"] for one in found))
+
+
+@payments_app.command(name="list")
+async def payments_list(
+    *,
+    state: Annotated[State | None, Parameter(help="Only payments that ended so; new: not looked at yet.")] = None,
+    unmatched: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Only payments that settled nothing and wait for a person."),
+    ] = False,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> int:
+    """List payments with what they turned out to be, the oldest first.
+
+    kvit payments list --unmatched
+    """
+    from domain.rules import Policy
+    from store import payments
+
+    policy = Policy.OPERATOR.value if unmatched else None
+    async with _installation() as opened, opened.store.read() as connection:
+        rows = await payments.listing(connection, outcome=state, policy=policy, limit=_limit(limit))
+        parts = await payments.allocated(connection, [row["id"] for row in rows])
+    found = [shown.payment(row, parts.get(row["id"], [])) for row in rows]
+    if as_json:
+        shown.as_json({"payments": found})
+    elif found:
+        shown.print_payments(found)
+    else:
+        shown.line(f"no such payments in {opened.home}")
+    return DONE
+
+
+@payments_app.command(name="show")
+async def payments_show(
+    payment: Annotated[int, Parameter(name="ID", help="The payment's number in Kvit, as the list shows it.")],
+    /,
+    *,
+    as_json: AsJson = False,
+) -> int:
+    """Show a payment: what it turned out to be and why, the orders it could be for, and what it settles.
+
+    kvit payments show 17
+    """
+    from store import payments
+
+    async with _installation() as opened, opened.store.read() as connection:
+        rows = await payments.listing(connection, payment_id=payment) if 0 < payment < 1 << 63 else []
+        parts = await payments.allocated(connection, [row["id"] for row in rows])
+    if not rows:
+        raise Wrong(f"there is no payment {payment}")
+    found = shown.payment_details(rows[0], parts.get(payment, []))
+    if as_json:
+        shown.as_json(found)
+    else:
+        shown.print_payment(found)
+    return DONE
+
+
+# Stock
+
+
+def _counted(file: str) -> tuple[dict[str, tuple[str, int]], list[Json]]:
+    """Read a stock file: (title, on hand) by article, and what was refused."""
+    counted: dict[str, tuple[str, int]] = {}
+    refused: list[Json] = []
+    for line, row in _rows(_text(file), ("sku", "title", "on_hand"), ("sku", "on_hand")):
+        problem = row if isinstance(row, str) else _stock_problem(row, counted)
+        if isinstance(row, str) or problem:
+            refused.append({"where": f"{file}, line {line}", "reason": problem})
+        else:
+            counted[row["sku"]] = (row.get("title", ""), int(row["on_hand"]))
+    return counted, refused
+
+
+def _stock_problem(row: Mapping[str, str], counted: Mapping[str, object]) -> str | None:
+    sku, on_hand = row["sku"], row.get("on_hand", "")
+    if not 0 < len(sku) <= 80:
+        return "sku: it must have 1 to 80 characters"
+    if sku in counted:
+        return f"sku: {sku} is in the file before; count an article once"
+    if not (on_hand.isascii() and on_hand.isdigit()) or int(on_hand[:10]) >= 1_000_000_000:
+        return f"on_hand: “{on_hand:.20}” is not a number of pieces"
+    return None
+
+
+@stock_app.command(name="import")
+async def stock_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
+    """Set the stock to what was counted, from a CSV file with the columns sku, title and on_hand.
+
+    Articles that the file doesn't name stay as they are.
+
+        kvit stock import stock.csv
+
+    Exit 1 when some rows were refused, 2 when none could be read.
+    """
+    from store import stock
+
+    try:
+        counted, refused = _counted(file)
+    except Wrong as error:
+        raise Wrong(str(error) if str(error).startswith(file) else f"{file}, {error}") from None
+    counts: Counter[str] = Counter()
+    async with _installation() as opened, opened.store.write() as connection:
+        before = {level.sku: level for level in await stock.levels(connection)}
+        for sku, (title, on_hand) in sorted(counted.items()):
+            known = before.get(sku)
+            if known and known.on_hand == on_hand and title in ("", known.title):
+                counts["unchanged"] += 1
+                continue
+            await stock.count(connection, sku, title, on_hand, now=opened.clock())
+            counts["changed" if known else "new"] += 1
+    result: Json = {"file": file, **{key: counts[key] for key in ("new", "changed", "unchanged")}, "refused": refused}
+    if as_json:
+        shown.as_json(result)
+    else:
+        said = ", ".join(f"{counts[key]} {key}" for key in ("new", "changed", "unchanged"))
+        shown.line(f"{said}, {len(refused)} refused")
+        for refusal in refused:
+            shown.line(f"refused: {refusal['where']}: {refusal['reason']}")
+    return _exit(read=bool(counted), refused=bool(refused))
+
+
+@stock_app.command(name="list")
+async def stock_list(*, as_json: AsJson = False) -> int:
+    """List the stock: on hand is in the warehouse, reserved of that is promised to orders, free is the rest."""
+    from store import stock
+
+    async with _installation() as opened, opened.store.read() as connection:
+        levels = await stock.levels(connection)
+    if as_json:
+        found = [
+            {
+                "sku": level.sku,
+                "title": level.title,
+                "on_hand": level.on_hand,
+                "reserved": level.reserved,
+                "free": level.on_hand - level.reserved,
+            }
+            for level in levels
+        ]
+        shown.as_json({"stock": found})
+    elif levels:
+        shown.table(
+            ("Article", "Title", "On hand>", "Reserved>", "Free>"),
+            ((one.sku, one.title, one.on_hand, one.reserved, one.on_hand - one.reserved) for one in levels),
+        )
+    else:
+        shown.line(f"no stock in {opened.home}; import it with kvit stock import FILE")
+    return DONE
+
+
+# Carrying on
+
+
+async def _needs_person(connection: AsyncConnection) -> list[Json]:
+    """Return all that waits for a person: payments, steps of orders, and webhooks."""
+    from sqlalchemy import and_, or_, select
+
+    from domain.rules import Policy
+    from store import effects, inbox, payments
+    from store.tables import EffectRow, OrderRow
+
+    found: list[Json] = [
+        {
+            "what": "payment",
+            "payment": row["id"],
+            "order": None,
+            "channel": None,
+            "said": f"{shown.words(row['outcome'])}: {row['reason'] or ''}",
+        }
+        for row in await payments.listing(connection, policy=Policy.OPERATOR.value)
+    ]
+    given_up = and_(EffectRow.state.in_(effects.OPEN), EffectRow.due_at.is_(None), EffectRow.lease_owner.is_(None))
+    steps = await connection.execute(
+        select(OrderRow.number, OrderRow.channel, EffectRow.step, EffectRow.state, EffectRow.reason)
+        .join(OrderRow, OrderRow.id == EffectRow.order_id)
+        .where(or_(EffectRow.state == effects.EffectState.REJECTED, given_up))
+        .order_by(EffectRow.id)
+    )
+    found += [
+        {
+            "what": "step",
+            "payment": None,
+            "order": row.number,
+            "channel": row.channel,
+            "said": f"{row.step}: {row.reason or shown.words(row.state)}",
+        }
+        for row in steps.all()
+    ]
+    found += [
+        {
+            "what": "webhook",
+            "payment": None,
+            "order": None,
+            "channel": None,
+            "said": f"{row['source']} {row['kind']}: {row['problem'] or ''}",
+        }
+        for row in await inbox.parked(connection)
+    ]
+    return found
+
+
+def _print_needs_person(found: Sequence[Json]) -> None:
+    if not found:
+        shown.line("Nothing needs a person.")
+        return
+    shown.table(
+        ("What", "Order", "Why"),
+        (
+            (f"payment {one['payment']}" if one["payment"] else one["what"], one["order"], one["said"])
+            for one in found[:_SHOWN_ROWS]
+        ),
+        title=f"{len(found)} need a person",
+    )
+    if len(found) > _SHOWN_ROWS:
+        shown.line(f"… and {len(found) - _SHOWN_ROWS} more; --json has them all")
+
+
+async def _outcomes(connection: AsyncConnection) -> Counter[str]:
+    from store import payments
+
+    counts: Counter[str] = Counter()
+    for outcome, _, count, _ in await payments.sums(connection):
+        counts[outcome or "new"] += count
+    return counts
+
+
+async def _anything_due(opened: Installation) -> bool:
+    from store import documents, inbox, work
+
+    now = opened.clock()
+    async with opened.store.read() as connection:
+        due = await work.count_due(connection, now) + await inbox.count_due(connection, now)
+        return due > 0 or bool(await documents.without_file(connection))
+
+
+async def _prefect_answers() -> None:
+    """Start or reach Prefect's server. Raises Wrong when it can't be."""
+    from prefect import get_client
+
+    try:
+        async with get_client() as client:
+            problem = await client.api_healthcheck()
+    except RuntimeError as error:
+        problem = error
+    if problem is not None:
+        where = os.environ.get("PREFECT_API_URL", "its temporary server")
+        raise Wrong(f"Prefect can't be reached at {where} ({type(problem).__name__})")
+
+
+@contextmanager
+def _status(said: str) -> Generator[None]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(said):
+        yield
+
+
+@app.command
+async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
+    """Work off everything that is due, then stop; say what came of it and what needs a person.
+
+    When `kvit up` runs, its log is used; otherwise a temporary Prefect server is started, which takes some seconds.
+
+        kvit process
+
+    Exit 1 when anything waits for a person.
+    """
+    from store import inbox, work
+
+    carried_on = 0
+    async with _installation() as opened:
+        async with opened.store.read() as connection:
+            before = await _outcomes(connection)
+        if await _anything_due(opened):
+            point_at_prefect(opened.home, verbose=verbose)
+            with _status("working off what is due …"):
+                from deployments.dispatcher import Dispatcher
+
+                await _prefect_answers()
+                carried_on = await Dispatcher(opened).work_off()
+        async with opened.store.read() as connection:
+            outcomes = await _outcomes(connection) - before
+            persons = await _needs_person(connection)
+            later = [await work.next_due(connection), await inbox.next_due(connection)]
+    del outcomes["new"]
+    goes_on = min((moment for moment in later if moment), default=None)
+    if as_json:
+        shown.as_json(
+            {
+                "carried_on": carried_on,
+                "outcomes": dict(outcomes),
+                "needs_person": persons,
+                "goes_on_at": shown.moment(goes_on),
+            }
+        )
+    else:
+        shown.line(f"{carried_on} carried on." if carried_on else "Nothing was due.")
+        if outcomes:
+            shown.table(("Outcome", "Payments>"), ((shown.words(o), n) for o, n in outcomes.most_common()))
+        if goes_on:
+            shown.line(f"More falls due at {shown.at(goes_on)} UTC.")
+        _print_needs_person(persons)
+    return ATTENTION if persons else DONE
+
+
+@app.command
+async def backfill(
+    *,
+    channel: OfChannel = None,
+    status: OfStatus = None,
+    scenario: OfMethod = None,
+    since: Since = None,
+    until: Until = None,
+    order: Annotated[
+        list[str] | None, Parameter(negative="", help="Only this order; can be given several times.")
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Only show what would be carried on.")
+    ] = False,
+    notify: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Send customers the messages they have not got yet.")
+    ] = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
+) -> int:
+    """Carry chosen orders on again: what is done stays done, what is missing is done. Nobody is written to by default.
+
+        kvit backfill --channel cz --since 2026-11-01 --dry-run
+
+    Exit 1 when anything needs a person.
+    """
+    from store import work
+
+    if not any((channel, status, scenario, since, until, order)):
+        raise Wrong("choose orders by --channel, --status, --scenario, --since, --until or --order")
+    _moments(since, until)
+    async with _installation() as opened:
+        async with opened.store.read() as connection:
+            await _check_channel(connection, channel)
+            await _check_status(connection, status)
+            for number in order or ():
+                await _order_id(connection, number, channel)
+        point_at_prefect(opened.home, verbose=verbose)
+        with _status("working …"):
+            from flows.backfill import backfill as run
+            from tasks.backfill import Selection
+
+            selection = Selection.model_validate(
+                {
+                    "channel": channel,
+                    "status": status,
+                    "scenario": scenario,
+                    "placed_from": since,
+                    "placed_to": until,
+                    "numbers": order or [],
+                }
+            )
+            first, last = selection.bounds()
+            async with opened.store.read() as connection:
+                rows = await work.of_orders(
+                    connection,
+                    channel=channel,
+                    status=status,
+                    method=scenario,
+                    placed_from=first,
+                    placed_to=last,
+                    numbers=selection.numbers,
+                )
+            await _prefect_answers()
+            state = await run(selection, dry_run, notify)
+    chosen = [{"order": number, "scenario": due.scenario, "finished": finished} for due, number, finished in rows]
+    if as_json:
+        shown.as_json(
+            {
+                "dry_run": dry_run,
+                "notify": notify,
+                "chosen": chosen,
+                "state": state.name,
+                "said": state.message,
+            }
+        )
+    else:
+        shown.table(
+            ("Order", "Scenario", "Before"),
+            (
+                (one["order"], shown.words(one["scenario"]), "ended" if one["finished"] else "steps are open")
+                for one in chosen[:_SHOWN_ROWS]
+            ),
+        )
+        if len(chosen) > _SHOWN_ROWS:
+            shown.line(f"… and {len(chosen) - _SHOWN_ROWS} more; --json has them all")
+        shown.line(f"{state.name}: {state.message}")
+    return DONE if state.is_completed() else ATTENTION
+
+
+@app.command
+async def dispatcher(*, verbose: Verbose = False) -> int:
+    """Run a dispatcher alone, until Ctrl-C or SIGTERM; what it is at is ended first. On PostgreSQL several may run.
+
+    KVIT_DATABASE_URL=postgresql://kvit@db/kvit kvit dispatcher
+    """
+    async with _installation() as opened:
+        point_at_prefect(opened.home, verbose=verbose)
+        from deployments.dispatcher import Dispatcher
+
+        stop = asyncio.Event()
+        # Runs are spaced for SQLite's sake; where the store is on PostgreSQL, Prefect is too.
+        made = Dispatcher(opened) if opened.store.is_sqlite else Dispatcher(opened, spacing=0.0, concurrent=4)
+        loop = asyncio.get_running_loop()
+
+        def ask_to_stop() -> None:
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(sign)  # a second one ends it at once
+            _say("stopping when the run under way has ended …")
+            stop.set()
+            made.wake()
+
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, ask_to_stop)
+        await _prefect_answers()
+        _say(f"dispatcher {opened.worker} works on {opened.home}; Ctrl-C stops it")
+        await made.run(stop)
+    return DONE
+
+
+@app.command
+async def up(
+    *,
+    sample: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Fill an empty installation with the sample shop.")
+    ] = False,
+    prefect_port: Annotated[int | None, Parameter(help="Port of Prefect's UI; 4200 by default.")] = None,
+    port: Annotated[int | None, Parameter(help="Port of webhooks, health and metrics; 8080 by default.")] = None,
+) -> int:
+    """Bring everything up on this machine, in the foreground, until Ctrl-C: Prefect, the deployments, the dispatcher.
+
+    kvit up --sample
+    """
+    from deployments.up import up as bring_up
+    from tasks.installation import home_folder
+
+    return await bring_up(home_folder(), sample=sample, prefect_port=prefect_port, port=port)
+
+
+@app.command
+async def demo(*, as_json: AsJson = False) -> int:
+    """Carry the sample shop through every scenario in a temporary folder, show what came of it, and leave nothing."""
+    from deployments.demo import demo as play
+
+    return await play(as_json=as_json)
+
+
+# Rules
+
+
+def _mapping(text: str, file: str) -> object:
+    """Read a YAML or JSON file that a person wrote: no key twice, no aliases. Raises Wrong with the line."""
+    import yaml
+
+    composed: dict[int, object] = {}
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            node: Any = super().compose_node(parent, index)
+            if id(node) in composed:
+                raise yaml.MarkedYAMLError(problem="aliases (*) are not taken", problem_mark=node.start_mark)
+            composed[id(node)] = node
+            return node
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[Any] = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    said = f"“{key.value}” is there twice"
+                    raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}, line {mark.line + 1}" if mark else file
+        raise Wrong(f"{where}: it is not YAML: {getattr(error, 'problem', None) or error}") from None
+    except (RecursionError, ValueError):
+        raise Wrong(f"{file}: it is not YAML that can be read") from None
+
+
+def _parsed(files: Sequence[str]) -> tuple[dict[str, tuple[str, ChannelRules]], list[Json]]:
+    """Read rules: (file, rules) by channel, and what was refused."""
+    from domain.rules import RulesError, parse_rules
+
+    found: dict[str, tuple[str, ChannelRules]] = {}
+    refused: list[Json] = []
+    for file in files:
+        try:
+            rules = parse_rules(_mapping(_text(file, _MAX_RULES_BYTES), file), where=file)
+        except (Wrong, RulesError) as error:
+            refused += [{"file": file, "reason": line} for line in str(error).splitlines()]
+            continue
+        if rules.channel in found:
+            said = f"{file}: channel {rules.channel} is in {found[rules.channel][0]} too; apply one of them"
+            refused.append({"file": file, "reason": said})
+        found[rules.channel] = (file, rules)
+    return found, refused
+
+
+@rules_app.command(name="apply")
+async def rules_apply(
+    files: GivenFiles,
+    /,
+    *,
+    because: Annotated[str, Parameter(help="Why, for the history.", show_default=False)] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Put channels' rules into force, from YAML or JSON files; each change is a new version.
+
+    When anything is wrong with a file, nothing is stored.
+
+        kvit rules apply cz.yaml --because "invoices from November"
+    """
+    from store import rules
+
+    found, refused = _parsed(files)
+    applied: list[Json] = []
+    if not refused:
+        async with _installation() as opened, opened.store.write() as connection:
+            for channel, (file, parsed) in found.items():
+                version = await rules.save(
+                    connection,
+                    parsed.model_dump(mode="json", exclude_unset=True),
+                    channel=channel,
+                    author=_user(),
+                    reason=because or f"applied from {Path(file).name}",
+                    now=opened.clock(),
+                )
+                in_force = version or (await rules.history(connection, channel))[0].version
+                applied.append({"file": file, "channel": channel, "version": in_force, "changed": version is not None})
+    if as_json:
+        shown.as_json({"channels": applied, "refused": refused})
+    else:
+        for one in applied:
+            said = f"version {one['version']}" if one["changed"] else f"nothing changed, version {one['version']}"
+            shown.line(f"{one['channel']}: {said}")
+        for refusal in refused:
+            _say(refusal["reason"])
+        if refused:
+            _say("nothing was stored")
+    return WRONG if refused else DONE
+
+
+@rules_app.command(name="show")
+async def rules_show(
+    channel: Annotated[str, Parameter(help="The channel, such as cz.")], /, *, as_json: AsJson = False
+) -> int:
+    """Show a channel's rules in force, as a file that `kvit rules apply` takes.
+
+    kvit rules show cz > cz.yaml
+    """
+    import yaml
+
+    from store import rules
+
+    async with _installation() as opened, opened.store.read() as connection:
+        await _check_channel(connection, channel)
+        document = await rules.document(connection, channel)
+        newest = (await rules.history(connection, channel))[0]
+    if as_json:
+        shown.as_json({**_change(newest), "document": document})
+    else:
+        shown.line(
+            f"# version {newest.version}, by {newest.author}, {shown.at(newest.created_at)} UTC: {newest.reason}"
+        )
+        sys.stdout.write(yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
+    return DONE
+
+
+def _change(change: Any) -> Json:
+    return {
+        "channel": change.channel,
+        "version": change.version,
+        "author": change.author,
+        "reason": change.reason,
+        "created_at": shown.moment(change.created_at),
+    }
+
+
+@rules_app.command(name="list")
+async def rules_list(*, as_json: AsJson = False) -> int:
+    """List the channels with the version of their rules."""
+    from store import rules
+
+    found: list[Json] = []
+    async with _installation() as opened, opened.store.read() as connection:
+        for channel, versioned in (await rules.current(connection)).items():
+            newest = (await rules.history(connection, channel))[0]
+            found.append({"title": versioned.rules.title, "currency": versioned.rules.currency, **_change(newest)})
+    if as_json:
+        shown.as_json({"channels": found})
+    elif found:
+        shown.table(
+            ("Channel", "Title", "Currency", "Version>", "By", "When (UTC)", "Why"),
+            (
+                (
+                    one["channel"],
+                    one["title"],
+                    one["currency"],
+                    one["version"],
+                    one["author"],
+                    one["created_at"][:16].replace("T", " "),
+                    one["reason"],
+                )
+                for one in found
+            ),
+        )
+    else:
+        shown.line(f"no channel has rules in {opened.home} yet; apply them with kvit rules apply FILE")
+    return DONE
+
+
+# Looking after an installation
+
+
+async def _asked(name: str, connector: Any) -> Json:
+    """Ask a connector whether it works."""
+    from connectors.errors import OutsideError
+    from connectors.roles import Checked
+
+    if not isinstance(connector, Checked):
+        return {"name": name, "ok": True, "said": "reaches nothing outside"}
+    try:
+        async with asyncio.timeout(_CHECK_S):
+            return {"name": name, "ok": True, "said": await connector.check()}
+    except OutsideError as error:
+        said = str(error)
+    except TimeoutError:
+        said = f"no answer within {_CHECK_S:.0f} seconds"
+    except Exception as error:
+        said = f"unexpected {type(error).__name__}; the log has more"
+        logging.getLogger("kvit").exception("checking %s", name)
+    return {"name": name, "ok": False, "said": said}
+
+
+def _roles_played(opened: Installation, rules: ChannelRules) -> list[str]:
+    """Return what is wrong with the connectors that a channel's rules name."""
+    from connectors.errors import Misconfigured
+    from connectors.roles import Accounting, Carrier, DocumentPrinter, Messenger
+
+    named = rules.connectors
+    accounting = opened.connectors.get(named.accounting)
+    wanted: list[tuple[str, Any]] = [
+        (named.accounting, Accounting if isinstance(accounting, Accounting) else DocumentPrinter),
+        (named.carrier, Carrier),
+        (named.messenger, Messenger),
+    ]
+    problems: list[str] = []
+    for name, role in wanted:
+        try:
+            opened.connector(name, role)
+        except Misconfigured as error:
+            problems.append(str(error))
+    return problems
+
+
+@app.command
+async def check(*, as_json: AsJson = False) -> int:
+    """Ask every configured connector whether it works: reachable and authorised; and look at database and rules.
+
+        kvit check
+
+    Exit 1 when anything fails.
+    """
+    from store import rules
+
+    found: list[Json] = []
+    async with _installation() as opened:
+        kind = "SQLite" if opened.store.is_sqlite else "PostgreSQL"
+        found.append({"name": "database", "ok": True, "said": f"{kind}, open and up to date"})
+        async with opened.store.read() as connection:
+            channels = await rules.current(connection)
+        said = ", ".join(channels) if channels else "no channel has any yet; apply them with kvit rules apply FILE"
+        found.append({"name": "rules", "ok": bool(channels), "said": said})
+        for channel, versioned in channels.items():
+            if problems := _roles_played(opened, versioned.rules):
+                found.append({"name": f"rules of {channel}", "ok": False, "said": "; ".join(problems)})
+        found += await asyncio.gather(*(_asked(name, one) for name, one in opened.connectors.items()))
+    if as_json:
+        shown.as_json({"checks": found})
+    else:
+        shown.table(("Checked", "", ""), ((one["name"], "ok" if one["ok"] else "FAILS", one["said"]) for one in found))
+    return DONE if all(one["ok"] for one in found) else ATTENTION
+
+
+@app.command
+async def audit(*, as_json: AsJson = False) -> int:
+    """Check what must always hold: money, stock, document numbers, steps and journal agree with each other.
+
+        kvit audit
+
+    Exit 1 when something doesn't.
+    """
+    from store.audit import audit as run
+
+    async with _installation() as opened, opened.store.read() as connection:
+        findings = await run(connection, now=opened.clock())
+    if as_json:
+        found = [{"invariant": one.invariant, "subject": one.subject, "said": one.said} for one in findings]
+        shown.as_json({"findings": found})
+    elif findings:
+        shown.table(("Invariant", "Where", "What"), ((one.invariant, one.subject, one.said) for one in findings))
+    else:
+        shown.line("Everything holds.")
+    return ATTENTION if findings else DONE
+
+
+# The program
+
+
+def _say(text: str) -> None:
+    """Tell a person something on standard error."""
+    sys.stderr.write(f"kvit: {text}\n")
+
+
+def _sentence(error: Exception) -> str | None:
+    """Return what to say of an error that can be expected, or None for a defect."""
+    if isinstance(error, Wrong):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return _file_said(str(error.filename), error)
+    if isinstance(error, UnusedCliTokensError):
+        return f"too many arguments: {' '.join(error.unused_tokens or [])}"
+    if isinstance(error, (CycloptsError, OSError)):
+        return str(error)
+    from sqlalchemy.exc import DBAPIError
+
+    from connectors.errors import OutsideError
+    from domain.order_document import OrderError
+    from domain.rules import RulesError
+    from store.database import StoreError
+
+    if isinstance(error, DBAPIError):
+        return f"the database can't be used: {_database_said(error)}"
+    if isinstance(error, (OutsideError, StoreError, OrderError, RulesError)):
+        return str(error)
+    return None
+
+
+def _keep_output_clean() -> None:
+    """Let only our own words out on standard output: what a started process writes there goes to standard error."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+    own.reconfigure(line_buffering=own.isatty())
+    os.dup2(2, 1)
+    sys.stdout = own
+
+
+def main() -> int:
+    """Run the command line and return the exit code."""
+    arguments = sys.argv[1:]
+    try:
+        _keep_output_clean()
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        said = _sentence(error)
+        if said is None:
+            logging.getLogger("kvit").exception("unexpected %s: a defect of Kvit", type(error).__name__)
+            return DEFECT
+        for line in said.splitlines():
+            _say(line)
+        if "--json" in arguments:
+            shown.as_json({"error": said})
+        return WRONG
+    return code or DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
