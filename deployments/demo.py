@@ -64,9 +64,9 @@ async def play(running: Running, stripe: StripeStandIn) -> list[Compared]:
 def _steps(effects_: list[dict[str, Any]], matched: list[tuple[int, str]]) -> list[dict[str, Any]]:
     """Return an order's steps, cause by cause, each in the order of its scenario's document."""
     found: list[dict[str, Any]] = []
-    causes = list(dict.fromkeys(effect["cause"] for effect in effects_))
-    scenario_of = {f"payment:{payment_id}": method for payment_id, method in matched}
-    for cause in [*causes, *(cause for cause in scenario_of if cause not in causes)]:
+    scenario_of = {f"payment:{payment_id}": method for payment_id, method in sorted(matched)}
+    before = [effect["cause"] for effect in effects_ if effect["cause"] not in scenario_of]
+    for cause in [*dict.fromkeys(before), *scenario_of]:
         mine = {
             effect["step"]: {"step": effect["step"], "result": effect["state"], "reference": effect["reference"]}
             for effect in effects_
@@ -90,7 +90,7 @@ async def report_of(opened: Installation, compared: list[Compared]) -> dict[str,
         for payment_id, parts in (await payments.allocated(connection, ids)).items():
             for part in parts:
                 matched.setdefault(part["order_id"], []).append((payment_id, methods[payment_id]))
-    return {
+    report: dict[str, Any] = {
         "payments": [
             {
                 "id": line.payment["id"] if line.payment else None,
@@ -125,6 +125,9 @@ async def report_of(opened: Installation, compared: list[Compared]) -> dict[str,
         ],
         "as_expected": all(line.agrees for line in compared),
     }
+    for order in report["orders"]:
+        order["steps_done"] = [step["step"] for step in order["steps"] if step["result"] == "done"]
+    return report
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -134,7 +137,7 @@ def print_report(report: dict[str, Any]) -> None:
     for column in ("Order", "Scenario", "Status", "Steps done"):
         table.add_column(column, no_wrap=column != "Steps done", overflow="fold")
     for order in sorted(report["orders"], key=lambda order: (order["channel"], order["number"])):
-        done = " → ".join(step["step"] for step in order["steps"] if step["result"] == "done")
+        done = " → ".join(order["steps_done"])
         stuck = [step["step"] for step in order["steps"] if step["result"] in ("rejected", "in_doubt")]
         said = done + (f" [red]needs a person: {', '.join(stuck)}[/red]" if stuck else "")
         table.add_row(order["number"], order["scenario"].replace("_", " "), order["status"], said)

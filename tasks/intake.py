@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.errors import OutsideError, Rejected, Transient
 from connectors.roles import PaymentSource, StatementReader, WebhookEvent, WebhookReader
 from connectors.statements import read_statement
 from domain.order_document import OrderDocument, OrderError
 from domain.orders import CLOSED
-from domain.payments import Method, Refusal, StatementFile, incoming_from_statement
+from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
 from domain.references import compact, normal_number
 from domain.rules import ChannelRules, EvidenceKind
 from store import inbox, orders, payments, rules, work
@@ -185,35 +188,43 @@ async def take_webhook(opened: Installation, source: str, event: WebhookEvent, b
 
 async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     """Ask the providers what stored webhooks really mean, and store the payments; return how many were taken."""
+    async with opened.store.read() as connection:
+        if not await inbox.count_due(connection, opened.clock()):
+            return 0  # looking first leaves the database's one writer alone
     async with opened.store.write() as connection:
         now = opened.clock()
         letters = await inbox.take(connection, owner=opened.worker, now=now, lease_until=now + LEASE, limit=limit)
-    for letter in letters:
-        await _work_off(opened, letter)
+    answers = await asyncio.gather(*(_ask(opened, letter) for letter in letters))
+    async with opened.store.write() as connection:
+        now = opened.clock()
+        for letter, answer in zip(letters, answers, strict=True):
+            if isinstance(answer, OutsideError):
+                due_at = _again_at(letter, answer, now)
+                await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(answer))
+                continue
+            for id_, method in await payments.add(connection, answer, now=now, inbox_id=letter.id):
+                await work.add(connection, method.value, "payment", [id_], now=now)
+            await inbox.handled(connection, [letter.id], now=now)
     return len(letters)
 
 
-async def _work_off(opened: Installation, letter: Letter) -> None:
+async def _ask(opened: Installation, letter: Letter) -> list[IncomingPayment] | OutsideError:
+    """Return the payments that a webhook stands for, or why they can't be told now."""
     try:
-        reader = opened.connector(letter.source, WebhookReader)
-        incoming = await reader.truth(letter.body)
-    except (Transient, Misconfigured) as error:
-        again = letter.attempts < _GIVE_UP_AFTER
-        wait = delay(letter.attempts, getattr(error, "retry_after", None))
-        async with opened.store.write() as connection:
-            due_at = opened.clock() + wait if again else None
-            await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(error))
-        return
-    except Rejected as error:
-        async with opened.store.write() as connection:
-            await inbox.put_off(connection, letter.id, due_at=None, problem=str(error))
-        return
-    async with opened.store.write() as connection:
-        now = opened.clock()
-        new = await payments.add(connection, incoming, now=now, inbox_id=letter.id)
-        for id_, method in new:
-            await work.add(connection, method.value, "payment", [id_], now=now)
-        await inbox.handled(connection, [letter.id], now=now)
+        return await opened.connector(letter.source, WebhookReader).truth(letter.body)
+    except OutsideError as error:
+        return error
+    except Exception as error:  # one letter that trips us must not stop the others
+        said = f"unexpected {type(error).__name__} while asking {letter.source}"
+        logging.getLogger("kvit").exception(said)
+        return Transient(said)
+
+
+def _again_at(letter: Letter, error: OutsideError, now: datetime) -> datetime | None:
+    """Return when a webhook is asked about again, or None when a person must look."""
+    if isinstance(error, Rejected) or letter.attempts >= _GIVE_UP_AFTER:
+        return None
+    return now + delay(letter.attempts, error.retry_after if isinstance(error, Transient) else None)
 
 
 async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int]:

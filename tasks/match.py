@@ -68,6 +68,7 @@ async def _match(
     channels = {channel: versioned.rules for channel, versioned in (await rules.current(connection)).items()}
     named: dict[PaymentId, tuple[Reference, ...]] = {p.id: references_of(p, channels) for p in unmatched}
     items = await payments.candidates(connection, [ref for refs in named.values() for ref in refs])
+    decided = await payments.decided(connection, [payment.id for payment in unmatched])
     actor, now = current_actor(opened), opened.clock()
     matches: dict[PaymentId, Match] = {}
     entries: list[dict[str, Any]] = []
@@ -77,6 +78,8 @@ async def _match(
         await payments.record_match(connection, payment, match, named[payment.id], now=now)
         for part in match.parts:
             items[part.item.id] = _relieved(items[part.item.id], part.amount.minor + part.write_off.minor)
+        if decided.get(payment.id) == (match.outcome, match.reason):
+            continue  # tried again, and nothing has changed: no news for the journal
         touched = [part.item.order_id for part in match.parts] or [None]
         entries.extend(
             journal.entry(
