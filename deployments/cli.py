@@ -21,16 +21,18 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts.exceptions import UnusedCliTokensError, ValidationError
 
 from deployments import shown
 from deployments.prefect_server import point_at_prefect
 from deployments.shown import Json
+from domain.payments import Method, Outcome
 
 if TYPE_CHECKING:
+    from prefect import State
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from domain.order_document import OrderDocument
@@ -38,12 +40,11 @@ if TYPE_CHECKING:
     from store.journal import Actor
     from tasks.installation import Installation
 
-DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE = 0, 1, 2, 70, 141
+DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE, TERMINATED = 0, 1, 2, 70, 141, 143
 
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_RULES_BYTES = 1024 * 1024
 _CHECK_S = 30.0
-_WHOLE_FILE = "whole file"
 _SHOWN_ROWS = 50
 
 
@@ -54,7 +55,7 @@ class Wrong(Exception):
 def _no_option(_type: object, value: object) -> None:
     for one in cast("list[object]", value) if isinstance(value, list) else [value]:
         if str(one).startswith("-") and one != "-":
-            raise ValueError("There is no such option; see --help.")
+            raise ValueError(f"Unknown option: {one}.")
 
 
 def _version() -> str:
@@ -95,26 +96,11 @@ GivenFiles = Annotated[
 OfChannel = Annotated[str | None, Parameter(help="Only this sales channel, such as cz.")]
 OfStatus = Annotated[str | None, Parameter(help="Only this status: a standard one, or one of a channel's own.")]
 OfMethod = Annotated[
-    Literal["card", "bank_transfer", "cash_on_delivery"] | None, Parameter(help="Only this payment method.")
+    str | None, Parameter(choices=[method.value for method in Method], help="Only this payment method.")
 ]
 Since = Annotated[date | None, Parameter(help="Placed on this day (UTC) or later, such as 2026-11-02.")]
 Until = Annotated[date | None, Parameter(help="Placed on this day (UTC) or earlier.")]
 Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.")]
-State = Literal[
-    "new",
-    "exact",
-    "within_tolerance",
-    "short",
-    "over",
-    "duplicate",
-    "late",
-    "wrong_currency",
-    "ambiguous",
-    "unknown",
-    "refund",
-    "chargeback",
-    "outgoing",
-]
 
 
 # What commands share
@@ -160,6 +146,10 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
 def _bytes(file: str, limit: int = _MAX_BYTES) -> bytes:
     """Read a file, or standard input for `-`. Raises Wrong, naming the file, when that can't be done."""
     try:
@@ -171,7 +161,7 @@ def _bytes(file: str, limit: int = _MAX_BYTES) -> bytes:
     except (OSError, ValueError) as error:
         raise Wrong(_file_said(file, error)) from error
     if len(data) > limit:
-        raise Wrong(f"{file}: it is over {limit >> 20} MiB; cut it into smaller files")
+        raise Wrong(f"{_name(file)}: it is over {limit >> 20} MiB; cut it into smaller files")
     return data
 
 
@@ -184,7 +174,7 @@ def _file_said(file: str, error: OSError | ValueError) -> str:
         FileExistsError: "it is a file where a folder is needed",
     }
     said = known.get(type(error)) or getattr(error, "strerror", None) or str(error)
-    return f"{file}: {said}"
+    return f"{_name(file)}: {said}"
 
 
 def _text(file: str, limit: int = _MAX_BYTES) -> str:
@@ -193,9 +183,9 @@ def _text(file: str, limit: int = _MAX_BYTES) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Wrong(f"{file}, line {line}: it is not UTF-8 text; save it as UTF-8") from error
+        raise Wrong(f"{_name(file)}, line {line}: it is not UTF-8 text; save it as UTF-8") from error
     if not text.strip():
-        raise Wrong(f"{file}: it is empty")
+        raise Wrong(f"{_name(file)}: it is empty")
     return text
 
 
@@ -250,25 +240,17 @@ def _moments(since: date | None, until: date | None) -> tuple[datetime | None, d
 # Rows of CSV files
 
 
-def _rows(text: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """Read a CSV file with a header; yield (line, row), or (line, what is wrong with it).
+def _rows(file: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str], str | None]]:
+    """Read a CSV file with a header; yield (line, row, what is wrong with it or None).
 
     Columns are separated by commas, semicolons or tabs, as the header shows. Raises Wrong for a bad header.
     """
+    text = _text(file)
     header_line = text.partition("\n")[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True, skipinitialspace=True
     )
-    try:
-        header = [cell.strip() for cell in next(reader)]
-    except csv.Error as error:
-        raise Wrong(f"line 1: it is not CSV: {error}") from None
-    if strange := [cell for cell in header if cell not in known]:
-        raise Wrong(f"line 1: there is no column “{strange[0]:.40}”; the columns are {', '.join(known)}")
-    if missing := [name for name in needed if name not in header]:
-        raise Wrong(f"line 1: the column {missing[0]} is missing; the columns are {', '.join(known)}")
-    if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise Wrong(f"line 1: the column {twice[0]} is there twice")
+    header = _header(file, reader, known, needed)
     while True:
         line = reader.line_num + 1
         try:
@@ -276,14 +258,29 @@ def _rows(text: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tu
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, f"it is not CSV: {error}"
+            unclosed = "a quotation mark opened here is never closed, so the rest of the file could not be read"
+            yield line, {}, unclosed if "end of data" in str(error) else f"it is not CSV: {error}"
             continue
-        if not any(cell.strip() for cell in cells):
-            continue
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
         if len(cells) > len(header):
-            yield line, f"it has {len(cells)} cells, but the header names {len(header)}"
-        else:
-            yield line, dict(zip(header, (cell.strip() for cell in cells), strict=False))
+            yield line, row, f"it has {len(cells)} cells, but the header names {len(header)}"
+        elif any(row.values()):
+            yield line, row, None
+
+
+def _header(file: str, reader: Iterator[list[str]], known: Sequence[str], needed: Iterable[str]) -> list[str]:
+    try:
+        header = [cell.strip() for cell in next(reader)]
+    except csv.Error as error:
+        raise Wrong(f"{_name(file)}, line 1: it is not CSV: {error}") from None
+    where, columns = f"{_name(file)}, line 1", f"the columns are {', '.join(known)}"
+    if strange := [cell for cell in header if cell not in known]:
+        raise Wrong(f"{where}: there is no column “{strange[0]:.40}”; {columns}")
+    if missing := [name for name in needed if name not in header]:
+        raise Wrong(f"{where}: the column {missing[0]} is missing; {columns}")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise Wrong(f"{where}: the column {twice[0]} is there twice")
+    return header
 
 
 # Orders
@@ -309,24 +306,22 @@ def _given(place: str, document: object) -> _Given:
     return _Given(f"{place}, order {number}" if number else place, number, document)
 
 
-def _orders_of(text: str) -> Iterator[_Given]:
-    """Read orders as JSON (one, a list, or one per line) or as CSV."""
+def _orders_of(file: str) -> Iterator[_Given]:
+    """Read orders as JSON (one, a list, or one per line) or as CSV. Raises Wrong for what is neither."""
+    text = _text(file)
     start = text.lstrip()[:1]
     if start == "[":
-        yield from _orders_of_list(text)
-    elif start == "{":
-        yield from _orders_of_lines(text)
-    else:
-        yield from _orders_of_csv(text)
+        return _orders_of_list(file, text)
+    return _orders_of_lines(text) if start == "{" else _orders_of_csv(file)
 
 
-def _orders_of_list(text: str) -> Iterator[_Given]:
+def _orders_of_list(file: str, text: str) -> Iterator[_Given]:
     try:
         documents = cast("list[object]", json.loads(text))
     except json.JSONDecodeError as error:
-        raise Wrong(f"line {error.lineno}: it is not JSON: {error.msg}") from None
+        raise Wrong(f"{_name(file)}, line {error.lineno}: it is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):
-        raise Wrong("it is not JSON that can be read: too deep, or with numbers too long") from None
+        raise Wrong(f"{_name(file)}: it is JSON nested too deep, or with numbers too long") from None
     for place, document in enumerate(documents, start=1):
         number = _number(document)
         yield _Given(f"order {place} ({number})" if number else f"order {place}", number, document)
@@ -345,41 +340,43 @@ def _orders_of_lines(text: str) -> Iterator[_Given]:
         try:
             document, place = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            said = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "it is too deep"
-            yield _Given(f"line {line}", None, problem=f"it is not JSON: {said}")
+            said = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep, or numbers too long"
+            yield _Given(f"line {line}", None, problem=f"it is not JSON ({said})")
             following = text.find("\n{", place)
             place = len(text) if following < 0 else following + 1
         else:
             yield _given(f"line {line}", document)
 
 
-def _orders_of_csv(text: str) -> Iterator[_Given]:
-    """Join the rows of each order; rows that contradict each other are not taken."""
+def _orders_of_csv(file: str) -> Iterator[_Given]:
+    """Join the rows of each order; an order with a bad row, or with rows that contradict each other, is not taken."""
     from domain.order_document import CSV_COLUMNS, order_from_rows
 
-    of_lines = {"sku", "title", "quantity", "unit_price", "vat_rate"}
     needed = ("number", "channel", "method", "placed_at", "currency", "total", "customer_number", "customer_name")
     grouped: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
-    for line, row in _rows(text, CSV_COLUMNS, (*needed, "title", "quantity", "unit_price")):
-        if isinstance(row, str):
-            yield _Given(f"line {line}", None, problem=row)
-        elif not row.get("number"):
-            yield _Given(f"line {line}", None, problem="number: it is empty; each row names its order")
-        else:
-            grouped.setdefault((row.get("channel", ""), row["number"]), []).append((line, row))
-    for rows in grouped.values():
-        line, first = rows[0]
-        given = _given(f"line {line}", order_from_rows(row for _, row in rows))
-        other = next(
-            (
-                f"line {at}: {name}: it is “{row[name]:.40}”, but line {line} of the same order has “{first[name]:.40}”"
-                for at, row in rows[1:]
-                for name in first
-                if name not in of_lines and row.get(name) and row[name] != first[name]
-            ),
-            None,
-        )
-        yield _Given(given.where, given.order, given.document, other)
+    problems: dict[tuple[str, str], str] = {}
+    for line, row, problem in _rows(file, CSV_COLUMNS, (*needed, "title", "quantity", "unit_price")):
+        key = (row.get("channel", ""), row.get("number", ""))
+        if not key[1]:
+            yield _Given(f"line {line}", None, problem=problem or "number: it is empty; each row names its order")
+            continue
+        rows = grouped.setdefault(key, [])
+        rows.append((line, row))
+        if said := problem or _contradiction(rows[0], row):
+            problems.setdefault(key, said if len(rows) == 1 else f"line {line}: {said}")
+    for key, rows in grouped.items():
+        given = _given(f"line {rows[0][0]}", order_from_rows(row for _, row in rows))
+        yield _Given(given.where, given.order, given.document, problems.get(key))
+
+
+def _contradiction(first: tuple[int, dict[str, str]], row: dict[str, str]) -> str | None:
+    """Return where a row of an order says something else of it than its first row."""
+    of_lines = {"sku", "title", "quantity", "unit_price", "vat_rate"}
+    line, told = first
+    for name in row.keys() - of_lines:
+        if row[name] and row[name] != told.get(name, ""):
+            return f"{name}: it is “{row[name]:.40}”, but line {line} of the same order has “{told.get(name, ''):.40}”"
+    return None
 
 
 async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> bool:
@@ -417,18 +414,14 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     """
     from domain.order_document import OrderError, parse_order
 
-    try:
-        given = list(_orders_of(_text(file)))
-    except Wrong as error:
-        said = str(error)
-        raise Wrong(said if said.startswith(file) else f"{file}, {said}") from None
+    given = list(_orders_of(file))
     counts: Counter[str] = Counter()
     refused: list[Json] = []
     async with _installation() as opened:
         actor = _actor()
         with _progress("orders", len(given)) as advance:
             for one in given:
-                where = f"{file}, {one.where}"
+                where = f"{_name(file)}, {one.where}"
                 problem = one.problem
                 try:
                     if not problem:
@@ -512,7 +505,6 @@ async def _order_id(connection: AsyncConnection, number: str, channel: str | Non
 async def _order_payments(connection: AsyncConnection, order_id: int, number: str, channel: str) -> list[Json]:
     """Return the payments allocated to an order, and those that name it and were left to a person."""
     from domain.money import Money
-    from domain.payments import Outcome
     from store import payments
 
     rows = {row["id"]: row for row in await payments.listing(connection, order_id=order_id)}
@@ -619,11 +611,11 @@ async def orders_show(
 
 
 def _unread(file: str, reason: str) -> Json:
-    return {"file": file, "format": "unknown", "refused": [{"where": _WHOLE_FILE, "reason": reason}]}
+    return {"file": file, "format": "unknown", "refused": [{"where": shown.WHOLE_FILE, "reason": reason}]}
 
 
 def _told(file: str, error: Wrong) -> str:
-    return str(error).removeprefix(f"{file}: ")
+    return str(error).removeprefix(f"{_name(file)}: ")
 
 
 @payments_app.command(name="read")
@@ -710,7 +702,13 @@ async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> i
 @payments_app.command(name="list")
 async def payments_list(
     *,
-    state: Annotated[State | None, Parameter(help="Only payments that ended so; new: not looked at yet.")] = None,
+    state: Annotated[
+        str | None,
+        Parameter(
+            choices=["new", *(outcome.value for outcome in Outcome)],
+            help="Only payments that ended so; new: not looked at yet.",
+        ),
+    ] = None,
     unmatched: Annotated[
         bool,
         Parameter(negative="", show_default=False, help="Only payments that settled nothing and wait for a person."),
@@ -772,17 +770,16 @@ def _counted(file: str) -> tuple[dict[str, tuple[str, int]], list[Json]]:
     """Read a stock file: (title, on hand) by article, and what was refused."""
     counted: dict[str, tuple[str, int]] = {}
     refused: list[Json] = []
-    for line, row in _rows(_text(file), ("sku", "title", "on_hand"), ("sku", "on_hand")):
-        problem = row if isinstance(row, str) else _stock_problem(row, counted)
-        if isinstance(row, str) or problem:
-            refused.append({"where": f"{file}, line {line}", "reason": problem})
+    for line, row, problem in _rows(file, ("sku", "title", "on_hand"), ("sku", "on_hand")):
+        if said := problem or _stock_problem(row, counted):
+            refused.append({"where": f"{_name(file)}, line {line}", "reason": said})
         else:
             counted[row["sku"]] = (row.get("title", ""), int(row["on_hand"]))
     return counted, refused
 
 
 def _stock_problem(row: Mapping[str, str], counted: Mapping[str, object]) -> str | None:
-    sku, on_hand = row["sku"], row.get("on_hand", "")
+    sku, on_hand = row.get("sku", ""), row.get("on_hand", "")
     if not 0 < len(sku) <= 80:
         return "sku: it must have 1 to 80 characters"
     if sku in counted:
@@ -804,10 +801,7 @@ async def stock_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     """
     from store import stock
 
-    try:
-        counted, refused = _counted(file)
-    except Wrong as error:
-        raise Wrong(str(error) if str(error).startswith(file) else f"{file}, {error}") from None
+    counted, refused = _counted(file)
     counts: Counter[str] = Counter()
     async with _installation() as opened, opened.store.write() as connection:
         before = {level.sku: level for level in await stock.levels(connection)}
@@ -1081,7 +1075,8 @@ async def backfill(
                     numbers=selection.numbers,
                 )
             await _prefect_answers()
-            state = await run(selection, dry_run, notify)
+            # The state that the flow returns is wanted, not the data in it.
+            state = cast("State[Any]", await cast("Any", run)(selection, dry_run, notify, return_state=True))
     chosen = [{"order": number, "scenario": due.scenario, "finished": finished} for due, number, finished in rows]
     if as_json:
         shown.as_json(
@@ -1129,9 +1124,9 @@ async def dispatcher(*, verbose: Verbose = False) -> int:
             stop.set()
             made.wake()
 
+        await _prefect_answers()
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sign, ask_to_stop)
-        await _prefect_answers()
         _say(f"dispatcher {opened.worker} works on {opened.home}; Ctrl-C stops it")
         await made.run(stop)
     return DONE
@@ -1443,6 +1438,8 @@ def _sentence(error: Exception) -> str | None:
         return _file_said(str(error.filename), error)
     if isinstance(error, UnusedCliTokensError):
         return f"too many arguments: {' '.join(error.unused_tokens or [])}"
+    if isinstance(error, ValidationError):
+        return error.exception_message
     if isinstance(error, (CycloptsError, OSError)):
         return str(error)
     from sqlalchemy.exc import DBAPIError
@@ -1470,6 +1467,8 @@ def _keep_output_clean() -> None:
 def main() -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:]
+    # Ended by a signal, a command ends as it does otherwise: what it started is stopped with it.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     try:
         _keep_output_clean()
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

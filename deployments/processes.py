@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import uvicorn
-from web.app import create_app
 
 from connectors.errors import Misconfigured
 from tasks.installation import Installation, open_installation, working_on
+from web.app import create_app
 
 if TYPE_CHECKING:
     from deployments.dispatcher import Dispatcher
 
 HOST = "127.0.0.1"
 _SERVER_UP_S = 120.0
-_STOP_S = 10.0
+_STOP_S = 8.0
+
+_log = logging.getLogger("kvit")
 
 # Measured on Prefect 3.8: larger batches halve what its server costs; its log is pruned; nothing is reported outside.
 _SERVER_SETTINGS = {
@@ -109,13 +112,37 @@ async def _end(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _answering(url: str, process: Process, log: Path) -> None:
+@asynccontextmanager
+async def _kept(log: Path, *command: str) -> AsyncGenerator[Callable[[], bool]]:
+    """Keep a process of ours running: started again when it ends by itself, ended with all it started afterwards.
+
+    Gives a function that says whether the process that was started first is still running.
+    """
+    current = [await _start(log, *command)]
+    first = current[0]
+
+    async def restart() -> None:
+        while True:
+            await current[0].wait()
+            _log.warning("%s has ended and is started again; its log is %s", command[0], log)
+            await asyncio.sleep(1)
+            current[0] = await _start(log, *command)
+
+    restarting = asyncio.create_task(restart())
+    try:
+        yield lambda: first.returncode is None
+    finally:
+        restarting.cancel()
+        await _end(current[0])
+
+
+async def _answering(url: str, is_running: Callable[[], bool], log: Path) -> None:
     """Wait until Prefect's server answers; say where its log is when it doesn't."""
     async with httpx.AsyncClient(timeout=2) as client:
         try:
             async with asyncio.timeout(_SERVER_UP_S):
                 while True:
-                    if process.returncode is not None:
+                    if not is_running():
                         raise Misconfigured(f"Prefect's server did not start; its log is {log}")
                     with suppress(httpx.HTTPError):
                         if (await client.get(f"{url}/health")).is_success:
@@ -173,35 +200,38 @@ async def machine(home: Path, *, prefect_port: int, web_port: int, serve: bool =
     or the server doesn't start.
     """
     os.environ.update(prefect_environment(home, prefect_port))
+    api = os.environ["PREFECT_API_URL"]
     logs = home / "logs"
     await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-    processes: list[Process] = []
-    state_file = home / "run.json"
+    server_log, state_file = logs / "prefect-server.log", home / "run.json"
     opened = await open_installation(home)
-    try:
-        server_log = logs / "prefect-server.log"
-        server = await _start(server_log, "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
-        processes.append(server)
-        api = os.environ["PREFECT_API_URL"]
-        await _answering(api, server, server_log)
+    async with AsyncExitStack() as stack:
+        stack.callback(state_file.unlink, missing_ok=True)
+        server = ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
+        is_running = await stack.enter_async_context(_kept(server_log, *server))
+        await _answering(api, is_running, server_log)
         from deployments.dispatcher import Dispatcher
 
-        async with working_on(opened):
-            dispatcher = Dispatcher(opened)
-            stop = asyncio.Event()
-            async with _web(opened, dispatcher, web_port) as web_url:
-                if serve:
-                    processes.append(await _start(logs / "deployments.log", "deployments.serve"))
-                known: dict[str, Any] = {"prefect_api_url": api, "web_url": web_url, "pid": os.getpid()}
-                await asyncio.to_thread(state_file.write_text, json.dumps(known), encoding="utf-8")
-                working = asyncio.create_task(dispatcher.run(stop))
-                try:
-                    yield Running(opened, dispatcher, api.removesuffix("/api"), web_url)
-                finally:
-                    stop.set()
-                    dispatcher.wake()
-                    await working
-                    await _send_last_logs()
+        await stack.enter_async_context(working_on(opened))
+        dispatcher = Dispatcher(opened)
+        web_url = await stack.enter_async_context(_web(opened, dispatcher, web_port))
+        if serve:
+            await stack.enter_async_context(_kept(logs / "deployments.log", "deployments.serve"))
+        known: dict[str, Any] = {"prefect_api_url": api, "web_url": web_url, "pid": os.getpid()}
+        await asyncio.to_thread(state_file.write_text, json.dumps(known), encoding="utf-8")
+        await stack.enter_async_context(_dispatching(dispatcher))
+        yield Running(opened, dispatcher, api.removesuffix("/api"), web_url)
+
+
+@asynccontextmanager
+async def _dispatching(dispatcher: Dispatcher) -> AsyncGenerator[None]:
+    """Run the dispatcher; at the end it finishes what it has begun, and its last log lines are sent."""
+    stop = asyncio.Event()
+    working = asyncio.create_task(dispatcher.run(stop))
+    try:
+        yield
     finally:
-        state_file.unlink(missing_ok=True)
-        await asyncio.gather(*(_end(process) for process in processes))
+        stop.set()
+        dispatcher.wake()
+        await working
+        await _send_last_logs()

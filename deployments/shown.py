@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 """A JSON object: amounts are decimal strings in major units, moments ISO 8601 in UTC, what is absent is null."""
 
+WHOLE_FILE = "whole file"
+"""Where a refusal stands that is of no single place; the readers of statements call it so too."""
 _WIDE = 10_000
 """Columns of an output that is no terminal: what reads it wants whole lines."""
 
@@ -185,7 +187,8 @@ def print_statement_files(files: Sequence[Json]) -> None:
 def print_refused(file: Json) -> None:
     """Print what was refused in a file, a line each."""
     for refusal in file["refused"]:
-        line(f"refused: {file['file']}: {refusal['where']}: {refusal['reason']}")
+        where = "" if refusal["where"] == WHOLE_FILE else f" {refusal['where']}:"
+        line(f"refused: {file['file']}:{where} {refusal['reason']}")
 
 
 # Payments
