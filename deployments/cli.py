@@ -13,12 +13,13 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     from store.journal import Actor
     from tasks.installation import Installation
 
-DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE, TERMINATED = 0, 1, 2, 70, 141, 143
+DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE = 0, 1, 2, 70, 141
 
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_RULES_BYTES = 1024 * 1024
 _CHECK_S = 30.0
-_SHOWN_ROWS = 50
+_STOP_S = 30.0
 
 
 class Wrong(Exception):
@@ -109,20 +110,9 @@ Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.
 @asynccontextmanager
 async def _installation() -> AsyncGenerator[Installation]:
     """Open KVIT_HOME's installation for a command."""
-    from alembic.util import CommandError
-    from sqlalchemy.exc import DBAPIError
-
     from tasks.installation import home_folder, open_installation, working_on
 
-    try:
-        opened = await open_installation(home_folder())
-    except (DBAPIError, OSError) as error:
-        if isinstance(error, OSError) and error.filename:
-            raise
-        raise Wrong(f"the database can't be opened: {_database_said(error)}") from error
-    except CommandError as error:
-        raise Wrong(f"the database was made by another version of Kvit: {error}") from error
-    async with working_on(opened):
+    async with working_on(await open_installation(home_folder())) as opened:
         yield opened
 
 
@@ -274,8 +264,8 @@ def _header(file: str, reader: Iterator[list[str]], known: Sequence[str], needed
     except csv.Error as error:
         raise Wrong(f"{_name(file)}, line 1: it is not CSV: {error}") from None
     where, columns = f"{_name(file)}, line 1", f"the columns are {', '.join(known)}"
-    if strange := [cell for cell in header if cell not in known]:
-        raise Wrong(f"{where}: there is no column “{strange[0]:.40}”; {columns}")
+    if strange := [place for place, cell in enumerate(header, start=1) if cell not in known]:
+        raise Wrong(f"{where}: the name of column {strange[0]} is not known; {columns}")
     if missing := [name for name in needed if name not in header]:
         raise Wrong(f"{where}: the column {missing[0]} is missing; {columns}")
     if twice := [name for name, count in Counter(header).items() if count > 1]:
@@ -298,12 +288,7 @@ class _Given:
 
 def _number(document: object) -> str | None:
     number = cast("dict[str, Any]", document).get("number") if isinstance(document, dict) else None
-    return number[:80] if isinstance(number, str) and number.isprintable() and number.strip() else None
-
-
-def _given(place: str, document: object) -> _Given:
-    number = _number(document)
-    return _Given(f"{place}, order {number}" if number else place, number, document)
+    return number if isinstance(number, str) and re.fullmatch(r"[\w./ -]{1,80}", number) else None
 
 
 def _orders_of(file: str) -> Iterator[_Given]:
@@ -345,12 +330,13 @@ def _orders_of_lines(text: str) -> Iterator[_Given]:
             following = text.find("\n{", place)
             place = len(text) if following < 0 else following + 1
         else:
-            yield _given(f"line {line}", document)
+            number = _number(document)
+            yield _Given(f"line {line}, order {number}" if number else f"line {line}", number, document)
 
 
 def _orders_of_csv(file: str) -> Iterator[_Given]:
     """Join the rows of each order; an order with a bad row, or with rows that contradict each other, is not taken."""
-    from domain.order_document import CSV_COLUMNS, order_from_rows
+    from domain.order_document import CSV_COLUMNS, OrderError, order_from_rows
 
     needed = ("number", "channel", "method", "placed_at", "currency", "total", "customer_number", "customer_name")
     grouped: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
@@ -360,23 +346,16 @@ def _orders_of_csv(file: str) -> Iterator[_Given]:
         if not key[1]:
             yield _Given(f"line {line}", None, problem=problem or "number: it is empty; each row names its order")
             continue
-        rows = grouped.setdefault(key, [])
-        rows.append((line, row))
-        if said := problem or _contradiction(rows[0], row):
-            problems.setdefault(key, said if len(rows) == 1 else f"line {line}: {said}")
+        grouped.setdefault(key, []).append((line, row))
+        if problem:
+            problems.setdefault(key, f"line {line}: {problem}")
     for key, rows in grouped.items():
-        given = _given(f"line {rows[0][0]}", order_from_rows(row for _, row in rows))
-        yield _Given(given.where, given.order, given.document, problems.get(key))
-
-
-def _contradiction(first: tuple[int, dict[str, str]], row: dict[str, str]) -> str | None:
-    """Return where a row of an order says something else of it than its first row."""
-    of_lines = {"sku", "title", "quantity", "unit_price", "vat_rate"}
-    line, told = first
-    for name in row.keys() - of_lines:
-        if row[name] and row[name] != told.get(name, ""):
-            return f"{name}: it is “{row[name]:.40}”, but line {line} of the same order has “{told.get(name, ''):.40}”"
-    return None
+        where, number = f"line {rows[0][0]}", _number({"number": key[1]})
+        place = f"{where}, order {number}" if number else where
+        try:
+            yield _Given(place, number, order_from_rows(row for _, row in rows), problems.get(key))
+        except OrderError as error:
+            yield _Given(place, number, problem=problems.get(key) or str(error))
 
 
 async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> bool:
@@ -437,8 +416,7 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
         shown.as_json(result)
     else:
         shown.line(f"{counts['new']} new, {counts['already_known']} already known, {len(refused)} refused")
-        for refusal in refused:
-            shown.line(f"refused: {refusal['where']}: {refusal['reason']}")
+        shown.print_refused(refused)
     return _exit(read=bool(counts), refused=bool(refused))
 
 
@@ -504,7 +482,6 @@ async def _order_id(connection: AsyncConnection, number: str, channel: str | Non
 
 async def _order_payments(connection: AsyncConnection, order_id: int, number: str, channel: str) -> list[Json]:
     """Return the payments allocated to an order, and those that name it and were left to a person."""
-    from domain.money import Money
     from store import payments
 
     rows = {row["id"]: row for row in await payments.listing(connection, order_id=order_id)}
@@ -513,68 +490,21 @@ async def _order_payments(connection: AsyncConnection, order_id: int, number: st
             if any((c["order"], c["channel"]) == (number, channel) for c in row["candidates"] or ()):
                 rows[row["id"]] = row
     parts = await payments.allocated(connection, sorted(rows))
-    found: list[Json] = []
-    for id_, row in sorted(rows.items()):
-        mine = [part for part in parts.get(id_, []) if part["order_id"] == order_id]
-        named = [c for c in row["candidates"] or () if (c["order"], c["channel"]) == (number, channel)]
-        found.append(
-            {
-                "id": id_,
-                "method": row["method"],
-                "booked_on": row["booked_on"].isoformat(),
-                "amount": Money(row["amount_minor"], row["currency"]).amount,
-                "currency": row["currency"],
-                "outcome": row["outcome"],
-                "reason": row["reason"],
-                "evidence": [said for source in (mine or named) for said in source["evidence"]],
-                "allocated": Money(sum(part["amount_minor"] for part in mine), row["currency"]).amount,
-                "written_off": Money(sum(part["write_off_minor"] for part in mine), row["currency"]).amount,
-            }
+    return [
+        shown.payment_of_order(
+            row, [part for part in parts.get(id_, []) if part["order_id"] == order_id], number, channel
         )
-    return found
+        for id_, row in sorted(rows.items())
+    ]
 
 
 async def _order(connection: AsyncConnection, order_id: int) -> Json:
-    from domain.money import Money
-    from domain.orders import payment_state
     from store import documents, effects, journal, orders, stock
 
     order = (await orders.load(connection, [order_id]))[order_id]
-    currency = order.total.currency
-    paid = await _order_payments(connection, order_id, order.number, order.channel)
-    parts = [(Money.parse(one["allocated"], currency), Money.parse(one["written_off"], currency)) for one in paid]
-    brought = sum((amount for amount, _ in parts), Money.zero(currency))
-    difference = order.settled - order.total
     return {
-        "number": order.number,
-        "channel": order.channel,
-        "method": order.method.value,
-        "status": order.status,
-        "standard_status": order.standard_status.value,
-        "placed_at": shown.moment(order.placed_at),
-        "customer": {"number": order.customer.number, "name": order.customer.name, "email": order.customer.email},
-        "variable_symbol": order.variable_symbol,
-        "rf": order.rf,
-        "currency": currency,
-        "total": order.total.amount,
-        "payment_state": payment_state(order.total, [a + off for a, off in parts if a or off]).value,
-        "paid": brought.amount,
-        "written_off": (order.settled - brought).amount,
-        "to_pay": Money(max(-difference.minor, 0), currency).amount,
-        "difference": difference.amount,
-        "lines": [
-            {
-                "sku": line.sku,
-                "title": line.title,
-                "quantity": line.quantity,
-                "unit_price": line.unit_price.amount,
-                "vat_rate": str(line.vat_rate),
-                "total": line.total.amount,
-            }
-            for line in order.lines
-        ],
+        **shown.order(order, await _order_payments(connection, order_id, order.number, order.channel)),
         "history": [shown.plain(row) for row in await orders.status_history(connection, order_id)],
-        "payments": paid,
         "documents": [shown.document(row) for row in await documents.of_order(connection, order_id)],
         "stock": [shown.plain(row) for row in await stock.moves(connection, order_id)],
         "shipment": shown.shipment(await orders.live_shipment(connection, order_id)),
@@ -686,15 +616,7 @@ async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> i
         order = ("file", "format", *none, "refused")
         shown.as_json({"files": [{key: one[key] for key in order} for one in found]})
     else:
-        shown.table(
-            ("File", "Format", "Entries>", "New>", "Already known>", "Refused>"),
-            (
-                (one["file"], one["format"], one["entries"], one["new"], one["already_known"], len(one["refused"]))
-                for one in found
-            ),
-        )
-        for one in found:
-            shown.print_refused(one)
+        shown.print_imported_files(found)
     read_any = any(one["entries"] or not one["refused"] for one in found)
     return _exit(read=read_any, refused=any(one["refused"] for one in found))
 
@@ -818,8 +740,7 @@ async def stock_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     else:
         said = ", ".join(f"{counts[key]} {key}" for key in ("new", "changed", "unchanged"))
         shown.line(f"{said}, {len(refused)} refused")
-        for refusal in refused:
-            shown.line(f"refused: {refusal['where']}: {refusal['reason']}")
+        shown.print_refused(refused)
     return _exit(read=bool(counted), refused=bool(refused))
 
 
@@ -830,23 +751,11 @@ async def stock_list(*, as_json: AsJson = False) -> int:
 
     async with _installation() as opened, opened.store.read() as connection:
         levels = await stock.levels(connection)
+    found = [shown.plain({**asdict(level), "free": level.on_hand - level.reserved}) for level in levels]
     if as_json:
-        found = [
-            {
-                "sku": level.sku,
-                "title": level.title,
-                "on_hand": level.on_hand,
-                "reserved": level.reserved,
-                "free": level.on_hand - level.reserved,
-            }
-            for level in levels
-        ]
         shown.as_json({"stock": found})
-    elif levels:
-        shown.table(
-            ("Article", "Title", "On hand>", "Reserved>", "Free>"),
-            ((one.sku, one.title, one.on_hand, one.reserved, one.on_hand - one.reserved) for one in levels),
-        )
+    elif found:
+        shown.print_stock(found)
     else:
         shown.line(f"no stock in {opened.home}; import it with kvit stock import FILE")
     return DONE
@@ -901,22 +810,6 @@ async def _needs_person(connection: AsyncConnection) -> list[Json]:
         for row in await inbox.parked(connection)
     ]
     return found
-
-
-def _print_needs_person(found: Sequence[Json]) -> None:
-    if not found:
-        shown.line("Nothing needs a person.")
-        return
-    shown.table(
-        ("What", "Order", "Why"),
-        (
-            (f"payment {one['payment']}" if one["payment"] else one["what"], one["order"], one["said"])
-            for one in found[:_SHOWN_ROWS]
-        ),
-        title=f"{len(found)} need a person",
-    )
-    if len(found) > _SHOWN_ROWS:
-        shown.line(f"… and {len(found) - _SHOWN_ROWS} more; --json has them all")
 
 
 async def _outcomes(connection: AsyncConnection) -> Counter[str]:
@@ -1007,7 +900,7 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
             shown.table(("Outcome", "Payments>"), ((shown.words(o), n) for o, n in outcomes.most_common()))
         if goes_on:
             shown.line(f"More falls due at {shown.at(goes_on)} UTC.")
-        _print_needs_person(persons)
+        shown.print_needs_person(persons)
     return ATTENTION if persons else DONE
 
 
@@ -1089,15 +982,7 @@ async def backfill(
             }
         )
     else:
-        shown.table(
-            ("Order", "Scenario", "Before"),
-            (
-                (one["order"], shown.words(one["scenario"]), "ended" if one["finished"] else "steps are open")
-                for one in chosen[:_SHOWN_ROWS]
-            ),
-        )
-        if len(chosen) > _SHOWN_ROWS:
-            shown.line(f"… and {len(chosen) - _SHOWN_ROWS} more; --json has them all")
+        shown.print_chosen(chosen)
         shown.line(f"{state.name}: {state.message}")
     return DONE if state.is_completed() else ATTENTION
 
@@ -1112,23 +997,30 @@ async def dispatcher(*, verbose: Verbose = False) -> int:
         point_at_prefect(opened.home, verbose=verbose)
         from deployments.dispatcher import Dispatcher
 
-        stop = asyncio.Event()
         # Runs are spaced for SQLite's sake; where the store is on PostgreSQL, Prefect is too.
         made = Dispatcher(opened) if opened.store.is_sqlite else Dispatcher(opened, spacing=0.0, concurrent=4)
+        await _prefect_answers()
+        stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def ask_to_stop() -> None:
             for sign in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(sign)  # a second one ends it at once
+                loop.remove_signal_handler(sign)
+                signal.signal(sign, _end)  # a second one ends it at once
             _say("stopping when the run under way has ended …")
             stop.set()
             made.wake()
 
-        await _prefect_answers()
         for sign in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(sign, ask_to_stop)
         _say(f"dispatcher {opened.worker} works on {opened.home}; Ctrl-C stops it")
-        await made.run(stop)
+        working, stopped = asyncio.create_task(made.run(stop)), asyncio.create_task(stop.wait())
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working}, timeout=_STOP_S)
+        if not working.done():
+            _say("the run under way did not end in time; another one goes on with what it had begun")
+            return ATTENTION
+        await working
     return DONE
 
 
@@ -1138,8 +1030,12 @@ async def up(
     sample: Annotated[
         bool, Parameter(negative="", show_default=False, help="Fill an empty installation with the sample shop.")
     ] = False,
-    prefect_port: Annotated[int | None, Parameter(help="Port of Prefect's UI; 4200 by default.")] = None,
-    port: Annotated[int | None, Parameter(help="Port of webhooks, health and metrics; 8080 by default.")] = None,
+    prefect_port: Annotated[
+        int | None, Parameter(env_var="KVIT_PREFECT_PORT", help="Port of Prefect's UI; 4200 by default.")
+    ] = None,
+    port: Annotated[
+        int | None, Parameter(env_var="KVIT_PORT", help="Port of webhooks, health and metrics; 8080 by default.")
+    ] = None,
 ) -> int:
     """Bring everything up on this machine, in the foreground, until Ctrl-C: Prefect, the deployments, the dispatcher.
 
@@ -1177,12 +1073,12 @@ def _mapping(text: str, file: str) -> object:
             return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[Any] = set()
+            seen: set[str] = set()
             for key, _ in node.value:
-                if key.value in seen:
+                if str(key.value) in seen:
                     said = f"“{key.value}” is there twice"
                     raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-                seen.add(key.value)
+                seen.add(str(key.value))
             return super().construct_mapping(node, deep)
 
     try:
@@ -1275,23 +1171,13 @@ async def rules_show(
         document = await rules.document(connection, channel)
         newest = (await rules.history(connection, channel))[0]
     if as_json:
-        shown.as_json({**_change(newest), "document": document})
+        shown.as_json({**shown.change(newest), "document": document})
     else:
         shown.line(
             f"# version {newest.version}, by {newest.author}, {shown.at(newest.created_at)} UTC: {newest.reason}"
         )
         sys.stdout.write(yaml.safe_dump(document, allow_unicode=True, sort_keys=False))
     return DONE
-
-
-def _change(change: Any) -> Json:
-    return {
-        "channel": change.channel,
-        "version": change.version,
-        "author": change.author,
-        "reason": change.reason,
-        "created_at": shown.moment(change.created_at),
-    }
 
 
 @rules_app.command(name="list")
@@ -1303,25 +1189,11 @@ async def rules_list(*, as_json: AsJson = False) -> int:
     async with _installation() as opened, opened.store.read() as connection:
         for channel, versioned in (await rules.current(connection)).items():
             newest = (await rules.history(connection, channel))[0]
-            found.append({"title": versioned.rules.title, "currency": versioned.rules.currency, **_change(newest)})
+            found.append({"title": versioned.rules.title, "currency": versioned.rules.currency, **shown.change(newest)})
     if as_json:
         shown.as_json({"channels": found})
     elif found:
-        shown.table(
-            ("Channel", "Title", "Currency", "Version>", "By", "When (UTC)", "Why"),
-            (
-                (
-                    one["channel"],
-                    one["title"],
-                    one["currency"],
-                    one["version"],
-                    one["author"],
-                    one["created_at"][:16].replace("T", " "),
-                    one["reason"],
-                )
-                for one in found
-            ),
-        )
+        shown.print_channels(found)
     else:
         shown.line(f"no channel has rules in {opened.home} yet; apply them with kvit rules apply FILE")
     return DONE
@@ -1464,11 +1336,16 @@ def _keep_output_clean() -> None:
     sys.stdout = own
 
 
+def _end(number: int, _frame: object) -> None:
+    """End at once, but in order: what was started is stopped, and what was begun goes on another time."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:]
-    # Ended by a signal, a command ends as it does otherwise: what it started is stopped with it.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _end)
     try:
         _keep_output_clean()
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -60,7 +60,9 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop; a failure of the database or of Prefect is waited out."""
-        async with AsyncClientContext.get_or_create():
+        async with AsyncExitStack() as stack:
+            if not await self._reach_prefect(stack, stop):
+                return
             await self._mark_left_over()
             next_sweep = time.monotonic() + 60
             while not stop.is_set():
@@ -69,11 +71,23 @@ class Dispatcher:
                     if time.monotonic() > next_sweep:
                         await self._mark_left_over()
                         next_sweep = time.monotonic() + 60
-                except (DBAPIError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - drivers raise more than SQLAlchemy translates; due stays due
                     _log.warning("the database is not available (%s); trying again", type(error).__name__)
-                    busy = False
+                    busy = 0
                 if not busy:
                     await self._idle(stop)
+
+    async def _reach_prefect(self, stack: AsyncExitStack, stop: asyncio.Event) -> bool:
+        """Open the one client of this process's life, as soon as Prefect's server answers; False when told to stop."""
+        while not stop.is_set():
+            try:
+                await stack.enter_async_context(AsyncClientContext.get_or_create())
+            except Exception as error:  # noqa: BLE001 - Prefect says in many ways that its server is away
+                _log.warning("Prefect's server is not available (%s); trying again", type(error).__name__)
+                await self._idle(stop)
+            else:
+                return True
+        return False
 
     async def work_off(self) -> int:
         """Work off everything that is due now, then stop; return how many subjects were carried on."""

@@ -6,14 +6,18 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from domain.money import Money
+from domain.orders import payment_state
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from domain.orders import Order
     from domain.payments import Refusal, Statement, StatementEntry, StatementFile
+    from store.rules import Change
     from tasks.intake import Imported
 
 Json = dict[str, Any]
@@ -21,6 +25,8 @@ Json = dict[str, Any]
 
 WHOLE_FILE = "whole file"
 """Where a refusal stands that is of no single place; the readers of statements call it so too."""
+_ROWS = 50
+"""Rows of a list that a person is not expected to read to its end."""
 _WIDE = 10_000
 """Columns of an output that is no terminal: what reads it wants whole lines."""
 
@@ -180,15 +186,28 @@ def print_statement_files(files: Sequence[Json]) -> None:
                 ),
                 title=" · ".join(told),
             )
-        print_refused(file)
+        print_refused(file["refused"], file["file"])
         line("")
 
 
-def print_refused(file: Json) -> None:
-    """Print what was refused in a file, a line each."""
-    for refusal in file["refused"]:
-        where = "" if refusal["where"] == WHOLE_FILE else f" {refusal['where']}:"
-        line(f"refused: {file['file']}:{where} {refusal['reason']}")
+def print_imported_files(files: Sequence[Json]) -> None:
+    """Print what importing statement files came to, a row each, and what was refused."""
+    table(
+        ("File", "Format", "Entries>", "New>", "Already known>", "Refused>"),
+        (
+            (one["file"], one["format"], one["entries"], one["new"], one["already_known"], len(one["refused"]))
+            for one in files
+        ),
+    )
+    for file in files:
+        print_refused(file["refused"], file["file"])
+
+
+def print_refused(refused: Iterable[Json], file: str = "") -> None:
+    """Print what was refused, a line each."""
+    for refusal in refused:
+        where = [file, "" if refusal["where"] == WHOLE_FILE else refusal["where"]]
+        line(": ".join(["refused", *filter(None, where), refusal["reason"]]))
 
 
 # Payments
@@ -350,6 +369,66 @@ def print_orders(orders: Sequence[Json]) -> None:
     )
 
 
+def payment_of_order(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], number: str, channel: str) -> Json:
+    """Return a payment as one order sees it; parts are its allocations to that order."""
+    named = [c for c in row["candidates"] or () if (c["order"], c["channel"]) == (number, channel)]
+    return {
+        "id": row["id"],
+        "method": row["method"],
+        "booked_on": _day(row["booked_on"]),
+        "amount": _amount(row["amount_minor"], row["currency"]),
+        "currency": row["currency"],
+        "outcome": row["outcome"],
+        "reason": row["reason"],
+        "evidence": [said for source in (parts or named) for said in source["evidence"]],
+        "allocated": _amount(sum(part["amount_minor"] for part in parts), row["currency"]),
+        "written_off": _amount(sum(part["write_off_minor"] for part in parts), row["currency"]),
+    }
+
+
+def order(found: Order, payments: Sequence[Json]) -> Json:
+    """Return an order with its payments, and what these come to.
+
+    difference is what was paid and written off, less the total: negative when something is missing.
+    """
+    currency = found.total.currency
+    # What is of another currency than the order settles nothing of it.
+    parts = [(one["allocated"], one["written_off"]) for one in payments if one["currency"] == currency]
+    amounts = [(Money.parse(paid, currency), Money.parse(off, currency)) for paid, off in parts]
+    brought = sum((paid for paid, _ in amounts), Money.zero(currency))
+    difference = found.settled - found.total
+    return {
+        "number": found.number,
+        "channel": found.channel,
+        "method": found.method.value,
+        "status": found.status,
+        "standard_status": found.standard_status.value,
+        "placed_at": moment(found.placed_at),
+        "customer": {"number": found.customer.number, "name": found.customer.name, "email": found.customer.email},
+        "variable_symbol": found.variable_symbol,
+        "rf": found.rf,
+        "currency": currency,
+        "total": found.total.amount,
+        "payment_state": payment_state(found.total, [paid + off for paid, off in amounts if paid or off]).value,
+        "paid": brought.amount,
+        "written_off": (found.settled - brought).amount,
+        "to_pay": Money(max(-difference.minor, 0), currency).amount,
+        "difference": difference.amount,
+        "lines": [
+            {
+                "sku": line.sku,
+                "title": line.title,
+                "quantity": line.quantity,
+                "unit_price": line.unit_price.amount,
+                "vat_rate": str(line.vat_rate),
+                "total": line.total.amount,
+            }
+            for line in found.lines
+        ],
+        "payments": list(payments),
+    }
+
+
 def plain(row: Mapping[str, Any]) -> Json:
     """Return a row as JSON can hold it."""
     return {
@@ -507,3 +586,67 @@ def _order_tables(one: Json) -> None:
     for title, headers, rows in tables:
         if rows:
             table(headers, rows, title=title)
+
+
+# Stock, rules, and what commands do
+
+
+def print_stock(levels: Iterable[Json]) -> None:
+    """Print what there is of each article."""
+    table(
+        ("Article", "Title", "On hand>", "Reserved>", "Free>"),
+        ((one["sku"], one["title"], one["on_hand"], one["reserved"], one["free"]) for one in levels),
+    )
+
+
+def change(found: Change) -> Json:
+    """Return a version of a channel's rules: who made it, when and why."""
+    return {
+        "channel": found.channel,
+        "version": found.version,
+        "author": found.author,
+        "reason": found.reason,
+        "created_at": moment(found.created_at),
+    }
+
+
+def print_channels(channels: Iterable[Json]) -> None:
+    """Print the channels with the version of their rules in force."""
+    table(
+        ("Channel", "Title", "Currency", "Version>", "By", "When (UTC)", "Why"),
+        (
+            (
+                one["channel"],
+                one["title"],
+                one["currency"],
+                one["version"],
+                one["author"],
+                _time(one["created_at"]),
+                one["reason"],
+            )
+            for one in channels
+        ),
+    )
+
+
+def print_needs_person(found: Sequence[Json]) -> None:
+    """Print what waits for a person."""
+    if not found:
+        line("Nothing needs a person.")
+        return
+    rows = (
+        (f"payment {one['payment']}" if one["payment"] else one["what"], one["order"], one["said"]) for one in found
+    )
+    _print_some(("What", "Order", "Why"), rows, len(found), f"{len(found)} need a person")
+
+
+def print_chosen(found: Sequence[Json]) -> None:
+    """Print the work that a backfill carries on."""
+    rows = ((one["order"], words(one["scenario"]), "ended" if one["finished"] else "steps are open") for one in found)
+    _print_some(("Order", "Scenario", "Before"), rows, len(found))
+
+
+def _print_some(headers: Sequence[str], rows: Iterable[Sequence[object]], total: int, title: str = "") -> None:
+    table(headers, islice(rows, _ROWS), title=title)
+    if total > _ROWS:
+        line(f"… and {total - _ROWS} more; --json has them all")

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from domain.money import Money, MoneyError, exponent
 from domain.orders import Address, Status
 from domain.payments import Method
-from domain.references import normal_account, normal_rf, normal_variable_symbol
+from domain.references import compact, normal_account, normal_rf, normal_variable_symbol
 from domain.rules import Language
 
 
@@ -21,8 +21,23 @@ class OrderError(ValueError):
     """An order that can't be taken in; its text names every field that is wrong."""
 
 
+# Control characters, line and paragraph separators: they break messages, documents and labels apart.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_EMAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
+_ACCOUNT = re.compile(r"[0-9A-Z/-]{4,40}")
+# What else stands in an amount's place may be anything, and a name or an e-mail address must not be repeated.
+_REPEATABLE = re.compile(r"[0-9 .,+-]{1,40}|[A-Za-z]{3}")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, str_max_length=1_000)
+
+    @field_validator("*")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        if isinstance(value, str) and _UNPRINTABLE.search(value):
+            raise ValueError("it has a line break or another control character in it; write it on one line")
+        return value
 
 
 class AddressDocument(_Part):
@@ -44,7 +59,7 @@ class CustomerDocument(_Part):
 
     number: Annotated[str, Field(min_length=1, max_length=80)]
     name: Annotated[str, Field(min_length=1)]
-    email: Annotated[str | None, Field(max_length=254, pattern=r"^[^@\s<>,;]+@[^@\s<>,;]+$")] = None
+    email: Annotated[str | None, Field(max_length=254)] = None
     phone: Annotated[str | None, Field(max_length=40)] = None
     language: Language | None = None
     group: Annotated[str | None, Field(max_length=80)] = None
@@ -52,10 +67,20 @@ class CustomerDocument(_Part):
     accounts: Annotated[tuple[str, ...], Field(max_length=20)] = ()
     address: AddressDocument = Field(default_factory=AddressDocument)
 
+    @field_validator("email")
+    @classmethod
+    def _one_address(cls, value: str | None) -> str | None:
+        if value is not None and not _EMAIL.fullmatch(value):
+            raise ValueError("it is not an e-mail address, such as name@example.com")
+        return value
+
     @field_validator("accounts")
     @classmethod
     def _without_spaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(normal_account(account) for account in value)
+        accounts = tuple(normal_account(account) for account in value)
+        if not all(_ACCOUNT.fullmatch(account) for account in accounts):
+            raise ValueError("an account is an IBAN, or a number with its bank's code, such as 19-2000145399/0800")
+        return accounts
 
 
 class LineDocument(_Part):
@@ -66,6 +91,13 @@ class LineDocument(_Part):
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
     unit_price: str
     vat_rate: Annotated[Decimal, Field(ge=0, le=100, max_digits=5, decimal_places=2)] = Decimal(0)
+
+    @field_validator("quantity", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: Any) -> Any:
+        if value is True or value is False:
+            raise ValueError("write a whole number")
+        return value
 
 
 class DeliveryDocument(_Part):
@@ -96,14 +128,17 @@ class OrderDocument(_Part):
     @field_validator("number")
     @classmethod
     def _printable(cls, value: str) -> str:
-        if not re.fullmatch(r"[\w./ -]+", value):
-            raise ValueError("an order number has letters, digits, spaces and . / - _ only")
+        if not re.fullmatch(r"[\w./ -]+", value) or not compact(value):
+            raise ValueError("an order number has letters, digits, spaces and . / - _ only, and not only the last four")
         return value
 
     @field_validator("currency")
     @classmethod
     def _known(cls, value: str) -> str:
-        exponent(value)
+        try:
+            exponent(value)
+        except MoneyError as error:
+            raise ValueError(_repeated(value, error, "it is no ISO 4217 currency code, such as EUR")) from None
         return value
 
     @field_validator("variable_symbol")
@@ -113,7 +148,7 @@ class OrderDocument(_Part):
             return None
         normal = normal_variable_symbol(value)
         if normal is None:
-            raise ValueError(f"“{value:.20}” is not a variable symbol: at most 10 digits")
+            raise ValueError("a variable symbol has at most 10 digits, and not only zeros")
         return normal
 
     @field_validator("rf")
@@ -123,12 +158,22 @@ class OrderDocument(_Part):
             return None
         normal = normal_rf(value)
         if normal is None:
-            raise ValueError(f"“{value:.30}” is not an RF reference: its check digits are wrong")
+            raise ValueError("it is no RF reference (ISO 11649), or its check digits are wrong")
         return normal
+
+    @field_validator("placed_at", mode="before")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        # Bare digits would be taken for seconds since 1970, and 20260504 for a day in that year's August.
+        if not isinstance(value, datetime) and not (isinstance(value, str) and "-" in value.strip()[1:]):
+            raise ValueError("write date, time and time zone, such as 2026-05-04T10:00:00+02:00")
+        return value
 
     @field_validator("placed_at")
     @classmethod
     def _utc(cls, value: datetime) -> datetime:
+        if not 2000 <= value.year < 2100:
+            raise ValueError(f"the year {value.year} can't be right")
         return value.astimezone(UTC)
 
     @model_validator(mode="after")
@@ -141,7 +186,11 @@ class OrderDocument(_Part):
             for place, line in enumerate(self.lines)
         )
         if lines != total.minor:
-            raise ValueError(f"total: it is {total}, but the lines come to {Money(lines, self.currency)}")
+            try:
+                come_to = str(Money(lines, self.currency))
+            except MoneyError:
+                come_to = "more than an amount of money can be"
+            raise ValueError(f"total: it is {total}, but the lines come to {come_to}")
         return self
 
     def money(self, text: str, field: str) -> Money:
@@ -149,7 +198,12 @@ class OrderDocument(_Part):
         try:
             return Money.parse(text, self.currency)
         except MoneyError as error:
-            raise ValueError(f"{field}: {error}") from None
+            said = _repeated(text, error, "it is not an amount; write digits with a dot, such as 450.00")
+            raise ValueError(f"{field}: {said}") from None
+
+
+def _repeated(value: str, error: MoneyError, otherwise: str) -> str:
+    return str(error) if _REPEATABLE.fullmatch(value) else otherwise
 
 
 def parse_order(document: object, *, where: str) -> OrderDocument:
@@ -160,11 +214,20 @@ def parse_order(document: object, *, where: str) -> OrderDocument:
     try:
         return OrderDocument.model_validate(document)
     except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        wrong_lines = any(problem["loc"][:1] == ("lines",) and len(problem["loc"]) > 1 for problem in found)
         problems: list[str] = []
-        for problem in error.errors(include_url=False, include_input=False):
-            field = ".".join(str(part) for part in problem["loc"])
+        for problem in found:
+            if wrong_lines and problem["type"] == "too_short" and problem["loc"] == ("lines",):
+                continue  # pydantic counts a wrong line as a missing one too
+            field = ".".join(_field(part) for part in problem["loc"])
             problems.append(": ".join(x for x in (field, problem["msg"].removeprefix("Value error, ")) if x))
         raise OrderError(f"{where}: " + "; ".join(problems)) from None
+
+
+def _field(part: int | str) -> str:
+    """Return a field's name for an error text; one that the document made up may hold anything."""
+    return str(part) if isinstance(part, int) or re.fullmatch("[A-Za-z0-9_]{1,40}", part) else "unknown field"
 
 
 CSV_COLUMNS = (
@@ -174,28 +237,42 @@ CSV_COLUMNS = (
 """Columns of an orders CSV: one row per line of an order, the order's own columns repeated on each."""
 
 
-def order_from_rows(rows: Iterable[Mapping[str, str]]) -> dict[str, Any]:
-    """Join the CSV rows of one order into the document that its JSON would be; empty cells are left out."""
-    lines: list[dict[str, Any]] = []
-    first: dict[str, str] = {}
-    for row in rows:
-        filled = {key: value for key, value in row.items() if value}
-        first = first or filled
-        lines.append(
-            {key: filled[key] for key in ("sku", "title", "quantity", "unit_price", "vat_rate") if key in filled}
-        )
+_LINE_COLUMNS = ("sku", "title", "quantity", "unit_price", "vat_rate")
+
+
+def order_from_rows(rows: Iterable[Mapping[str, str | None]]) -> dict[str, Any]:
+    """Join the CSV rows of one order into the document that its JSON would be; empty cells are left out.
+
+    What the order has once may stand on every row or only on the first that fills it. Raises OrderError where two
+    rows say different things of it, or a row has cells that no known column heads.
+    """
+    lines: list[dict[str, str]] = []
+    told: dict[str, str] = {}
+    for place, row in enumerate(rows, start=1):
+        if not row.keys() <= set(CSV_COLUMNS):
+            known = ", ".join(CSV_COLUMNS)
+            raise OrderError(f"row {place} of the order has cells that no known column heads; the columns are {known}")
+        filled = {key: value.strip() for key, value in row.items() if value and value.strip()}
+        lines.append({key: filled.pop(key) for key in _LINE_COLUMNS if key in filled})
+        for key, value in filled.items():
+            if told.setdefault(key, value) != value:
+                raise OrderError(f"row {place} of the order says something else in the column {key} than a row before")
+    return _joined(told, lines)
+
+
+def _joined(told: Mapping[str, str], lines: list[dict[str, str]]) -> dict[str, Any]:
     order = ("number", "channel", "method", "status", "placed_at", "currency", "total", "variable_symbol", "rf")
-    place = {key: first[key] for key in ("street", "city", "postcode", "country") if key in first}
-    person = {key: first[key] for key in ("email", "phone", "language", "group") if key in first}
-    address = {"name": first.get("customer_name", ""), **place}
+    place = {key: told[key] for key in ("street", "city", "postcode", "country") if key in told}
+    person = {key: told[key] for key in ("email", "phone", "language", "group") if key in told}
+    address = {"name": told.get("customer_name", ""), **place}
     return {
-        **{key: first[key] for key in order if key in first},
+        **{key: told[key] for key in order if key in told},
         "customer": {
-            "number": first.get("customer_number", ""),
-            "name": first.get("customer_name", ""),
+            "number": told.get("customer_number", ""),
+            "name": told.get("customer_name", ""),
             **person,
             "address": address,
         },
-        "delivery": {"method": first.get("delivery_method"), "address": address},
+        "delivery": {"method": told.get("delivery_method"), "address": address},
         "lines": lines,
     }

@@ -20,7 +20,6 @@ _WRITINGS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict.fromk
 
 _MAX_TEXT = 4_000
 _MAX_JOINED = 5
-_MAX_TOKEN = 64
 
 # Banks cut a text into lines of these lengths, in the middle of a word if need be.
 _FULL_LINES = frozenset({35, 140})
@@ -153,8 +152,6 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
             if end > start and not _INSIDE.fullmatch(gaps[end]):
                 break
             joined += words[end]
-            if len(joined) > _MAX_TOKEN:
-                break
             if joined.isdigit() and (
                 set(gaps[start + 1 : end + 1]) - {_CUT} or start in labelled or _attached(words, gaps, start, end)
             ):
@@ -202,11 +199,12 @@ def _described(wanted: re.Pattern[str], token: str) -> bool | None:
     plain = _without_padding(token)
     if wanted.fullmatch(token) or wanted.fullmatch(plain):
         return True
-    groups = list(_DIGITS.finditer(plain))
-    if token.isdigit() or len(groups) > 3:
+    if token.isdigit():
         return None
     longer = (
-        plain[: group.start()] + "0" * zeros + plain[group.start() :] for group in groups for zeros in range(1, 10)
+        plain[: group.start()] + "0" * zeros + plain[group.start() :]
+        for group in _DIGITS.finditer(plain)
+        for zeros in range(1, 10)
     )
     return False if any(wanted.fullmatch(each) for each in longer) else None
 

@@ -283,7 +283,7 @@ def _pattern(value: str | None) -> str | None:
 
 _WAYS_MAX = 1_000
 _CLASS = re.compile(r"\[\^?(?:[^\W_]|\\d|-)+\]")
-_REPEAT = re.compile(r"\{([0-9]*)(,?)([0-9]*)\}")
+_REPEAT = re.compile(r"\{(?=[0-9,])([0-9]*)(,?)([0-9]*)\}")
 
 
 class _PatternReader:
@@ -537,7 +537,10 @@ class ChannelRules(_Part):
     @field_validator("accounts")
     @classmethod
     def _without_spaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(normal_account(account) for account in value)
+        accounts = tuple(normal_account(account) for account in value)
+        if not all(accounts):
+            raise ValueError("an account is empty; write its IBAN or take it out")
+        return accounts
 
     @model_validator(mode="after")
     def _statuses_exist(self) -> ChannelRules:

@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import journal
@@ -36,6 +36,8 @@ class EffectState(StrEnum):
 
 
 OPEN = (EffectState.INTENDED, EffectState.IN_DOUBT)
+_IS_OPEN = or_(*(EffectRow.state == state.value for state in OPEN))  # IN can't be used where many rows are updated
+_CAUSES_MAX = 20_000
 
 
 class Verdict(StrEnum):
@@ -52,7 +54,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An effect that a worker asks for. reverses is the effect that this one takes back, if it does."""
+    """An effect that a worker asks for, by the version of the rules that it acts on now.
+
+    reverses is the effect that this one takes back, if it does.
+    """
 
     order_id: int
     cause: str
@@ -106,7 +111,8 @@ def _verdict(row: Row[Any], *, is_new: bool, now: datetime) -> Verdict:
 
 async def _rows(connection: AsyncConnection, step: str, wanted: Sequence[Wanted]) -> dict[tuple[int, str], Row[Any]]:
     found: dict[tuple[int, str], Row[Any]] = {}
-    for causes in chunks(sorted({effect.cause for effect in wanted})):
+    # In one statement, because rows are locked in one order only within it.
+    for causes in chunks(sorted({effect.cause for effect in wanted}), _CAUSES_MAX):
         rows = await connection.execute(
             select(*EffectRow.__table__.columns)
             .where(EffectRow.cause.in_(causes), EffectRow.step == step)
@@ -162,16 +168,21 @@ async def claim(
     claims: list[Claim] = []
     leased: list[dict[str, Any]] = []
     moves: list[dict[str, Any]] = []
+    seen: set[int] = set()
     for effect in wanted:
         row = rows[effect.order_id, effect.cause]
-        is_new = row.key == keys[effect.order_id, effect.cause]
-        verdict = _verdict(row, is_new=is_new, now=now)
+        is_new = row.key == keys[effect.order_id, effect.cause] and row.id not in seen
+        # Whoever names an effect twice in one batch is to act on it once.
+        verdict = Verdict.STOP if row.id in seen else _verdict(row, is_new=is_new, now=now)
+        seen.add(row.id)
         state = EffectState(row.state)
         reason = row.reason
         if verdict is Verdict.ASK and state is EffectState.INTENDED:
             state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
         if verdict in (Verdict.ACT, Verdict.ASK):
-            leased.append({"_id": row.id, "_state": state.value, "_reason": reason})
+            leased.append(
+                {"_id": row.id, "_state": state.value, "_reason": reason, "_rule_version": effect.rule_version}
+            )
         if is_new or state != row.state:
             moves.append(
                 journal.entry(
@@ -183,7 +194,7 @@ async def claim(
                     effect_id=row.id,
                     cause=row.cause,
                     reason=reason,
-                    rule_version=row.rule_version,
+                    rule_version=effect.rule_version,
                 )
             )
         claims.append(
@@ -202,10 +213,11 @@ async def claim(
     if leased:
         await connection.execute(
             update(EffectRow)
-            .where(EffectRow.id == bindparam("_id"))
+            .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
             .values(
                 state=bindparam("_state"),
                 reason=bindparam("_reason"),
+                rule_version=bindparam("_rule_version"),
                 lease_owner=owner,
                 lease_until=lease_until,
                 attempts=EffectRow.attempts + 1,
@@ -238,6 +250,10 @@ async def lock(connection: AsyncConnection, effect_ids: Sequence[int]) -> dict[i
     return found
 
 
+def _is_forward(now: str, to: EffectState) -> bool:
+    return now == EffectState.INTENDED or (now == EffectState.IN_DOUBT and to is not EffectState.INTENDED)
+
+
 async def end(
     connection: AsyncConnection,
     step: str,
@@ -247,12 +263,20 @@ async def end(
     actor: journal.Actor,
     now: datetime,
 ) -> None:
-    """Record how attempts ended and give their leases back; rows are those that `lock` returned."""
+    """Record how attempts ended and give their leases back; rows are those that `lock` returned.
+
+    Raises ValueError, and records nothing, when one of them would go back to a state that it has left.
+    """
     if not endings:
         return
+    for ending in endings:
+        if not _is_forward(rows[ending.effect_id].state, ending.state):
+            raise ValueError(
+                f"effect {ending.effect_id} is {rows[ending.effect_id].state} and can't become {ending.state}"
+            )
     await connection.execute(
         update(EffectRow)
-        .where(EffectRow.id == bindparam("_id"))
+        .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
         .values(
             state=bindparam("_state"),
             reference=bindparam("_reference"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.sql import chunks, insert_new
+from store.sql import add_new, chunks, insert_new
 from store.tables import ConnectorState, InboxRow
+
+_ID_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,14 @@ class Letter:
     kind: str
     body: bytes
     attempts: int
+
+
+def _short(external_id: str) -> str:
+    """Return an id that fits its column; two ids that differ anywhere stay different."""
+    if len(external_id) <= _ID_MAX:
+        return external_id
+    digest = hashlib.sha256(external_id.encode()).hexdigest()
+    return f"{external_id[: _ID_MAX - 65]}#{digest}"
 
 
 async def put(
@@ -44,7 +55,7 @@ async def put(
         insert_new(connection.dialect, InboxRow)
         .values(
             source=source,
-            external_id=external_id[:200],
+            external_id=_short(external_id),
             kind=kind[:80],
             body=body,
             received_at=now,
@@ -101,10 +112,13 @@ async def handled(connection: AsyncConnection, ids: Sequence[int], *, now: datet
 
 
 async def put_off(connection: AsyncConnection, letter_id: int, *, due_at: datetime | None, problem: str) -> None:
-    """Give a message back, due again later or (None) parked for a person, with what was wrong."""
+    """Give a message back, due again later or (None) parked for a person, with what was wrong.
+
+    One that another worker has handled meanwhile stays handled.
+    """
     await connection.execute(
         update(InboxRow)
-        .where(InboxRow.id == letter_id)
+        .where(InboxRow.id == letter_id, InboxRow.handled_at.is_(None))
         .values(due_at=due_at, problem=problem, lease_owner=None, lease_until=None)
     )
 
@@ -143,12 +157,7 @@ async def cursor(connection: AsyncConnection, connector: str) -> str | None:
 
 async def move_cursor(connection: AsyncConnection, connector: str, to: str, *, now: datetime) -> None:
     """Remember where polling a source stopped."""
-    known = await connection.scalar(
-        select(ConnectorState.connector).where(ConnectorState.connector == connector).with_for_update()
+    await add_new(connection, ConnectorState, [{"connector": connector, "cursor": to, "polled_at": now}])
+    await connection.execute(
+        update(ConnectorState).where(ConnectorState.connector == connector).values(cursor=to, polled_at=now)
     )
-    if known:
-        await connection.execute(
-            update(ConnectorState).where(ConnectorState.connector == connector).values(cursor=to, polled_at=now)
-        )
-    else:
-        await connection.execute(insert(ConnectorState).values(connector=connector, cursor=to, polled_at=now))

@@ -16,7 +16,7 @@ from domain.orders import Address, Customer, Order, OrderLine, Status
 from domain.payments import Method
 from domain.rules import EvidenceKind
 from store.journal import Actor
-from store.sql import add_new, chunks
+from store.sql import add_new, chunks, insert_new
 from store.tables import (
     AllocationRow,
     CustomerRow,
@@ -78,7 +78,7 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
         return None
     customer_id = await _customer(connection, order)
     order_id = await connection.scalar(
-        insert(OrderRow)
+        insert_new(connection.dialect, OrderRow)
         .values(
             channel=order.channel,
             number=order.number,
@@ -97,7 +97,8 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
         )
         .returning(OrderRow.id)
     )
-    assert order_id is not None  # noqa: S101 - RETURNING of one inserted row
+    if order_id is None:
+        return None  # another process has stored it since
     await connection.execute(
         insert(OrderLineRow),
         [
@@ -266,7 +267,7 @@ async def set_status(
     effect_id: int | None = None,
 ) -> None:
     """Change an order's status and write its history."""
-    before = await connection.scalar(select(OrderRow.status).where(OrderRow.id == order_id))
+    before, _ = await lock_status(connection, order_id)
     await connection.execute(
         update(OrderRow).where(OrderRow.id == order_id).values(status=after, standard_status=standard.value)
     )

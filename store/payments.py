@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import OpenItem
@@ -17,7 +17,7 @@ from domain.money import Money
 from domain.orders import Status
 from domain.payments import IncomingPayment, Method, Outcome, Payment
 from domain.rules import EvidenceKind
-from store.sql import add_new, chunks
+from store.sql import add_new, chunks, insert_new, take_turns
 from store.tables import (
     AllocationRow,
     OpenItemRow,
@@ -48,22 +48,19 @@ def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> di
 async def add(
     connection: AsyncConnection, payments: Sequence[IncomingPayment], *, now: datetime, inbox_id: int | None = None
 ) -> list[tuple[int, Method]]:
-    """Store payments; return (id, method) of those that were new, passing over those known by (source, external id)."""
+    """Store payments, passing over those known by (source, external id); return (id, method) of those that were new."""
+    if len(payments) > 1:
+        # Files that overlap in another order would wait for each other's rows for ever.
+        for source in sorted({payment.source for payment in payments}):
+            await take_turns(connection, f"payments of {source}")
     new: list[tuple[int, Method]] = []
     for some in chunks(payments, 200):
-        keys = {(payment.source, payment.external_id) for payment in some}
-        externals = [external for _, external in keys]
-        lookup = select(PaymentRow.id, PaymentRow.source, PaymentRow.external_id, PaymentRow.method).where(
-            PaymentRow.external_id.in_(externals)
+        rows = await connection.execute(
+            insert_new(connection.dialect, PaymentRow).returning(PaymentRow.id, PaymentRow.method),
+            [_values(payment, inbox_id, now) for payment in some],
         )
-        known = {(row.source, row.external_id) for row in (await connection.execute(lookup)).all()}
-        fresh = [payment for payment in some if (payment.source, payment.external_id) not in known]
-        await add_new(connection, PaymentRow, [_values(payment, inbox_id, now) for payment in fresh])
-        wanted = {(payment.source, payment.external_id) for payment in fresh}
-        if wanted:
-            rows = (await connection.execute(lookup.order_by(PaymentRow.id))).all()
-            new.extend((row.id, Method(row.method)) for row in rows if (row.source, row.external_id) in wanted)
-    return new
+        new.extend((row.id, Method(row.method)) for row in rows.all())
+    return sorted(new)
 
 
 async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Payment]:
@@ -151,11 +148,22 @@ async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int
     return dict(found)
 
 
+async def _keep_apart(connection: AsyncConnection, mode: Literal["ROW EXCLUSIVE", "SHARE"]) -> None:
+    """Let a matching and an order's intake not run side by side, though several of a kind may.
+
+    Neither sees what the other has not committed yet, so a payment and its order would miss each other for good.
+    SQLite has one writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text(f"LOCK TABLE payment_references IN {mode} MODE"))
+
+
 async def candidates(connection: AsyncConnection, references: Iterable[Reference]) -> dict[int, OpenItem]:
     """Return the open items that references can mean, by id, locked, with what is still open of each.
 
     A payer's account means the items of the one customer it is known for; an account of two customers means nothing.
     """
+    await _keep_apart(connection, "ROW EXCLUSIVE")
     by_kind: dict[EvidenceKind, set[str]] = defaultdict(set)
     for reference in references:
         by_kind[reference.kind].add(reference.value)
@@ -239,7 +247,11 @@ async def last_amount(connection: AsyncConnection, order_id: int) -> int | None:
     """Return what the last payment brought an order, in minor units, or None when none came."""
     return await connection.scalar(
         select(AllocationRow.amount_minor)
-        .where(AllocationRow.order_id == order_id, AllocationRow.reverses_id.is_(None))
+        .where(
+            AllocationRow.order_id == order_id,
+            AllocationRow.reverses_id.is_(None),
+            AllocationRow.reversed.is_(False),
+        )
         .order_by(AllocationRow.id.desc())
         .limit(1)
     )
@@ -305,7 +317,8 @@ async def record_match(
 async def waiting_for(
     connection: AsyncConnection, references: Iterable[tuple[EvidenceKind, str]]
 ) -> list[tuple[int, Method]]:
-    """Return the unmatched payments that name something a new order is called."""
+    """Return the unmatched payments that name something a new order is called; ask once the order is stored."""
+    await _keep_apart(connection, "SHARE")
     named = [(PaymentReference.kind == kind.value) & (PaymentReference.value == value) for kind, value in references]
     found: dict[int, Method] = {}
     for some in chunks(named, 100):

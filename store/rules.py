@@ -34,7 +34,8 @@ class Change:
 
 
 # A version never changes, so its parsed form is kept as long as its database is open.
-_parsed: WeakKeyDictionary[Engine, dict[int, ChannelRules]] = WeakKeyDictionary()
+# The moment belongs to the key because SQLite gives the id of a row that was rolled back to the next one.
+_parsed: WeakKeyDictionary[Engine, dict[tuple[int, datetime], ChannelRules]] = WeakKeyDictionary()
 
 
 async def current(connection: AsyncConnection) -> dict[str, Versioned]:
@@ -45,17 +46,18 @@ async def current(connection: AsyncConnection) -> dict[str, Versioned]:
         .subquery()
     )
     rows = await connection.execute(
-        select(RuleVersion.id, RuleVersion.channel, RuleVersion.version)
+        select(RuleVersion.id, RuleVersion.channel, RuleVersion.version, RuleVersion.created_at)
         .join(newest, (newest.c.channel == RuleVersion.channel) & (newest.c.version == RuleVersion.version))
         .order_by(RuleVersion.channel)
     )
     kept = _parsed.setdefault(connection.engine.sync_engine, {})
     found: dict[str, Versioned] = {}
-    for row_id, channel, version in rows.all():
-        if row_id not in kept:
+    for row_id, channel, version, created_at in rows.all():
+        key = (row_id, created_at)
+        if key not in kept:
             document = await connection.scalar(select(RuleVersion.document).where(RuleVersion.id == row_id))
-            kept[row_id] = parse_rules(document, where=f"channel {channel}, version {version}")
-        found[channel] = Versioned(kept[row_id], version)
+            kept[key] = parse_rules(document, where=f"channel {channel}, version {version}")
+        found[channel] = Versioned(kept[key], version)
     return found
 
 
@@ -64,6 +66,17 @@ async def document(connection: AsyncConnection, channel: str) -> dict[str, Any] 
     return await connection.scalar(
         select(RuleVersion.document).where(RuleVersion.channel == channel).order_by(RuleVersion.version.desc()).limit(1)
     )
+
+
+async def of_version(connection: AsyncConnection, channel: str, version: int) -> ChannelRules | None:
+    """Return a channel's rules as they were in a version, or None for a version that there never was.
+
+    Raises RulesError for a document that this version of Kvit can't read any more.
+    """
+    found = await connection.scalar(
+        select(RuleVersion.document).where(RuleVersion.channel == channel, RuleVersion.version == version)
+    )
+    return None if found is None else parse_rules(found, where=f"channel {channel}, version {version}")
 
 
 async def history(connection: AsyncConnection, channel: str) -> list[Change]:

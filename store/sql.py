@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Dialect, Insert
+from sqlalchemy import Dialect, Insert, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,3 +34,9 @@ async def add_new(connection: AsyncConnection, table: type[Table], rows: Sequenc
     """Insert rows, passing over those that a unique key already holds."""
     if rows:
         await connection.execute(insert_new(connection.dialect, table), list(rows))
+
+
+async def take_turns(connection: AsyncConnection, what: str) -> None:
+    """Let the transactions that name the same thing here run one after the other; on SQLite all do anyway."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(what))))

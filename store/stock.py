@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.orders import Order
+from domain.orders import Order, OrderLine
+from store.sql import add_new
 from store.tables import StockItem, StockMove
 
 
@@ -85,26 +86,33 @@ async def _end(connection: AsyncConnection, move_id: int) -> None:
     await connection.execute(update(StockMove).where(StockMove.id == move_id).values(live=False))
 
 
-async def _take(
-    connection: AsyncConnection, order: Order, kind: str, *, effect_id: int, now: datetime
-) -> dict[str, int]:
-    """Reserve or deduct each line that isn't yet; what this order has reserved counts as free for it."""
-    lines = [line for line in order.lines if line.sku]
-    levels = await _lock(connection, sorted({line.sku for line in lines if line.sku}))
-    live = await _live(connection, order.id)
+def _refuse_missing(lines: Sequence[OrderLine], levels: dict[str, Level], live: dict[tuple[int, str], Any]) -> None:
+    """Raise StockError unless all lines can be served; what a line has reserved counts as free for it."""
     free = {sku: level.on_hand - level.reserved for sku, level in levels.items()}
-    taken: dict[str, int] = {}
     for line in lines:
         sku = line.sku or ""
-        if (line.id, kind) in live or (line.id, "deduct") in live:
-            continue
-        if sku not in levels:
+        if sku not in free:
             raise StockError(f"article {sku} is not in stock's list; add it with `kvit stock import`")
         held = live.get((line.id, "reserve"))
         free[sku] += held.quantity if held else 0
         if free[sku] < line.quantity:
             raise StockError(f"article {sku}: {line.quantity} needed, {max(free[sku], 0)} free")
         free[sku] -= line.quantity
+
+
+async def _take(
+    connection: AsyncConnection, order: Order, kind: str, *, effect_id: int, now: datetime
+) -> dict[str, int]:
+    """Reserve or deduct each line that isn't yet, or none of them when anything is missing."""
+    levels = await _lock(connection, sorted({line.sku for line in order.lines if line.sku}))
+    live = await _live(connection, order.id)
+    done = {line_id for line_id, of_kind in live if of_kind in (kind, "deduct")}
+    lines = [line for line in order.lines if line.sku and line.id not in done]
+    _refuse_missing(lines, levels, live)
+    taken: dict[str, int] = {}
+    for line in lines:
+        sku = line.sku or ""
+        held = live.get((line.id, "reserve"))
         taken[sku] = taken.get(sku, 0) + line.quantity
         where: dict[str, Any] = {"order_id": order.id, "line_id": line.id, "effect_id": effect_id, "now": now}
         if kind == "reserve":
@@ -151,14 +159,12 @@ async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int
 
 async def count(connection: AsyncConnection, sku: str, title: str, on_hand: int, *, now: datetime) -> None:
     """Set how much of an article there is, as counted."""
-    known = await _lock(connection, [sku])
-    if sku in known:
-        await connection.execute(
-            update(StockItem).where(StockItem.sku == sku).values(on_hand=on_hand, title=title or known[sku].title)
-        )
-    else:
-        await connection.execute(insert(StockItem).values(sku=sku, title=title, on_hand=on_hand, reserved=0))
-    difference = on_hand - (known[sku].on_hand if sku in known else 0)
+    await add_new(connection, StockItem, [{"sku": sku, "title": title, "on_hand": 0, "reserved": 0}])
+    known = (await _lock(connection, [sku]))[sku]
+    await connection.execute(
+        update(StockItem).where(StockItem.sku == sku).values(on_hand=on_hand, title=title or known.title)
+    )
+    difference = on_hand - known.on_hand
     await connection.execute(insert(StockMove).values(sku=sku, kind="count", quantity=difference, live=False, at=now))
 
 

@@ -249,7 +249,7 @@ class PaymentRow(Table):
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     booked_on: Mapped[date]
     value_date: Mapped[date | None]
-    account: Mapped[str | None] = mapped_column(String(80))
+    account: Mapped[str | None] = mapped_column(Text)
     provider_reference: Mapped[str | None] = mapped_column(Text)
     end_to_end_id: Mapped[str | None] = mapped_column(Text)
     variable_symbol: Mapped[str | None] = mapped_column(String(40))
@@ -303,7 +303,7 @@ class AllocationRow(Table):
     )
 
     id: Mapped[int] = _id()
-    payment_id: Mapped[int] = _to("payments.id")
+    payment_id: Mapped[int] = _to("payments.id", index=True)
     open_item_id: Mapped[int] = _to("open_items.id", index=True)
     order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
     amount_minor: Mapped[int] = mapped_column(BigInteger)
@@ -318,12 +318,13 @@ class AllocationRow(Table):
 class WorkRow(Table):
     """What is due: a subject (a payment or an order) that its scenario must carry on.
 
-    A row without due_at is finished for now. quiet means that nobody gets a message (a backfill).
+    A row without due_at is finished for now. quiet means that nobody gets a message (a backfill). again means that it
+    was made due once more while a worker held it.
     """
 
     __tablename__ = "work"
     __table_args__ = (
-        UniqueConstraint("scenario", "subject", "subject_id"),
+        UniqueConstraint("subject", "subject_id", "scenario"),
         Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         CheckConstraint("subject IN ('payment', 'order')", name="subject"),
     )
@@ -333,6 +334,7 @@ class WorkRow(Table):
     subject: Mapped[str] = mapped_column(String(10))
     subject_id: Mapped[int] = mapped_column(BigInteger)
     due_at: Mapped[datetime | None]
+    again: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
     quiet: Mapped[bool] = mapped_column(default=False)
     note: Mapped[str | None] = mapped_column(Text)

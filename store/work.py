@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.sql import add_new, chunks
-from store.tables import AllocationRow, OrderRow, WorkRow
+from store.tables import AllocationRow, OrderRow, UtcDateTime, WorkRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,13 @@ async def add(
     ids: Sequence[int],
     *,
     now: datetime,
-    quiet: bool = False,
+    quiet: bool | None = None,
     note: str | None = None,
 ) -> None:
-    """Make subjects due in a scenario; those that are known to it become due again."""
+    """Make subjects due in a scenario; those that are known to it become due again, even while they are worked on.
+
+    quiet says whether customers get no messages for them; None leaves what was said before.
+    """
     await add_new(
         connection,
         WorkRow,
@@ -42,8 +45,9 @@ async def add(
                 "scenario": scenario,
                 "subject": subject,
                 "subject_id": subject_id,
+                "again": False,
                 "attempts": 0,
-                "quiet": quiet,
+                "quiet": bool(quiet),
                 "note": note,
                 "created_at": now,
             }
@@ -54,7 +58,13 @@ async def add(
         await connection.execute(
             update(WorkRow)
             .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some))
-            .values(due_at=now, finished_at=None, note=func.coalesce(note, WorkRow.note))
+            .values(
+                due_at=now,
+                finished_at=None,
+                again=WorkRow.lease_owner.is_not(None),
+                quiet=WorkRow.quiet if quiet is None else quiet,
+                note=func.coalesce(note, WorkRow.note),
+            )
         )
 
 
@@ -79,7 +89,7 @@ async def take(
         await connection.execute(
             update(WorkRow)
             .where(WorkRow.id.in_(some))
-            .values(lease_owner=owner, lease_until=lease_until, attempts=WorkRow.attempts + 1)
+            .values(lease_owner=owner, lease_until=lease_until, again=False, attempts=WorkRow.attempts + 1)
         )
     return [Due(row.id, row.scenario, row.subject, row.subject_id) for row in rows]
 
@@ -100,12 +110,19 @@ async def finish(
     *,
     now: datetime,
 ) -> None:
-    """Say how subjects ended: (id, when due again or None for finished, note)."""
-    for subject_id, due_at, note in ends:
+    """Say how subjects ended: (id, when due again or None for finished, note).
+
+    What was made due once more meanwhile stays due at once: the run that ends may not have seen why.
+    """
+    for subject_id, due_at, note in sorted(ends, key=lambda ended: ended[0]):
         await connection.execute(
             update(WorkRow)
             .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id == subject_id)
-            .values(due_at=due_at, note=note, finished_at=None if due_at else now)
+            .values(
+                due_at=case((WorkRow.again, WorkRow.due_at), else_=due_at),
+                finished_at=None if due_at else case((WorkRow.again.is_(False), literal(now, UtcDateTime()))),
+                note=note,
+            )
         )
 
 

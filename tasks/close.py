@@ -16,10 +16,12 @@ from prefect.states import Completed, Failed
 
 from domain.payments import Outcome
 from domain.rules import Policy
+from domain.scenarios import STEPS
 from store import effects, payments, work
 from store.effects import EffectState, Standing
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
+from tasks.pace import LEASE
 
 Subject = Literal["payment", "order"]
 _TABLE_ROWS = 2_000
@@ -36,10 +38,14 @@ def run_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one payment or order ended in a run; person says what somebody must look at, due when it goes on."""
+    """How one payment or order ended in a run.
+
+    person says what somebody must look at; due_at is when it goes on, and waits says what that is for.
+    """
 
     id: int
     person: str | None = None
+    waits: str | None = None
     failed: bool = False
     due_at: datetime | None = None
     outcome: Outcome | None = None
@@ -52,12 +58,16 @@ def _ended(
     policy: Policy | None,
     reason: str,
     *,
+    cut_short: bool,
     now: datetime,
 ) -> Ended:
     parked = [s for s in standings if s.state is EffectState.REJECTED]
     unclear = [s for s in standings if s.state in effects.OPEN and s.due_at is None and not _held(s, now)]
-    going = [s.due_at or s.lease_until for s in standings if s.state in effects.OPEN]
-    due_at = min((moment for moment in going if moment is not None), default=None)
+    going = [(at, s) for s in standings if s.state in effects.OPEN and (at := s.due_at or s.lease_until)]
+    due_at, first = min(going, key=lambda one: one[0], default=(None, None))
+    waits = f"{first.number} · {first.step}: {first.reason or 'another run is at it'}" if first else None
+    if due_at is None and cut_short:
+        due_at, waits = now + LEASE, "another run was at the same order, and some steps have not begun"
     if parked or unclear:
         first = (parked + unclear)[0]
         said = f"{first.number} · {first.step}: {first.reason or 'in doubt'}"
@@ -65,11 +75,25 @@ def _ended(
     if policy is Policy.OPERATOR:
         said = f"{(outcome or Outcome.UNKNOWN).replace('_', ' ')}: {reason}"
         return Ended(subject_id, said, due_at=due_at, outcome=outcome)
-    return Ended(subject_id, due_at=due_at, outcome=outcome)
+    return Ended(subject_id, waits=waits, due_at=due_at, outcome=outcome)
 
 
 def _held(standing: Standing, now: datetime) -> bool:
     return standing.lease_until is not None and standing.lease_until > now
+
+
+def _cut_short(scenario: str, order_ids: Sequence[int], standings: Sequence[Standing]) -> bool:
+    """Say whether an order has ended all that it began, and yet not begun every step of its scenario.
+
+    Of two runs at once, each can find a step held by the other; what comes after both then begins in neither.
+    """
+    steps = set(STEPS[scenario]) - {"match"}
+    for order_id in order_ids:
+        mine = [standing for standing in standings if standing.order_id == order_id]
+        ended = {s.step for s in mine if s.state in (EffectState.DONE, EffectState.SKIPPED)}
+        if len(ended) == len(mine) and not steps <= ended:
+            return True
+    return False
 
 
 _RESULTS = {
@@ -114,6 +138,8 @@ def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) or f"{len(ended)} {subject}s"
     if len(ended) == 1 and persons:
         said = persons[0].person or ""
+    elif len(ended) == 1 and later:
+        said = later[0].waits or said
     elif persons:
         said += f"; {len(persons)} need a person"
     data = {"payments" if subject == "payment" else "orders": len(ended), "need a person": len(persons)}
@@ -156,9 +182,12 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         policy = Policy(row["policy"]) if row.get("policy") else None
         reason = row.get("reason") or ""
         mine = by_cause[f"{subject}:{id_}"]
-        ended.append(_ended(id_, mine, outcome, policy, reason, now=opened.clock()))
+        parts = [part for part in allocated.get(id_, []) if part["completes"] and part["order_id"]]
+        going = [part["order_id"] for part in parts] if subject == "payment" else [id_] * bool(mine)
+        cut_short = _cut_short(scenario, going, mine)
+        ended.append(_ended(id_, mine, outcome, policy, reason, cut_short=cut_short, now=opened.clock()))
     async with opened.store.write() as connection:
-        ends = [(end.id, end.due_at, end.person) for end in ended]
+        ends = [(end.id, end.due_at, end.person or end.waits) for end in ended]
         await work.finish(connection, scenario, subject, ends, now=opened.clock())
     await print_documents(opened, sorted({standing.order_id for standing in standings}))
     numbers = {id_: ", ".join(part["number"] or "—" for part in parts) for id_, parts in allocated.items()}

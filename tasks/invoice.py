@@ -128,6 +128,10 @@ async def _issue(
     draft = draft_of(order, rules, kind, opened.clock())
     accounting = opened.connectors.get(rules.connectors.accounting)
     if isinstance(accounting, Accounting):
+        async with opened.store.read() as connection:
+            live = await documents.live(connection, order.id, kind)
+        if live is not None:
+            return Skip(f"{kind.value} {live['number']} was issued before")
         issued = await accounting.issue(draft, key)
         return _issued_outside(order, draft, issued.number)
     opened.connector(rules.connectors.accounting, DocumentPrinter)  # fails at once when it is misconfigured

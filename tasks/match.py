@@ -65,7 +65,8 @@ async def _match(
     connection: AsyncConnection, opened: Installation, unmatched: Sequence[Payment]
 ) -> dict[PaymentId, Match]:
     """Match payments one after the other: what one of them settles is no longer open for the next."""
-    channels = {channel: versioned.rules for channel, versioned in (await rules.current(connection)).items()}
+    versions = await rules.current(connection)
+    channels = {channel: versioned.rules for channel, versioned in versions.items()}
     named: dict[PaymentId, tuple[Reference, ...]] = {p.id: references_of(p, channels) for p in unmatched}
     items = await payments.candidates(connection, [ref for refs in named.values() for ref in refs])
     decided = await payments.decided(connection, [payment.id for payment in unmatched])
@@ -80,7 +81,7 @@ async def _match(
             items[part.item.id] = _relieved(items[part.item.id], part.amount.minor + part.write_off.minor)
         if decided.get(payment.id) == (match.outcome, match.reason):
             continue  # tried again, and nothing has changed: no news for the journal
-        touched = [part.item.order_id for part in match.parts] or [None]
+        touched = [(part.item.order_id, versions[part.item.channel].version) for part in match.parts] or [(None, None)]
         entries.extend(
             journal.entry(
                 actor,
@@ -92,8 +93,9 @@ async def _match(
                 cause=f"payment:{payment.id}",
                 reason=match.reason,
                 after={"policy": match.policy.value, "surplus": match.surplus.minor},
+                rule_version=rule_version,
             )
-            for order_id in touched
+            for order_id, rule_version in touched
         )
     await journal.append(connection, entries)
     return matches

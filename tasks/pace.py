@@ -13,5 +13,5 @@ _DELAYS = [timedelta(minutes=m) for m in (1, 5, 30, 120, 360, 1440)]
 
 def delay(attempts: int, retry_after: float | None = None) -> timedelta:
     """Return how long to wait before the next attempt: growing to a day, with jitter, at least what was asked for."""
-    wait = _DELAYS[min(attempts, len(_DELAYS)) - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, no secret
+    wait = _DELAYS[min(attempts, len(_DELAYS)) - 1] * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, no secret
     return max(wait, timedelta(seconds=retry_after or 0))

@@ -17,22 +17,29 @@ Called in a flow with one or more batches, a step takes the orders that are in a
 3. records: one transaction writes what came of each. What the author wants written in our own database is returned
    as `Receipt.write` and commits in that same transaction, or not at all.
 
-and returns the part of the batch that may go on. The author raises Transient, Rejected or Misconfigured for what an
-outside system does, and returns Skip where a rule says that there is nothing to do.
+and returns the part of the batch that may go on. What comes next follows from how the author's function ended:
 
-What a worker may have begun and nobody saw end is *in doubt*. It is never sent again before `lookup` has said that
-it did not happen; without a lookup it waits for a person.
+    a Receipt, or Skip where a rule says that there is nothing to do    the order goes on
+    Rejected                                                            parked for a person
+    Transient                                                           tried again: a single order within its run, at
+                                                                        first; else when it is due, later each time
+    Misconfigured, or any other exception                               an error in the log, and tried again when due
+
+What a worker may have begun and nobody saw end is *in doubt*: a Transient that says so, an exception nobody expected,
+a worker that died. It is never sent again before `lookup` has said that it did not happen; without a lookup it waits
+for a person. A step that acts in our own database alone (`local=True`) can't be in doubt: its transaction tells.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
@@ -41,10 +48,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
 from domain.orders import Order
 from domain.rules import ChannelRules
 from store import effects, orders, rules, work
@@ -54,11 +61,14 @@ from tasks.installation import Installation, installation
 from tasks.pace import LEASE, delay
 
 ACT_LIMIT_S = 45.0
-"""An attempt is cut off here: well before its lease runs out, so that nobody else can be acting meanwhile."""
+"""An attempt is cut off here. It begins only with as much of its lease left, so that nobody else acts meanwhile."""
+RENEW_S = 12.0
+"""How often leases are renewed: with ACT_LIMIT_S less than a lease, so that attempts can begin at any time."""
 CONCURRENT = 32
 """Orders of one batch acted on at once; each connector has its own, usually lower, limit."""
-
-_RETRIES_IN_RUN = [1, 5, 30]
+RETRIES_IN_RUN_S: tuple[float, ...] = (1, 5, 30)
+"""A batch of one is tried again within its run, after these waits; a step takes them over when it is made."""
+_JITTER = 0.3
 
 
 class Item(NamedTuple):
@@ -87,11 +97,12 @@ class Batch:
 
 
 def in_all(batches: Sequence[Batch]) -> Batch:
-    """Return the orders that are in every batch, in the order of the first."""
-    if len(batches) == 1:
-        return batches[0]
-    common = set(batches[0].items).intersection(*(batch.items for batch in batches[1:]))
-    return Batch(tuple(item for item in batches[0].items if item in common))
+    """Return the orders that are in every batch, each once, in the order of the first."""
+    if not batches:
+        return Batch()
+    first, *others = batches
+    common = set(first.items).intersection(*(batch.items for batch in others))
+    return Batch(tuple(item for item in dict.fromkeys(first.items) if item in common))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +120,19 @@ class Transaction:
 class Receipt:
     """What came of an effect: the reference an operator can look up, and what was there before and after.
 
-    write is called in the transaction that records the effect; it may return a Receipt with more to say, a Skip, or
-    raise Rejected, which undoes what it wrote. Nothing personal or secret belongs in any of these.
+    before and after are kept as JSON. write is called in the transaction that records the effect; it may return a
+    Receipt with more to say, a Skip when there was nothing to write, or raise Rejected, which undoes what it wrote.
+    Nothing personal or secret belongs in any of these.
     """
 
     reference: str | None = None
     before: dict[str, Any] = field(default_factory=dict[str, Any])
     after: dict[str, Any] = field(default_factory=dict[str, Any])
     write: Callable[[Transaction], Awaitable[Receipt | Skip | None]] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for what is no JSON, here, where it concerns one order alone."""
+        json.dumps((self.before, self.after), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +162,10 @@ Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
 
 @dataclass(slots=True)
 class Attempt:
-    """One order on its way through claim, act and record."""
+    """One order on its way through claim, act and record.
+
+    retry says that it is tried again, soon that the caller does so by itself, within seconds.
+    """
 
     item: Item
     claim: Claim
@@ -155,16 +174,37 @@ class Attempt:
     reason: str | None = None
     error: Exception | None = None
     retry: bool = False
-    retry_after: float | None = None
+    soon: bool = False
 
     def end(self, state: EffectState, reason: str | None = None, error: Exception | None = None) -> None:
         """Say how the attempt ended; one that stays open is tried again, unless only a person can tell."""
-        self.state, self.reason, self.error = state, reason, error
+        self.state, self.reason, self.error = state, _storable(reason), error
         self.retry = state in effects.OPEN and not isinstance(error, NeedsPerson)
+
+
+class Retries(NamedTuple):
+    """How a step's caller tries again by itself: next_s until it does, None if it won't; attempts it makes in all."""
+
+    next_s: float | None = None
+    attempts: int = 1
+
+
+_NO_RETRIES = Retries()
 
 
 class NeedsPerson(Exception):
     """An effect is in doubt, and nothing can tell whether it happened."""
+
+
+_NOBODY_KNOWS = "; whether it happened can't be looked up"
+_LEASE_LOST = "not begun: the lease could not be kept"
+
+
+@dataclass(slots=True)
+class _Lease:
+    """Until when a call holds what it claimed, as far as it knows."""
+
+    until: datetime
 
 
 def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -190,6 +230,7 @@ class Step:
         self._local = local
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
+        self._retries_s = RETRIES_IN_RUN_S
 
         async def run(batches: Sequence[Batch]) -> Batch:
             return await self._run(batches)
@@ -202,9 +243,9 @@ class Step:
             name=name,
             description=act.__doc__,
             task_run_name=cast("Any", run_name),  # called with the parameters, which its type doesn't say
-            retries=len(_RETRIES_IN_RUN),
-            retry_delay_seconds=[*_RETRIES_IN_RUN],
-            retry_jitter_factor=0.3,
+            retries=len(self._retries_s),
+            retry_delay_seconds=[*self._retries_s],
+            retry_jitter_factor=_JITTER,
             retry_condition_fn=_is_transient,
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -251,26 +292,41 @@ class Step:
         context = TaskRunContext.get()
         batch = in_all(batches)
         opened = await installation()
-        owner = f"{opened.worker}/{context.task_run.id if context else uuid4()}"
-        retried = context is not None and context.task_run.run_count <= len(_RETRIES_IN_RUN)
-        attempts = await self.carry_out(opened, batch, owner=owner[:120], retried=retried and len(batch) == 1)
+        owner = f"{opened.worker[-80:]}/{context.task_run.id if context else uuid4()}"
+        retries = self._retries(context.task_run.run_count) if context and len(batch) == 1 else _NO_RETRIES
+        try:
+            attempts = await self.carry_out(opened, batch, owner=owner, retries=retries)
+        except (SQLAlchemyError, OSError) as error:
+            # Prefect logs what is raised here, and a database quotes the values of a statement that failed.
+            said = f"step {self.name}: the database failed ({type(error).__name__})"
+            _log_place(said, error)
+            raise Transient(said) from None
         log = run_log()
         for attempt in attempts:
             _tell(log, self.name, attempt)
-        if len(batch) == 1 and retried and attempts[0].retry and isinstance(attempts[0].error, Transient):
+        if len(attempts) == 1 and attempts[0].soon and attempts[0].error:
             raise attempts[0].error  # Prefect tries again
         going = tuple(a.item for a in attempts if a.state in (EffectState.DONE, EffectState.SKIPPED))
         return Batch(going)
 
-    async def carry_out(
-        self, opened: Installation, batch: Batch, *, owner: str, retried: bool = False, reverses: int | None = None
-    ) -> list[Attempt]:
-        """Claim, act and record, once.
+    def _retries(self, run_count: int) -> Retries:
+        left = self._retries_s[run_count - 1 :]
+        # Prefect's jitter may shorten a wait.
+        return Retries(left[0] * (1 - _JITTER) if left else None, 1 + len(self._retries_s))
 
-        owner names this very call in leases. retried says that the caller tries again by itself within seconds.
-        """
+    async def carry_out(
+        self,
+        opened: Installation,
+        batch: Batch,
+        *,
+        owner: str,
+        retries: Retries = _NO_RETRIES,
+        reverses: int | None = None,
+    ) -> list[Attempt]:
+        """Claim, act and record, once; owner names this very call in leases."""
         actor = current_actor(opened)
         async with opened.store.write() as connection:
+            lease = _Lease(opened.clock() + LEASE)
             versions = await rules.current(connection)
             found = await orders.load(connection, [item.order_id for item in batch.items])
             claims = await effects.claim(
@@ -281,47 +337,49 @@ class Step:
                     for item in batch.items
                 ],
                 owner=owner,
-                lease_until=opened.clock() + LEASE,
+                lease_until=lease.until,
                 actor=actor,
                 now=opened.clock(),
             )
-            quiet = await _quiet(connection, batch.items)
+            quiet_causes = await _quiet(connection, batch.items)
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
+        slots = asyncio.Semaphore(CONCURRENT)
+
+        async def carry_on(attempt: Attempt) -> None:
+            async with slots:
+                # What begins now is over before the lease is, even if that is never renewed again.
+                if opened.clock() + timedelta(seconds=ACT_LIMIT_S) > lease.until:
+                    attempt.end(attempt.claim.state, _LEASE_LOST, Transient(_LEASE_LOST))
+                    return
+                order, quiet = found[attempt.item.order_id], attempt.item.cause in quiet_causes
+                await self._attempt(attempt, order, versions, quiet=quiet)
+
         if mine:
-            slots = asyncio.Semaphore(CONCURRENT)
-            renewal = asyncio.create_task(_renew(opened, owner, [a.claim.effect_id for a in mine]))
+            renewal = asyncio.create_task(_renew(opened, owner, [a.claim.effect_id for a in mine], lease))
             try:
-                await asyncio.gather(
-                    *(
-                        self._attempt(
-                            attempt,
-                            found[attempt.item.order_id],
-                            _rules_for(found[attempt.item.order_id], versions, quiet=attempt.item.cause in quiet),
-                            slots,
-                        )
-                        for attempt in mine
-                    )
-                )
+                await asyncio.gather(*(carry_on(attempt) for attempt in mine))
             finally:
                 renewal.cancel()
-            await self._record(opened, mine, owner=owner, actor=actor, retried=retried)
+            await self._record(opened, mine, owner=owner, actor=actor, retries=retries)
         for attempt in attempts:
             if attempt.state is None:
                 attempt.state, attempt.reason = attempt.claim.state, attempt.claim.reason
         return attempts
 
-    async def _attempt(self, attempt: Attempt, order: Order, rules_: ChannelRules, slots: asyncio.Semaphore) -> None:
+    async def _attempt(
+        self, attempt: Attempt, order: Order, versions: dict[str, rules.Versioned], *, quiet: bool
+    ) -> None:
         """Ask if in doubt, then act. Every way this can end becomes a state of the effect."""
         try:
-            async with slots, asyncio.timeout(ACT_LIMIT_S):
+            rules_ = _rules_for(order, versions, quiet=quiet)
+            async with asyncio.timeout(ACT_LIMIT_S):
                 result = await self._ask(attempt, order, rules_) or await self._act(order, rules_, attempt.claim.key)
         except Transient as error:
             in_doubt = error.in_doubt and not self._local
             # Once in doubt, an effect stays so until somebody knows better.
             was = attempt.claim.state
             attempt.end(EffectState.IN_DOUBT if in_doubt else was, str(error), error)
-            attempt.retry_after = error.retry_after
         except Rejected as error:
             attempt.end(EffectState.REJECTED, str(error), error)
         except Misconfigured as error:
@@ -329,14 +387,13 @@ class Step:
         except NeedsPerson as error:
             attempt.end(EffectState.IN_DOUBT, str(error), error)
         except TimeoutError:
-            said = f"no end after {ACT_LIMIT_S:.0f} seconds"
+            said = f"no end after {ACT_LIMIT_S:g} seconds"
             attempt.end(
                 attempt.claim.state if self._local else EffectState.IN_DOUBT, said, Transient(said, in_doubt=True)
             )
-        except Exception as error:
-            # A defect of ours. Its text may hold anything, so only its kind is kept; the log has the traceback's place.
+        except Exception as error:  # noqa: BLE001 - a defect of ours, which must not stop the other orders
             said = f"unexpected {type(error).__name__} in step {self.name}"
-            logging.getLogger("kvit").exception(said)
+            _log_place(said, error)
             attempt.end(attempt.claim.state if self._local else EffectState.IN_DOUBT, said, error)
         else:
             if isinstance(result, Skip):
@@ -348,12 +405,17 @@ class Step:
     async def _ask(self, attempt: Attempt, order: Order, rules_: ChannelRules) -> Receipt | None:
         if attempt.claim.verdict is not Verdict.ASK or self._local:
             return None
+        why = (attempt.claim.reason or "").partition(_NOBODY_KNOWS)[0]
         if self._lookup is None:
-            raise NeedsPerson(f"{attempt.claim.reason}; whether it happened can't be looked up")
-        return await self._lookup(order, rules_, attempt.claim.key)
+            raise NeedsPerson(f"{why}{_NOBODY_KNOWS}")
+        try:
+            return await self._lookup(order, rules_, attempt.claim.key)
+        except Rejected as error:
+            # The question was refused, not what it was about.
+            raise NeedsPerson(f"{why}{_NOBODY_KNOWS}: {error}") from None
 
     async def _record(
-        self, opened: Installation, attempts: Sequence[Attempt], *, owner: str, actor: Actor, retried: bool
+        self, opened: Installation, attempts: Sequence[Attempt], *, owner: str, actor: Actor, retries: Retries
     ) -> None:
         async with opened.store.write() as connection:
             now = opened.clock()
@@ -361,13 +423,15 @@ class Step:
             endings: list[Ending] = []
             for attempt in attempts:
                 row = rows[attempt.claim.effect_id]
-                lost = row.lease_owner != owner and attempt.state in effects.OPEN
-                if row.state not in effects.OPEN or lost:
-                    # Another worker has it or has ended it: what they record stands.
-                    attempt.state, attempt.reason, attempt.retry = EffectState(row.state), row.reason, False
-                    continue
-                await self._write(connection, attempt, actor=actor, now=now)
-                endings.append(_ending(attempt, now=now, retried=retried))
+                if row.state in effects.OPEN:
+                    await self._write(connection, attempt, actor=actor, now=now)
+                    # A worker that lost its lease knows better than the new owner only what it has done.
+                    if row.lease_owner == owner or attempt.state is EffectState.DONE:
+                        endings.append(_ending(attempt, now=now, retries=retries))
+                        continue
+                # Another worker has it or has ended it: what they record stands.
+                attempt.state, attempt.reason, attempt.retry = EffectState(row.state), row.reason, False
+                attempt.receipt = Receipt(reference=row.reference)
             await effects.end(connection, self.name, endings, rows, actor=actor, now=now)
 
     async def _write(self, connection: AsyncConnection, attempt: Attempt, *, actor: Actor, now: datetime) -> None:
@@ -387,14 +451,15 @@ class Step:
                 more = await receipt.write(transaction)
         except Rejected as error:
             attempt.end(EffectState.REJECTED, str(error), error)
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except Exception as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
-            said = f"could not be written down ({type(error.orig).__name__})"
-            logging.getLogger("kvit").exception("step %s: %s", self.name, said)
+            kind = str(error) if isinstance(error, OutsideError) else type(error).__name__
+            said = f"could not be written down ({kind})"
+            _log_place(f"step {self.name}: {said}", error)
             # What was done outside stays done: it must be found again, not done again.
             state = attempt.claim.state if self._local else EffectState.IN_DOUBT
-            attempt.end(state, said, Transient(said))
+            attempt.end(state, said, Transient(said) if isinstance(error, DBAPIError) else error)
         else:
             if isinstance(more, Skip):
                 attempt.end(EffectState.SKIPPED, more.reason)
@@ -423,22 +488,38 @@ def _is_transient(_task: object, _run: object, state: State[Any]) -> bool:
     return isinstance(cast("object", state.data), Transient)
 
 
-def _ending(attempt: Attempt, *, now: datetime, retried: bool) -> Ending:
+def _ending(attempt: Attempt, *, now: datetime, retries: Retries) -> Ending:
+    """Say what is recorded of an attempt, and when it is tried again."""
     state = attempt.state or attempt.claim.state
-    receipt = attempt.receipt if state is EffectState.DONE and attempt.receipt else Receipt()
+    receipt = attempt.receipt or Receipt()
+    done = state is EffectState.DONE
     due_at: datetime | None = None
     if attempt.retry:
-        soon = retried and isinstance(attempt.error, Transient)
-        due_at = None if soon else now + delay(attempt.claim.attempts, attempt.retry_after)
+        wanted_s = (attempt.error.retry_after or 0) if isinstance(attempt.error, Transient) else None
+        attempt.soon = retries.next_s is not None and wanted_s is not None and wanted_s <= retries.next_s
+        rounds = -(-attempt.claim.attempts // retries.attempts)
+        due_at = None if attempt.soon else now + delay(rounds, wanted_s)
     return Ending(
         effect_id=attempt.claim.effect_id,
         state=state,
-        reference=receipt.reference,
+        # Kept whatever became of our own record: by it a person finds what was done outside.
+        reference=_storable(receipt.reference) or attempt.claim.reference,
         reason=attempt.reason,
-        before=receipt.before,
-        after=receipt.after,
+        before=receipt.before if done else {},
+        after=receipt.after if done else {},
         due_at=due_at,
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """Return a text without what databases refuse; an outside system may put anything into its answer."""
+    return text and text.replace("\x00", "?").encode("utf-8", "replace").decode()
+
+
+def _log_place(said: str, error: Exception) -> None:
+    """Log where something went wrong, without its own text: that may quote anything, such as a customer's address."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    logging.getLogger("kvit").error("%s\n%s", said, place)
 
 
 def _rules_for(order: Order, versions: dict[str, rules.Versioned], *, quiet: bool) -> ChannelRules:
@@ -454,16 +535,17 @@ async def _quiet(connection: AsyncConnection, items: Iterable[Item]) -> set[str]
     return found
 
 
-async def _renew(opened: Installation, owner: str, effect_ids: list[int]) -> None:
-    """Keep the leases while the batch is worked on; a batch may take longer than one lease."""
-    pause = LEASE.total_seconds() / 3
+async def _renew(opened: Installation, owner: str, effect_ids: list[int], lease: _Lease) -> None:
+    """Keep the lease while the batch is worked on; a batch may take longer than one."""
     while True:
-        await asyncio.sleep(pause)
-        began = time.monotonic()
-        with suppress(DBAPIError):
+        await asyncio.sleep(RENEW_S)
+        with suppress(SQLAlchemyError, OSError):  # the next renewal may come in time
             async with opened.store.write() as connection:
-                await effects.renew(connection, owner, effect_ids, opened.clock() + LEASE)
-        pause = max(1.0, LEASE.total_seconds() / 3 - (time.monotonic() - began))
+                now = opened.clock()
+                if now >= lease.until:
+                    return  # it ran out, and another worker may have taken over
+                await effects.renew(connection, owner, effect_ids, now + LEASE)
+            lease.until = now + LEASE
 
 
 _SAID = {
@@ -483,5 +565,11 @@ def _tell(log: logging.Logger | logging.LoggerAdapter[logging.Logger], name: str
         said = "left alone: another worker has it, or it is not due yet"
     reference = attempt.receipt.reference if attempt.receipt else attempt.claim.reference
     parts = [attempt.item.number, name, said, *filter(None, (reference, attempt.reason))]
-    level = logging.WARNING if state in (*effects.OPEN, EffectState.REJECTED) else logging.INFO
-    log.log(level, " · ".join(parts))
+    log.log(_level(state, attempt.error), " · ".join(parts))
+
+
+def _level(state: EffectState, error: Exception | None) -> int:
+    if state in (EffectState.DONE, EffectState.SKIPPED):
+        return logging.INFO
+    expected = error is None or isinstance(error, (Transient, Rejected, NeedsPerson))
+    return logging.WARNING if expected else logging.ERROR

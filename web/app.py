@@ -45,6 +45,7 @@ _ANSWER_SECONDS = 5.0
 _RETRY_AFTER = {"Retry-After": "30"}
 _SECRET_LENGTH_MIN = 16
 _NUMBER_SHOWN = 80
+_ROOMS = frozenset({"connectors", "deployments", "domain", "store", "tasks", "web"})
 _ACTOR = Actor(name="web")
 
 _log = logging.getLogger("kvit.web")
@@ -112,8 +113,9 @@ def _route(scope: Scope) -> str:
 
 
 def _places(error: Exception) -> str:
-    """Return where an error was raised, the innermost place first."""
-    return " < ".join(f"{at.filename}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)[:-4:-1])
+    """Return the places of our own code that an error came through, and nothing of what it says."""
+    places = [(str(at.f_globals.get("__name__")), line) for at, line in traceback.walk_tb(error.__traceback__)]
+    return " > ".join(f"{name}:{line}" for name, line in places if name.partition(".")[0] in _ROOMS)
 
 
 async def _refuse(_: Request, error: HTTPException) -> Response:
@@ -170,10 +172,7 @@ def _orders_in(body: bytes) -> list[Any]:
 def _document(sent: Any, *, where: str) -> OrderDocument:
     if not isinstance(sent, dict):
         raise OrderError(f"{where}: it is not a JSON object")
-    try:
-        return parse_order(cast("dict[str, Any]", sent), where=where)
-    except OverflowError:
-        raise OrderError(f"{where}: placed_at: it is out of range") from None
+    return parse_order(cast("dict[str, Any]", sent), where=where)
 
 
 class _Web:
@@ -291,9 +290,7 @@ def create_app(
     web = _Web(opened, metrics, wake=wake, waiting=waiting, body_seconds=body_seconds)
     app = FastAPI(
         title="Kvit",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
+        openapi_url=None,  # and with it no pages of documentation
         redirect_slashes=False,
         exception_handlers={HTTPException: _refuse, BodyRefused: _refuse_body, ClientDisconnect: _gone},
     )

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from sqlalchemy import func, select
+from sqlalchemy import String, cast, func, literal, select
 
 from connectors.roles import Carrier, DocumentPrinter, Messenger, OutgoingMessage, WebhookReader
 from deployments.processes import Running, free_port, machine
@@ -81,7 +81,7 @@ async def _spans(opened: Installation, references: list[str]) -> list[tuple[date
         rows = await connection.execute(
             select(PaymentRow.external_id, InboxRow.received_at, func.max(EffectRow.updated_at))
             .join(InboxRow, InboxRow.id == PaymentRow.inbox_id)
-            .join(EffectRow, EffectRow.cause == func.concat("payment:", PaymentRow.id))
+            .join(EffectRow, EffectRow.cause == literal("payment:") + cast(PaymentRow.id, String))
             .group_by(PaymentRow.external_id, InboxRow.received_at)
         )
         found = {row[0]: (row[1], row[2]) for row in rows.all()}

@@ -93,13 +93,13 @@ async def test_processes_that_start_together_on_a_new_database_do_not_clash(empt
         await store.close()
 
 
-async def test_a_database_of_a_newer_kvit_is_refused_in_a_sentence(url: str) -> None:
-    store = await open_store(url)
+async def test_a_database_of_a_newer_kvit_is_refused_in_a_sentence(empty_url: str) -> None:
+    store = await open_store(empty_url)
     await change(store, "UPDATE alembic_version SET version_num = '9999'")
     await store.close()
 
     with pytest.raises(StoreError, match="newer Kvit"):
-        await open_store(url)
+        await open_store(empty_url)
 
 
 async def test_sqlite_is_set_to_lose_nothing(tmp_path: Path) -> None:

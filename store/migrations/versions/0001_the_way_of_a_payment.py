@@ -92,6 +92,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(length=10), nullable=False),
         sa.Column("subject_id", sa.BigInteger(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("again", sa.Boolean(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("quiet", sa.Boolean(), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
@@ -101,7 +102,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("subject IN ('payment', 'order')", name=op.f("ck_work_subject")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_work")),
-        sa.UniqueConstraint("scenario", "subject", "subject_id", name=op.f("uq_work_scenario_subject_subject_id")),
+        sa.UniqueConstraint("subject", "subject_id", "scenario", name=op.f("uq_work_subject_subject_id_scenario")),
     )
     op.create_index("ix_work_due_at", "work", ["due_at"], unique=False, postgresql_where=sa.text("due_at IS NOT NULL"))
     op.create_table(
@@ -149,7 +150,7 @@ def upgrade() -> None:
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("booked_on", sa.Date(), nullable=False),
         sa.Column("value_date", sa.Date(), nullable=True),
-        sa.Column("account", sa.String(length=80), nullable=True),
+        sa.Column("account", sa.Text(), nullable=True),
         sa.Column("provider_reference", sa.Text(), nullable=True),
         sa.Column("end_to_end_id", sa.Text(), nullable=True),
         sa.Column("variable_symbol", sa.String(length=40), nullable=True),
@@ -261,6 +262,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_allocations_open_item_id"), "allocations", ["open_item_id"], unique=False)
     op.create_index(op.f("ix_allocations_order_id"), "allocations", ["order_id"], unique=False)
+    op.create_index(op.f("ix_allocations_payment_id"), "allocations", ["payment_id"], unique=False)
     op.create_index(
         "uq_allocations_live",
         "allocations",

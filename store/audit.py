@@ -1,0 +1,461 @@
+"""The audit: what must always hold between the tables, each checked by a query, each breach told in words.
+
+It only reads. A clean answer means that money, stock, documents, effects and journal agree with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, String, Subquery, and_, case, cast, exists, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+
+from domain.money import Money
+from domain.payments import Method
+from domain.rules import ChannelRules, DocumentKind, Policy, RulesError, Wait
+from store import effects, rules
+from store.effects import EffectState
+from store.tables import (
+    AllocationRow,
+    CustomerRow,
+    DocumentRow,
+    DocumentSeries,
+    EffectRow,
+    JournalRow,
+    OpenItemRow,
+    OrderLineRow,
+    OrderRow,
+    PaymentRow,
+    ShipmentRow,
+    StatusHistory,
+    StockItem,
+    StockMove,
+    WorkRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that should never be: the invariant that is broken, where, and what was found, in words."""
+
+    invariant: str
+    subject: str
+    said: str
+
+
+async def audit(connection: AsyncConnection, *, now: datetime) -> list[Finding]:
+    """Check every invariant and return what is broken, nothing when all is well.
+
+    now decides which leases have ended. Give it a transaction that sees one state of the database.
+    """
+    found: list[Finding] = []
+    for check in _CHECKS:
+        found.extend(await check(connection))
+    found.extend(await _unfinished_effects(connection, now))
+    return found
+
+
+async def _rows(connection: AsyncConnection, query: Any) -> Sequence[Row[Any]]:
+    return (await connection.execute(query)).all()
+
+
+# Money
+
+
+async def _allocated_too_much(connection: AsyncConnection) -> list[Finding]:
+    allocated = func.sum(AllocationRow.amount_minor)
+    amount = PaymentRow.amount_minor
+    beyond = or_(
+        and_(amount >= 0, or_(allocated < 0, allocated > amount)),
+        and_(amount < 0, or_(allocated > 0, allocated < amount)),
+    )
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, PaymentRow.currency, amount, allocated.label("allocated"))
+        .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
+        .group_by(PaymentRow.id, PaymentRow.currency, amount)
+        .having(beyond)
+        .order_by(PaymentRow.id),
+    )
+    return [
+        Finding(
+            "allocations within the payment",
+            f"payment {row.id}",
+            f"it is {Money(row.amount_minor, row.currency)}, but {Money(int(row.allocated), row.currency)} is allocated",
+        )
+        for row in rows
+    ]
+
+
+async def _allocated_across_currencies(connection: AsyncConnection) -> list[Finding]:
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, PaymentRow.currency, OpenItemRow.currency.label("other"), OrderRow.number)
+        .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
+        .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+        .outerjoin(OrderRow, OrderRow.id == OpenItemRow.order_id)
+        .where(PaymentRow.currency != OpenItemRow.currency, AllocationRow.reverses_id.is_(None))
+        .order_by(AllocationRow.id),
+    )
+    return [
+        Finding(
+            "allocations in the payment's currency",
+            f"payment {row.id}",
+            f"it is in {row.currency}, but order {row.number}, to which it is allocated, is in {row.other}",
+        )
+        for row in rows
+    ]
+
+
+async def _half_reversed(connection: AsyncConnection) -> list[Finding]:
+    back = aliased(AllocationRow)
+    rows = await _rows(
+        connection,
+        select(AllocationRow.id, AllocationRow.payment_id, AllocationRow.reversed, func.count(back.id).label("times"))
+        .outerjoin(back, back.reverses_id == AllocationRow.id)
+        .where(or_(AllocationRow.reversed.is_(True), back.id.is_not(None)))
+        .group_by(AllocationRow.id, AllocationRow.payment_id, AllocationRow.reversed)
+        .having(
+            or_(
+                AllocationRow.reversed.is_(False),
+                func.count(back.id) != 1,
+                func.sum(back.amount_minor) != -func.max(AllocationRow.amount_minor),
+                func.sum(back.write_off_minor) != -func.max(AllocationRow.write_off_minor),
+            )
+        )
+        .order_by(AllocationRow.id),
+    )
+    return [
+        Finding(
+            "an allocation is taken back once and whole",
+            f"payment {row.payment_id}",
+            f"allocation {row.id} is {'marked' if row.reversed else 'not marked'} as taken back, "
+            f"and {row.times} entries take it back, not one of its very amount",
+        )
+        for row in rows
+    ]
+
+
+async def _outcome_without_allocation(connection: AsyncConnection) -> list[Finding]:
+    of_payment = AllocationRow.payment_id == PaymentRow.id
+    live = exists().where(of_payment, AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
+    settles = PaymentRow.policy.in_([Policy.RELEASE.value, Policy.WAIT.value])
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, live.label("live"))
+        .where(
+            or_(
+                and_(live, or_(PaymentRow.outcome.is_(None), func.coalesce(settles, literal(False)).is_(False))),
+                and_(settles, ~exists().where(of_payment)),
+            )
+        )
+        .order_by(PaymentRow.id),
+    )
+    return [
+        Finding(
+            "a payment's outcome and its allocations agree",
+            f"payment {row.id}",
+            f"its outcome is {row.outcome or 'not decided'} (policy {row.policy or 'none'}), "
+            + ("yet it is allocated" if row.live else "yet it was allocated to nothing"),
+        )
+        for row in rows
+    ]
+
+
+# Dispatch
+
+
+async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Finding]:
+    """Look at what had happened when each live consignment was ordered, by the version of the rules it was made by."""
+    settled = (
+        select(func.coalesce(func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor), 0))
+        .where(AllocationRow.order_id == OrderRow.id, AllocationRow.at <= ShipmentRow.created_at)
+        .scalar_subquery()
+    )
+    invoiced = exists().where(DocumentRow.order_id == OrderRow.id, DocumentRow.kind == DocumentKind.INVOICE.value)
+    taken = exists().where(StockMove.order_line_id == OrderLineRow.id, StockMove.kind == "deduct")
+    left = exists().where(OrderLineRow.order_id == OrderRow.id, OrderLineRow.sku.is_not(None), ~taken)
+    rows = await _rows(
+        connection,
+        select(
+            *(OrderRow.number, OrderRow.channel, OrderRow.method, OrderRow.total_minor, OrderRow.currency),
+            *(CustomerRow.group, CustomerRow.number.label("customer"), EffectRow.rule_version),
+            *(ShipmentRow.tracking_number, ShipmentRow.collect_minor, settled.label("settled")),
+            *(invoiced.label("invoiced"), left.label("left")),
+        )
+        .join(OrderRow, OrderRow.id == ShipmentRow.order_id)
+        .join(CustomerRow, CustomerRow.id == OrderRow.customer_id)
+        .outerjoin(EffectRow, EffectRow.id == ShipmentRow.effect_id)
+        .where(ShipmentRow.live.is_(True), or_(settled < OrderRow.total_minor, ~invoiced, left))
+        .order_by(ShipmentRow.id),
+    )
+    known: dict[tuple[str, int | None], ChannelRules | None] = {}
+    found: list[Finding] = []
+    for row in rows:
+        key = (row.channel, row.rule_version)
+        if key not in known:
+            known[key] = await _rules_of(connection, *key)
+        found.extend(
+            Finding("nothing leaves before its rules allow it", f"order {row.number}", said)
+            for said in _broken_rules(row, known[key])
+        )
+    return found
+
+
+async def _rules_of(connection: AsyncConnection, channel: str, version: int | None) -> ChannelRules | None:
+    try:
+        return await rules.of_version(connection, channel, version) if version is not None else None
+    except RulesError:
+        return None  # a document of long ago; what was owed is judged without it
+
+
+def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
+    method = Method(row.method)
+    missing = Money(row.total_minor - int(row.settled), row.currency)
+    collect = Money(row.collect_minor, row.currency)
+    waits = frozenset({Wait.PAYMENT}) if collect.minor <= 0 and method is not Method.CASH_ON_DELIVERY else frozenset()
+    if channel is not None:
+        own = channel.for_customer(group=row.group, customer=row.customer)
+        waits = own.scenarios.of(method).dispatch.waits_for
+    consignment = f"consignment {row.tracking_number} was ordered"
+    said: list[str] = []
+    if missing.minor > 0:
+        if Wait.PAYMENT in waits:
+            said.append(f"{consignment} while {missing} was still to be paid, though dispatch waits for payment")
+        elif method is Method.CASH_ON_DELIVERY and collect < missing:
+            said.append(f"{consignment} while {missing} was still to be paid, but the carrier collects {collect}")
+    if Wait.INVOICE in waits and not row.invoiced:
+        said.append(f"{consignment} without an invoice, though dispatch waits for it")
+    if Wait.STOCK in waits and row.left:
+        said.append(f"{consignment} before its goods were deducted from stock, though dispatch waits for that")
+    return said
+
+
+# Documents
+
+
+async def _several_live_documents(connection: AsyncConnection) -> list[Finding]:
+    times = func.count()
+    rows = await _rows(
+        connection,
+        select(OrderRow.number, DocumentRow.kind, times.label("times"))
+        .join(OrderRow, OrderRow.id == DocumentRow.order_id)
+        .where(DocumentRow.live.is_(True))
+        .group_by(OrderRow.id, OrderRow.number, DocumentRow.kind)
+        .having(times > 1)
+        .order_by(OrderRow.id, DocumentRow.kind),
+    )
+    return [
+        Finding(
+            "one document of a kind in force per order",
+            f"order {row.number}",
+            f"{row.times} documents of the kind {row.kind.replace('_', ' ')} are in force at once",
+        )
+        for row in rows
+    ]
+
+
+async def _gaps_in_numbers(connection: AsyncConnection) -> list[Finding]:
+    series = (DocumentRow.channel, DocumentRow.kind, DocumentRow.year)
+    used = await _rows(
+        connection,
+        select(*series, func.count().label("count"), func.max(DocumentRow.counter).label("last"))
+        .add_columns(func.count(DocumentRow.counter.distinct()).label("different"))
+        .where(DocumentRow.counter.is_not(None))
+        .group_by(*series),
+    )
+    begun = await _rows(connection, select(*DocumentSeries.__table__.columns))
+    ends = {(row.channel, row.kind, row.year): row.next_number - 1 for row in begun}
+    held = {(row.channel, row.kind, row.year): {row.count, row.last, row.different} for row in used}
+    found: list[Finding] = []
+    for key in sorted(ends.keys() | held.keys()):
+        if held.get(key, {0}) != {ends.get(key, 0)}:
+            channel, kind, year = key
+            said = await _numbers_said(connection, channel, kind, year, ends.get(key, 0))
+            subject = f"{channel}, {kind.replace('_', ' ')}s of {year}"
+            found.append(Finding("document numbers without gaps or repeats", subject, said))
+    return found
+
+
+async def _numbers_said(connection: AsyncConnection, channel: str, kind: str, year: int, end: int) -> str:
+    rows = await _rows(
+        connection,
+        select(DocumentRow.counter).where(
+            DocumentRow.channel == channel, DocumentRow.kind == kind, DocumentRow.year == year
+        ),
+    )
+    used = sorted(row.counter for row in rows if row.counter is not None)
+    last = max(end, *used) if used else end
+    parts = {
+        "missing": [number for number in range(1, last + 1) if number not in set(used)],
+        "used twice": sorted({number for number in used if used.count(number) > 1}),
+        "used though the series has not come so far": [number for number in used if number > end],
+    }
+    return "; ".join(f"{name}: {_some(numbers)}" for name, numbers in parts.items() if numbers)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return ", ".join(str(number) for number in numbers[:10]) + more
+
+
+# Stock
+
+
+async def _lines_deducted_wrongly(connection: AsyncConnection) -> list[Finding]:
+    deducted = func.sum(StockMove.quantity)
+    rows = await _rows(
+        connection,
+        select(OrderRow.number, StockMove.sku, OrderLineRow.position, OrderLineRow.quantity, deducted.label("deducted"))
+        .join(OrderLineRow, OrderLineRow.id == StockMove.order_line_id)
+        .join(OrderRow, OrderRow.id == OrderLineRow.order_id)
+        .where(StockMove.kind == "deduct", StockMove.live.is_(True))
+        .group_by(OrderLineRow.id, OrderRow.number, StockMove.sku, OrderLineRow.position, OrderLineRow.quantity)
+        .having(deducted != OrderLineRow.quantity)
+        .order_by(OrderLineRow.id),
+    )
+    return [
+        Finding(
+            "goods are deducted once per line",
+            f"order {row.number}",
+            f"{row.quantity} × {row.sku} in line {row.position}, but {row.deducted} are deducted",
+        )
+        for row in rows
+    ]
+
+
+async def _stock_sums(connection: AsyncConnection) -> list[Finding]:
+    def total(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.coalesce(func.sum(case((condition, StockMove.quantity), else_=0)), 0)
+
+    counted, back = total(StockMove.kind == "count"), total(StockMove.kind == "restock")
+    gone = total(StockMove.kind == "deduct")
+    on_hand = (counted + back - gone).label("on_hand_told")
+    promised = total((StockMove.kind == "reserve") & StockMove.live.is_(True)).label("promised")
+    out = total((StockMove.kind == "deduct") & StockMove.live.is_(True))
+    rows = await _rows(
+        connection,
+        select(StockItem.sku, StockItem.on_hand, StockItem.reserved, on_hand, promised)
+        .outerjoin(StockMove, StockMove.sku == StockItem.sku)
+        .group_by(StockItem.sku, StockItem.on_hand, StockItem.reserved)
+        .having(or_(StockItem.on_hand != on_hand, StockItem.reserved != promised, gone - back != out))
+        .order_by(StockItem.sku),
+    )
+    return [
+        Finding(
+            "stock equals the sum of its moves",
+            f"article {row.sku}",
+            f"{row.on_hand} on hand and {row.reserved} reserved, "
+            f"but its moves come to {row.on_hand_told} and {row.promised}",
+        )
+        for row in rows
+    ]
+
+
+# Effects, journal, status
+
+
+async def _unfinished_effects(connection: AsyncConnection, now: datetime) -> list[Finding]:
+    due = exists().where(
+        WorkRow.due_at.is_not(None),
+        WorkRow.subject + ":" + cast(WorkRow.subject_id, String(20)) == EffectRow.cause,
+    )
+    held = and_(EffectRow.lease_owner.is_not(None), EffectRow.lease_until > now)
+    rows = await _rows(
+        connection,
+        select(
+            *(EffectRow.step, EffectRow.cause, EffectRow.state, EffectRow.reason, EffectRow.due_at),
+            *(EffectRow.lease_owner, EffectRow.lease_until, OrderRow.number, due.label("due")),
+        )
+        .join(OrderRow, OrderRow.id == EffectRow.order_id)
+        .where(EffectRow.state.in_(effects.OPEN), ~func.coalesce(held, literal(False)))
+        .order_by(EffectRow.id),
+    )
+    return [
+        Finding("every step that was begun goes on or waits for a person", f"order {row.number}", said)
+        for row in rows
+        if (said := _unfinished(row))
+    ]
+
+
+def _unfinished(row: Row[Any]) -> str | None:
+    """Return what is wrong with an open effect that no living worker holds, or None when it goes on by itself."""
+    doubt = row.state == EffectState.IN_DOUBT
+    why = f" ({row.reason})" if row.reason else ""
+    if row.lease_owner is not None:
+        return f"step {row.step} was begun by a worker that is gone since {row.lease_until:%Y-%m-%d %H:%M} UTC"
+    if doubt and row.due_at is None and not row.due:
+        return f"step {row.step} needs a person: whether it happened is not known{why}"
+    if not row.due:
+        return f"step {row.step} is not done{why}, and nothing that is due will carry it on (cause {row.cause})"
+    return None
+
+
+def _last(table: type[JournalRow | StatusHistory], column: Any) -> Subquery:
+    return select(column, func.max(table.id).label("id")).where(column.is_not(None)).group_by(column).subquery()
+
+
+async def _journal_tells_otherwise(connection: AsyncConnection) -> list[Finding]:
+    last = _last(JournalRow, JournalRow.effect_id)
+    told = or_(
+        JournalRow.move == EffectRow.state,
+        and_(JournalRow.move == "to retry", EffectRow.state == EffectState.INTENDED.value),
+    )
+    rows = await _rows(
+        connection,
+        select(OrderRow.number, EffectRow.step, EffectRow.cause, EffectRow.state, JournalRow.move)
+        .join(OrderRow, OrderRow.id == EffectRow.order_id)
+        .outerjoin(last, last.c.effect_id == EffectRow.id)
+        .outerjoin(JournalRow, JournalRow.id == last.c.id)
+        .where(or_(JournalRow.id.is_(None), ~told))
+        .order_by(EffectRow.id),
+    )
+    return [
+        Finding(
+            "the journal tells every step's state",
+            f"order {row.number}",
+            f"step {row.step} (cause {row.cause}) is {row.state.replace('_', ' ')}, but the journal "
+            + (f"says last that it is {row.move.replace('_', ' ')}" if row.move else "has nothing about it"),
+        )
+        for row in rows
+    ]
+
+
+async def _status_without_history(connection: AsyncConnection) -> list[Finding]:
+    last = _last(StatusHistory, StatusHistory.order_id)
+    rows = await _rows(
+        connection,
+        select(OrderRow.number, OrderRow.status, StatusHistory.after)
+        .outerjoin(last, last.c.order_id == OrderRow.id)
+        .outerjoin(StatusHistory, StatusHistory.id == last.c.id)
+        .where(or_(StatusHistory.id.is_(None), StatusHistory.after != OrderRow.status))
+        .order_by(OrderRow.id),
+    )
+    return [
+        Finding(
+            "an order's status is the last of its history",
+            f"order {row.number}",
+            f"its status is {row.status}, but "
+            + (f"its history ends with {row.after}" if row.after else "it has none"),
+        )
+        for row in rows
+    ]
+
+
+_CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
+    _allocated_too_much,
+    _allocated_across_currencies,
+    _half_reversed,
+    _outcome_without_allocation,
+    _dispatched_against_the_rules,
+    _several_live_documents,
+    _gaps_in_numbers,
+    _lines_deducted_wrongly,
+    _stock_sums,
+    _journal_tells_otherwise,
+    _status_without_history,
+)

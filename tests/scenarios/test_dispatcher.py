@@ -1,0 +1,325 @@
+"""The dispatcher: what is due is carried on, in batches that grow with the load, by one worker at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Running
+from shop_builders import (
+    NOW,
+    Clock,
+    buy,
+    done_outside,
+    order_of,
+    pay,
+    payment_of,
+    payment_row,
+    shop,
+    stock_up,
+    take_payments,
+)
+from step_builders import postgres
+
+from deployments.dispatcher import BATCH, Dispatcher
+from flows.card import card_payment
+from store import work
+from tasks.installation import Installation, close_installation, open_installation
+from tasks.pace import LEASE
+
+ROOT = Path(__file__).parents[2]
+
+
+async def runs_of(*workers: str) -> list[FlowRun]:
+    """Return the flow runs that workers carried out, in the order in which they began."""
+    found: list[FlowRun] = []
+    async with get_client() as client:
+        for worker in workers:
+            tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"worker {worker}"]))
+            found += await client.read_flow_runs(flow_run_filter=tagged, limit=200)
+    return sorted(found, key=lambda run: run.start_time or run.created or NOW)
+
+
+async def test_what_is_due_is_grouped_by_scenario_and_what_was_placed_goes_first(opened: Installation) -> None:
+    for number in ("CZ5001", "CZ5002"):
+        await buy(opened, number)
+    await buy(opened, "CZ5003", "bank_transfer")
+    await buy(opened, "CZ5004", "cash_on_delivery")
+    await pay(opened, "CZ5003", method="bank_transfer")
+    for number in ("CZ5001", "CZ5002"):
+        await pay(opened, number)
+    dispatcher = Dispatcher(opened, spacing=0)
+    assert await dispatcher.work_off() == 7
+    runs = await runs_of(opened.worker)
+    assert [run.name for run in runs] == [
+        "order placed · 3 orders",
+        "dispatch unpaid · CZ5004",
+        "card · 2 payments",
+        "bank transfer · CZ5003",
+    ]
+    assert {run.state_name for run in runs} == {"Done"}
+    assert await dispatcher.waiting() == 0
+    assert (await done_outside(opened))["labels"] == 4
+    assert await dispatcher.work_off() == 0
+
+
+async def test_batches_are_as_large_as_what_is_due_and_never_too_large(opened: Installation) -> None:
+    incoming = [payment_of(None, "10.00", text="no reference") for _ in range(BATCH + 50)]
+    await take_payments(opened, *incoming)
+    assert await Dispatcher(opened, spacing=0).work_off() == BATCH + 50
+    assert [run.name for run in await runs_of(opened.worker)] == [f"card · {BATCH} payments", "card · 50 payments"]
+
+
+@asynccontextmanager
+async def at_work(dispatcher: Dispatcher) -> AsyncGenerator[None]:
+    """Let a dispatcher run until the block ends."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(dispatcher.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def all_done(dispatcher: Dispatcher) -> None:
+    """Wait until nothing is due any more."""
+    async with asyncio.timeout(30):
+        while await dispatcher.waiting() or dispatcher.busy:  # noqa: ASYNC110 - the database tells it, no event does
+            await asyncio.sleep(0.02)
+
+
+async def test_a_single_payment_is_carried_on_at_once_when_the_dispatcher_is_woken(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.dispatcher._IDLE_S", 3600)  # looking by itself would come too late
+    order_id = await buy(opened)
+    dispatcher = Dispatcher(opened, spacing=0)
+    async with at_work(dispatcher):
+        await all_done(dispatcher)
+        await pay(opened)
+        dispatcher.wake()
+        await all_done(dispatcher)
+        await pay(opened, None, text="without a reference")
+        dispatcher.wake()
+        await all_done(dispatcher)
+    assert (await order_of(opened, order_id)).status == "paid"
+    names = [run.name for run in await runs_of(opened.worker)]
+    assert names[:2] == ["order placed · CZ5001", "card · CZ5001"]
+    assert names[2].startswith("card · payment ")
+    assert len(names) == 3
+
+
+async def test_a_dispatcher_that_nobody_wakes_looks_by_itself(opened: Installation) -> None:
+    dispatcher = Dispatcher(opened, spacing=0)
+    async with at_work(dispatcher):
+        payment = await pay(opened, None, text="from another process")
+        await all_done(dispatcher)
+    assert (await payment_row(opened, payment))["outcome"] == "unknown"
+
+
+# Several dispatchers.
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Generator[str]:
+    with postgres() as new:
+        yield new()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else None
+
+
+@pytest.fixture
+async def twice(url: str | None, tmp_path: Path, clock: Clock) -> AsyncGenerator[list[Installation]]:
+    """Open one shop twice, as two processes do."""
+    async with shop(tmp_path / "shop", url=url, clock=clock) as first:
+        await stock_up(first)
+        second = replace(await open_installation(tmp_path / "shop", database_url=url), clock=clock)
+        yield [first, second]
+        await close_installation(second)
+
+
+async def test_two_dispatchers_never_carry_on_the_same_payment(
+    twice: list[Installation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = twice[0]
+    numbers = [f"CZ{5001 + place}" for place in range(4)]
+    for number in numbers:
+        await buy(opened, number)
+    await Dispatcher(opened).work_off()
+    paid = [await pay(opened, number) for number in numbers]
+    monkeypatch.setattr("deployments.dispatcher.BATCH", 1)
+    counts = await asyncio.gather(*(Dispatcher(one, spacing=0).work_off() for one in twice))
+    assert sum(counts) == len(paid)
+    assert min(counts) > 0
+    runs = await runs_of(*(one.worker for one in twice))
+    assert sorted(id_ for run in runs for id_ in run.parameters.get("payments", [])) == paid
+    assert await done_outside(opened) == {"documents": 4, "letters": 8, "labels": 4, "deductions": 4}
+
+
+async def test_the_leases_of_a_dead_dispatcher_run_out_and_the_next_one_goes_on(
+    opened: Installation, clock: Clock
+) -> None:
+    payment = await pay(opened, None, text="no reference")
+    async with opened.store.write() as connection:
+        taken = await work.take(connection, owner="the dead one", now=clock(), lease_until=clock() + LEASE, limit=BATCH)
+    assert [due.subject_id for due in taken] == [payment]
+    dispatcher = Dispatcher(opened, spacing=0)
+    assert await dispatcher.work_off() == 0
+    clock.now += LEASE - timedelta(seconds=1)
+    assert await dispatcher.work_off() == 0
+    clock.forward(seconds=1)
+    assert await dispatcher.work_off() == 1
+    assert (await payment_row(opened, payment))["outcome"] == "unknown"
+
+
+# The log of those that died.
+
+
+async def running_run(*tags: str) -> UUID:
+    """Leave a flow run in Prefect that says that it is running."""
+    async with get_client() as client:
+        run = await client.create_flow_run(card_payment, parameters={"payments": [1]}, state=Running(), tags=tags)
+    return run.id
+
+
+async def state_names(ids: Sequence[UUID]) -> list[str | None]:
+    async with get_client() as client:
+        return [(await client.read_flow_run(id_)).state_name for id_ in ids]
+
+
+async def test_runs_of_workers_that_are_gone_are_marked_as_crashed(opened: Installation, clock: Clock) -> None:
+    gone, alive, foreign = [await running_run(*tags) for tags in (["worker gone"], ["worker alive"], [])]
+    payment = await pay(opened, None, text="no reference")
+    async with opened.store.write() as connection:
+        await work.take(connection, owner="alive", now=clock(), lease_until=clock() + LEASE, limit=1)
+    await Dispatcher(opened).work_off()
+    # Who holds a lease is at work; a run without a worker's mark is a deployment's, which Prefect looks after.
+    assert await state_names([gone, alive, foreign]) == ["Crashed", "Running", "Running"]
+    async with get_client() as client:
+        state = (await client.read_flow_run(gone)).state
+    assert state is not None
+    assert state.message == "the process that ran it is gone; what it had begun goes on in a new run"
+    clock.now += LEASE
+    assert await Dispatcher(opened, spacing=0).work_off() == 1
+    assert await state_names([alive, foreign]) == ["Crashed", "Running"]
+    assert (await payment_row(opened, payment))["outcome"] == "unknown"
+
+
+_DISPATCHER = """
+import asyncio, logging, signal, sys
+from pathlib import Path
+from deployments.dispatcher import Dispatcher
+from tasks.installation import open_installation, working_on
+
+async def main():
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with working_on(await open_installation(Path(sys.argv[1]))) as opened:
+        await Dispatcher(opened, spacing=0).run(stop)
+
+asyncio.run(main())
+"""
+
+
+class Line:
+    """The line between a dispatcher and Prefect's server, which can be cut."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        server = urlsplit(PREFECT_API_URL.value() or "")
+        self.url = f"http://127.0.0.1:{self.port}{server.path}"
+        self._to = (server.hostname, server.port)
+        self._open: list[asyncio.StreamWriter] = []
+        self._listener: asyncio.Server | None = None
+
+    async def mend(self) -> None:
+        """Let everything through from now on."""
+        self._listener = await asyncio.start_server(self._join, "127.0.0.1", self.port)
+
+    async def cut(self) -> None:
+        """Let nothing through any more, and end what is on the line."""
+        if self._listener is not None:
+            self._listener.close()
+        for writer in self._open:
+            writer.transport.abort()
+        self._open.clear()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(*self._to)
+        self._open += [writer, there_writer]
+        with suppress(OSError):
+            await asyncio.gather(self._pass_on(reader, there_writer), self._pass_on(there_reader, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+async def said(process: Process, text: str) -> None:
+    """Wait until a process has said something on its standard error."""
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        while line := await process.stderr.readline():
+            if text in line.decode():
+                return
+    raise AssertionError(f"the process ended without saying “{text}”")
+
+
+async def outcome(opened: Installation, payment: int) -> str | None:
+    row = await payment_row(opened, payment)
+    return row["outcome"]
+
+
+async def test_while_prefect_is_away_the_dispatcher_waits_and_what_is_due_stays_due(
+    opened: Installation, clock: Clock
+) -> None:
+    clock.now = datetime.now(UTC)  # the other process has a clock of its own
+    first = await pay(opened, None, text="no reference")
+    line = Line()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_API_URL": line.url, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    command = [sys.executable, "-c", _DISPATCHER, str(opened.home)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stderr=PIPE)
+    try:
+        await said(process, "Prefect's server is not available")
+        assert await outcome(opened, first) is None
+        await line.mend()
+        async with asyncio.timeout(60):
+            while await outcome(opened, first) is None:  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+        await line.cut()
+        second = await pay(opened, None, text="none either")
+        await said(process, "a run of card payment could not be carried out")
+        assert await outcome(opened, second) is None
+    finally:
+        process.terminate()
+        await process.wait()
+        await line.cut()
+    assert process.returncode == 0
+    async with opened.store.read() as connection:
+        due_at = await work.next_due(connection)
+    assert due_at is not None
+    assert due_at < datetime.now(UTC) + timedelta(seconds=31)
