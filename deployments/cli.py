@@ -1093,6 +1093,7 @@ def _mapping(text: str, file: str) -> object:
 
 def _parsed(files: Sequence[str]) -> tuple[dict[str, tuple[str, ChannelRules]], list[Json]]:
     """Read rules: (file, rules) by channel, and what was refused."""
+    from connectors.iban import wrong_ibans
     from domain.rules import RulesError, parse_rules
 
     found: dict[str, tuple[str, ChannelRules]] = {}
@@ -1103,6 +1104,7 @@ def _parsed(files: Sequence[str]) -> tuple[dict[str, tuple[str, ChannelRules]], 
         except (Wrong, RulesError) as error:
             refused += [{"file": file, "reason": line} for line in str(error).splitlines()]
             continue
+        refused += [{"file": file, "reason": f"{file}: {said}"} for said in wrong_ibans(rules)]
         if rules.channel in found:
             said = f"{file}: channel {rules.channel} is in {found[rules.channel][0]} too; apply one of them"
             refused.append({"file": file, "reason": said})

@@ -130,9 +130,10 @@ class InvoiceRule(_Part):
     action: Annotated[InvoiceAction, Field(title="Action", description="Issue anew, update or ignore")] = (
         InvoiceAction.ISSUE
     )
-    kind: Annotated[DocumentKind, Field(title="Kind", description="Proforma (advance) or invoice (tax document)")] = (
-        DocumentKind.INVOICE
-    )
+    kind: Annotated[
+        Literal[DocumentKind.PROFORMA, DocumentKind.INVOICE],
+        Field(title="Kind", description="Proforma (advance) or invoice (tax document)"),
+    ] = DocumentKind.INVOICE
 
 
 class MessageRule(_Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import gather
 from typing import Any
 
 from prefect import State, flow
@@ -20,6 +21,6 @@ async def order_placed(orders: list[int]) -> State[Any]:
     placed = await placed_orders(orders)
     reserved = await reserve_stock(placed)
     proforma = await issue_proforma(reserved)
-    told = await notify_placed(proforma)
-    await set_placed_status(told)
+    # As after payment, nothing waits for a letter.
+    await gather(notify_placed(proforma), set_placed_status(proforma))
     return await close("order_placed", orders=orders)

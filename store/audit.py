@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, String, Subquery, and_, case, cast, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Row, Subquery, and_, case, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -85,7 +85,7 @@ async def _allocated_too_much(connection: AsyncConnection) -> list[Finding]:
         Finding(
             "allocations within the payment",
             f"payment {row.id}",
-            f"it is {Money(row.amount_minor, row.currency)}, but {Money(int(row.allocated), row.currency)} is allocated",
+            f"of its {Money(row.amount_minor, row.currency)}, {Money(int(row.allocated), row.currency)} is allocated",
         )
         for row in rows
     ]
@@ -177,7 +177,11 @@ async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Fin
         .scalar_subquery()
     )
     invoiced = exists().where(DocumentRow.order_id == OrderRow.id, DocumentRow.kind == DocumentKind.INVOICE.value)
-    taken = exists().where(StockMove.order_line_id == OrderLineRow.id, StockMove.kind == "deduct")
+    taken = exists().where(
+        StockMove.order_id == OrderLineRow.order_id,  # by whose index it is found
+        StockMove.order_line_id == OrderLineRow.id,
+        StockMove.kind == "deduct",
+    )
     left = exists().where(OrderLineRow.order_id == OrderRow.id, OrderLineRow.sku.is_not(None), ~taken)
     rows = await _rows(
         connection,
@@ -210,14 +214,14 @@ async def _rules_of(connection: AsyncConnection, channel: str, version: int | No
     try:
         return await rules.of_version(connection, channel, version) if version is not None else None
     except RulesError:
-        return None  # a document of long ago; what was owed is judged without it
+        return None  # written long ago; what was owed is judged without it
 
 
 def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
     method = Method(row.method)
     missing = Money(row.total_minor - int(row.settled), row.currency)
     collect = Money(row.collect_minor, row.currency)
-    waits = frozenset({Wait.PAYMENT}) if collect.minor <= 0 and method is not Method.CASH_ON_DELIVERY else frozenset()
+    waits: frozenset[Wait] = frozenset()
     if channel is not None:
         own = channel.for_customer(group=row.group, customer=row.customer)
         waits = own.scenarios.of(method).dispatch.waits_for
@@ -226,7 +230,7 @@ def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
     if missing.minor > 0:
         if Wait.PAYMENT in waits:
             said.append(f"{consignment} while {missing} was still to be paid, though dispatch waits for payment")
-        elif method is Method.CASH_ON_DELIVERY and collect < missing:
+        elif collect < missing and (method is Method.CASH_ON_DELIVERY or channel is None):
             said.append(f"{consignment} while {missing} was still to be paid, but the carrier collects {collect}")
     if Wait.INVOICE in waits and not row.invoiced:
         said.append(f"{consignment} without an invoice, though dispatch waits for it")
@@ -360,16 +364,16 @@ async def _stock_sums(connection: AsyncConnection) -> list[Finding]:
 
 
 async def _unfinished_effects(connection: AsyncConnection, now: datetime) -> list[Finding]:
-    due = exists().where(
-        WorkRow.due_at.is_not(None),
-        WorkRow.subject + ":" + cast(WorkRow.subject_id, String(20)) == EffectRow.cause,
+    waiting = await _rows(
+        connection, select(WorkRow.subject, WorkRow.subject_id).where(WorkRow.due_at.is_not(None)).distinct()
     )
+    due = {f"{row.subject}:{row.subject_id}" for row in waiting}
     held = and_(EffectRow.lease_owner.is_not(None), EffectRow.lease_until > now)
     rows = await _rows(
         connection,
         select(
             *(EffectRow.step, EffectRow.cause, EffectRow.state, EffectRow.reason, EffectRow.due_at),
-            *(EffectRow.lease_owner, EffectRow.lease_until, OrderRow.number, due.label("due")),
+            *(EffectRow.lease_owner, EffectRow.lease_until, OrderRow.number),
         )
         .join(OrderRow, OrderRow.id == EffectRow.order_id)
         .where(EffectRow.state.in_(effects.OPEN), ~func.coalesce(held, literal(False)))
@@ -378,19 +382,19 @@ async def _unfinished_effects(connection: AsyncConnection, now: datetime) -> lis
     return [
         Finding("every step that was begun goes on or waits for a person", f"order {row.number}", said)
         for row in rows
-        if (said := _unfinished(row))
+        if (said := _unfinished(row, goes_on=row.cause in due))
     ]
 
 
-def _unfinished(row: Row[Any]) -> str | None:
+def _unfinished(row: Row[Any], *, goes_on: bool) -> str | None:
     """Return what is wrong with an open effect that no living worker holds, or None when it goes on by itself."""
     doubt = row.state == EffectState.IN_DOUBT
     why = f" ({row.reason})" if row.reason else ""
     if row.lease_owner is not None:
         return f"step {row.step} was begun by a worker that is gone since {row.lease_until:%Y-%m-%d %H:%M} UTC"
-    if doubt and row.due_at is None and not row.due:
+    if doubt and row.due_at is None and not goes_on:
         return f"step {row.step} needs a person: whether it happened is not known{why}"
-    if not row.due:
+    if not goes_on:
         return f"step {row.step} is not done{why}, and nothing that is due will carry it on (cause {row.cause})"
     return None
 
@@ -439,8 +443,7 @@ async def _status_without_history(connection: AsyncConnection) -> list[Finding]:
         Finding(
             "an order's status is the last of its history",
             f"order {row.number}",
-            f"its status is {row.status}, but "
-            + (f"its history ends with {row.after}" if row.after else "it has none"),
+            f"it is {row.status}, but its history " + (f"ends with {row.after}" if row.after else "is empty"),
         )
         for row in rows
     ]

@@ -94,12 +94,12 @@ def _engine(url: str) -> AsyncEngine:
         # The driver has another name for what every provider's URL calls sslmode.
         query = {"ssl" if option == "sslmode" else option: value for option, value in parsed.query.items()}
         parsed = parsed.set(drivername="postgresql+asyncpg", query=query)
-        return create_async_engine(parsed, pool_size=10, max_overflow=10)
+        return create_async_engine(parsed, pool_size=10, max_overflow=10, hide_parameters=True)
     if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
         folder = Path(parsed.database or "").parent
         if not folder.is_dir():
             raise StoreError(f"the folder {folder} of KVIT_DATABASE_URL does not exist; make it first")
-        engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"))
+        engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         event.listen(engine.sync_engine, "begin", _sqlite_begin)
         return engine

@@ -112,7 +112,14 @@ async def decided(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, 
 async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return what payments turned out to be, by id in the given order."""
     found: dict[int, dict[str, Any]] = {}
-    columns = (PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, PaymentRow.reason)
+    columns = (
+        PaymentRow.id,
+        PaymentRow.outcome,
+        PaymentRow.policy,
+        PaymentRow.reason,
+        PaymentRow.currency,
+        PaymentRow.surplus_minor,
+    )
     for some in chunks(list(ids)):
         rows = await connection.execute(select(*columns).where(PaymentRow.id.in_(some)))
         found.update({row["id"]: dict(row) for row in rows.mappings().all()})

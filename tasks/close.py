@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
 from domain.scenarios import STEPS
@@ -22,6 +23,7 @@ from store.effects import EffectState, Standing
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE
+from tasks.step import MISCONFIGURED
 
 Subject = Literal["payment", "order"]
 _TABLE_ROWS = 2_000
@@ -58,11 +60,12 @@ def _ended(
     policy: Policy | None,
     reason: str,
     *,
+    surplus: Money | None,
     cut_short: bool,
     now: datetime,
 ) -> Ended:
     parked = [s for s in standings if s.state is EffectState.REJECTED]
-    unclear = [s for s in standings if s.state in effects.OPEN and s.due_at is None and not _held(s, now)]
+    unclear = [s for s in standings if s.state in effects.OPEN and _is_stuck(s, now)]
     going = [(at, s) for s in standings if s.state in effects.OPEN and (at := s.due_at or s.lease_until)]
     due_at, first = min(going, key=lambda one: one[0], default=(None, None))
     waits = f"{first.number} · {first.step}: {first.reason or 'another run is at it'}" if first else None
@@ -75,11 +78,16 @@ def _ended(
     if policy is Policy.OPERATOR:
         said = f"{(outcome or Outcome.UNKNOWN).replace('_', ' ')}: {reason}"
         return Ended(subject_id, said, due_at=due_at, outcome=outcome)
+    if surplus:
+        said = f"over: {surplus} is too much; decide where it goes"
+        return Ended(subject_id, said, due_at=due_at, outcome=outcome)
     return Ended(subject_id, waits=waits, due_at=due_at, outcome=outcome)
 
 
-def _held(standing: Standing, now: datetime) -> bool:
-    return standing.lease_until is not None and standing.lease_until > now
+def _is_stuck(standing: Standing, now: datetime) -> bool:
+    """Say whether an open effect needs a person: nothing will carry it on, or nothing but a setting can help it."""
+    held = standing.lease_until is not None and standing.lease_until > now
+    return (standing.due_at is None and not held) or (standing.reason or "").startswith(MISCONFIGURED)
 
 
 def _cut_short(scenario: str, order_ids: Sequence[int], standings: Sequence[Standing]) -> bool:
@@ -185,7 +193,10 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         parts = [part for part in allocated.get(id_, []) if part["completes"] and part["order_id"]]
         going = [part["order_id"] for part in parts] if subject == "payment" else [id_] * bool(mine)
         cut_short = _cut_short(scenario, going, mine)
-        ended.append(_ended(id_, mine, outcome, policy, reason, cut_short=cut_short, now=opened.clock()))
+        surplus = Money(row["surplus_minor"], row["currency"]) if row.get("surplus_minor") else None
+        ended.append(
+            _ended(id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock())
+        )
     async with opened.store.write() as connection:
         ends = [(end.id, end.due_at, end.person or end.waits) for end in ended]
         await work.finish(connection, scenario, subject, ends, now=opened.clock())

@@ -15,7 +15,7 @@ from connectors.errors import OutsideError, Rejected, Transient
 from connectors.roles import PaymentSource, StatementReader, WebhookEvent, WebhookReader
 from connectors.statements import read_statement
 from domain.order_document import OrderDocument, OrderError
-from domain.orders import CLOSED
+from domain.orders import Status
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
 from domain.references import compact, normal_number
 from domain.rules import ChannelRules, EvidenceKind
@@ -27,6 +27,10 @@ from tasks.pace import LEASE, delay
 
 _GIVE_UP_AFTER = 12
 """Attempts at asking a provider about one webhook before a person must look; they span about three days."""
+
+
+_AWAITS_MONEY = (Status.NEW, Status.AWAITING_PAYMENT)
+"""An order taken in with a later status was begun elsewhere: reserving and asking for money would come too late."""
 
 
 def _placed_scenario(method: Method) -> str:
@@ -102,7 +106,7 @@ async def take_order(
     order_id = await orders.add(connection, order, now=now, actor=actor)
     if order_id is None:
         return None
-    if order.standard_status not in CLOSED:
+    if order.standard_status in _AWAITS_MONEY:
         await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
     for payment_id, method in await payments.waiting_for(connection, order.references):
         await work.add(connection, method.value, "payment", [payment_id], now=now)

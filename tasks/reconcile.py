@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from connectors.errors import Misconfigured, Rejected, Transient
 from domain.money import Money
+from domain.payments import Outcome
 from domain.rules import Policy
 from store import inbox, payments, work
 from tasks.installation import installation
@@ -58,6 +59,7 @@ async def report_payments() -> int:
     async with opened.store.read() as connection:
         sums = await payments.sums(connection)
         queue = await payments.listing(connection, policy=Policy.OPERATOR.value)
+        queue += [row for row in await payments.listing(connection, outcome=Outcome.OVER.value) if row["surplus_minor"]]
         parked = await inbox.parked(connection)
     await acreate_table_artifact(
         key="payments-by-outcome",

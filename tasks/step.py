@@ -196,6 +196,8 @@ class NeedsPerson(Exception):
     """An effect is in doubt, and nothing can tell whether it happened."""
 
 
+MISCONFIGURED = "misconfigured: "
+"""How the reason of an effect begins that nothing but a change of the configuration can help."""
 _NOBODY_KNOWS = "; whether it happened can't be looked up"
 _LEASE_LOST = "not begun: the lease could not be kept"
 
@@ -340,6 +342,7 @@ class Step:
                 lease_until=lease.until,
                 actor=actor,
                 now=opened.clock(),
+                local=self._local,
             )
             quiet_causes = await _quiet(connection, batch.items)
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
@@ -383,7 +386,7 @@ class Step:
         except Rejected as error:
             attempt.end(EffectState.REJECTED, str(error), error)
         except Misconfigured as error:
-            attempt.end(attempt.claim.state, str(error), error)
+            attempt.end(attempt.claim.state, f"{MISCONFIGURED}{error}", error)
         except NeedsPerson as error:
             attempt.end(EffectState.IN_DOUBT, str(error), error)
         except TimeoutError:

@@ -561,27 +561,61 @@ async def test_a_worker_that_lost_its_lease_and_did_nothing_leaves_it_to_the_new
 # Workers that die.
 
 
+async def test_a_cancelled_run_leaves_what_it_had_begun_to_be_asked_about(
+    opened: Installation, other: Installation, desk: Desk, clock: Clock
+) -> None:
+    batch = await placed(opened)
+    slow = gate()
+    working = asyncio.create_task(carry_out(slow.step, opened, batch))
+    await slow.entered.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert await carry_out(issuing(desk.connector), other, batch, "worker 2") == {"CZ5001": "intended"}
+    clock.now += LEASE
+    assert await carry_out(issuing(desk.connector), other, batch, "worker 2") == {"CZ5001": "done"}
+    assert desk.asked == ["GET", "POST"]
+
+
 def _killed_here(point: str, here: str) -> None:
     if point == here:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def _carry_out_and_die(home: str, url: str, office: str, point: str, items: list[Any]) -> None:
-    """Carry out both steps of these tests as a worker of its own, up to the point where it is killed."""
+    """Carry out a step as a worker of its own, up to the point where it is killed; without an office, our own step."""
     batch = Batch(tuple(Item(*item) for item in items))
     async with shop(Path(home), url=url) as opened:
         connector = OfficeConnector(office, headers={"X-Worker": str(os.getpid())})
         _killed_here(point, "before the claim")
-        await _papers(connector, point).carry_out(opened, batch, owner="killed")
+        made = _papers(connector, point) if office else _shelf(point)
+        await made.carry_out(opened, batch, owner="killed")
         _killed_here(point, "after the record")
+
+
+def _taking(point: str) -> Callable[[Transaction], Awaitable[None]]:
+    async def write(transaction: Transaction) -> None:
+        await take_one(transaction)
+        _killed_here(point, "in the record")
+
+    return write
+
+
+def _shelf(point: str = "") -> Step:
+    """Make a step that takes tea from the shelf, in our own database alone, and that may be killed on the way."""
+
+    @step("paper", local=True)
+    async def act(_order: Order, _rules: ChannelRules, _key: str) -> Receipt:
+        """Take one from the shelf."""
+        _killed_here(point, "after the claim")
+        return Receipt(write=_taking(point))
+
+    return act
 
 
 def _papers(connector: OfficeConnector, point: str = "") -> Step:
     """Make a step that has a paper issued and takes tea from the shelf for it, and that may be killed on the way."""
-
-    async def write(transaction: Transaction) -> None:
-        await take_one(transaction)
-        _killed_here(point, "in the record")
+    write = _taking(point)
 
     @step("paper")
     async def issue(order: Order, _rules: ChannelRules, key: str) -> Receipt:
@@ -692,6 +726,20 @@ async def test_a_killed_worker_loses_nothing_and_doubles_nothing(
     assert office.issued == [("CZ5001", (await row_of(opened, "paper", item)).key)]
     assert await on_hand(opened) == before - 1
     assert await moves(opened, item) == ["intended", "in_doubt", "done"] if left_alone else ["intended", "done"]
+
+
+@pytest.mark.parametrize("point", ["after the claim", "in the record", "after the record"])
+async def test_a_step_in_our_own_database_that_was_killed_takes_place_once(
+    url: str, tmp_path: Path, opened: Installation, clock: Clock, workers: Killing, point: str
+) -> None:
+    batch = await placed(opened)
+    before = await on_hand(opened)
+    told: dict[str, Any] = {"home": str(tmp_path / "killed"), "url": url, "office": ""}
+    assert await workers(**told, point=point, items=batch.items) == -signal.SIGKILL
+    assert await on_hand(opened) == (before - 1 if point == "after the record" else before)
+    clock.now = NOW + LEASE
+    assert await carry_out(_shelf(), opened, batch) == {"CZ5001": "done"}
+    assert await on_hand(opened) == before - 1
 
 
 @EITHER_DATABASE

@@ -588,11 +588,11 @@ async def test_a_misconfigured_system_is_an_error_in_the_log_and_due_again(
     assert run.result == Batch()
     assert len(desk.sent) == 1
     errors = [line.message for line in await logs(run) if line.level >= 40]
-    assert errors == ["CZ5001 · paper · not yet · office: answered 401"]
+    assert errors == ["CZ5001 · paper · not yet · misconfigured: office: answered 401"]
     (one,) = await task_runs(run, 1)
     assert one.run_count == 1
     found = await standing(opened, batch)
-    assert (found.state, found.reason) == (EffectState.INTENDED, "office: answered 401")
+    assert (found.state, found.reason) == (EffectState.INTENDED, "misconfigured: office: answered 401")
     assert found.due_at is not None
     clock.now = found.due_at
     assert await call(desk.issue, batch) == batch

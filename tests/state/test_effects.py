@@ -26,11 +26,17 @@ INTENDED, IN_DOUBT = EffectState.INTENDED, EffectState.IN_DOUBT
 
 
 async def claim(
-    store: Store, wanted: Sequence[Wanted], *, owner: str = "one", now: datetime = NOW, step: str = "invoice"
+    store: Store,
+    wanted: Sequence[Wanted],
+    *,
+    owner: str = "one",
+    now: datetime = NOW,
+    step: str = "invoice",
+    local: bool = False,
 ) -> list[Claim]:
     async with store.write() as connection:
         return await effects.claim(
-            connection, step, wanted, owner=owner, lease_until=now + LEASE, actor=WORKER, now=now
+            connection, step, wanted, owner=owner, lease_until=now + LEASE, actor=WORKER, now=now, local=local
         )
 
 
@@ -109,6 +115,17 @@ async def test_what_a_dead_worker_left_is_in_doubt_and_must_be_asked_about(store
     assert again.reason == "the worker that had begun it is gone"
     assert await moves(store, first.effect_id) == ["intended", "in_doubt"]
     assert await column(store, "SELECT lease_owner FROM effects") == ["two"]
+
+
+async def test_what_a_dead_worker_left_of_a_step_in_this_database_alone_is_simply_done_again(store: Store) -> None:
+    wanted, first = await a_claim(store)
+
+    [early] = await claim(store, [wanted], owner="two", local=True)
+    [again] = await claim(store, [wanted], owner="two", now=NOW + LEASE, local=True)
+
+    assert early.verdict is Verdict.STOP
+    assert (again.verdict, again.state, again.attempts) == (Verdict.ACT, INTENDED, 2)
+    assert await moves(store, first.effect_id) == ["intended"]
 
 
 async def test_what_is_asked_about_stays_in_doubt_when_that_worker_dies_too(store: Store) -> None:
