@@ -30,6 +30,7 @@ from deployments.sandbox.stripe import StripeStandIn
 from domain.money import Money
 from domain.scenarios import in_order
 from store import effects, orders, payments
+from store.audit import audit
 from tasks.installation import Installation
 
 _log = Console(stderr=True)
@@ -82,6 +83,7 @@ def _steps(effects_: list[dict[str, Any]], matched: list[tuple[int, str]]) -> li
 async def report_of(opened: Installation, compared: list[Compared]) -> dict[str, Any]:
     """Return what happened to every payment and every order."""
     async with opened.store.read() as connection:
+        findings = await audit(connection, now=opened.clock())
         listed = await orders.listing(connection)
         steps = {row["id"]: await effects.of_order(connection, row["id"]) for row in listed}
         ids = [line.payment["id"] for line in compared if line.payment]
@@ -123,7 +125,8 @@ async def report_of(opened: Installation, compared: list[Compared]) -> dict[str,
             }
             for row in listed
         ],
-        "as_expected": all(line.agrees for line in compared),
+        "broken_invariants": [f"{finding.subject}: {finding.said}" for finding in findings],
+        "as_expected": all(line.agrees for line in compared) and not findings,
     }
     for order in report["orders"]:
         order["steps_done"] = [step["step"] for step in order["steps"] if step["result"] == "done"]
@@ -152,8 +155,10 @@ def print_report(report: dict[str, Any]) -> None:
                 f"[red]not as expected[/red]: payment {payment['id']} of {payment['source']}: {payment['outcome']}, "
                 f"should be {payment['expected']} ({payment['why']})"
             )
+    for finding in report["broken_invariants"]:
+        console.print(f"[red]broken[/red]: {finding}")
     if report["as_expected"]:
-        console.print("Every payment ended as its file says it should.")
+        console.print("Every payment ended as its file says it should, and the audit finds nothing wrong.")
 
 
 async def demo(*, as_json: bool) -> int:

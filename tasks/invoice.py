@@ -39,7 +39,8 @@ def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetim
         lines = document_lines(order)
     except DocumentError as error:
         raise Rejected(str(error)) from error
-    due = order.placed_at + timedelta(days=rules.reservation_days)
+    # Counted from today: an order that was taken in late gives the customer the whole term all the same.
+    due = now + timedelta(days=rules.reservation_days)
     buyer = order.customer.address
     return Document(
         kind=kind,

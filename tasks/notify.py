@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from connectors.mail import message_id
 from connectors.roles import Attachment, Messenger, OutgoingMessage
 from connectors.templates import MessageContext
+from domain.documents import document_from_json
 from domain.money import Money
 from domain.orders import Order
 from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment
@@ -32,6 +32,7 @@ def _context(order: Order, rules: ChannelRules, language: str, facts: dict[str, 
     currency = order.total.currency
     document, shipment = facts["document"], facts["shipment"]
     owed = order.to_pay.minor > 0
+    due_on = document_from_json(document["content"]).due_on if document else None
     return {
         "shop": {"title": rules.title, "email": rules.seller.email},
         "customer": {"name": order.customer.name},
@@ -51,7 +52,7 @@ def _context(order: Order, rules: ChannelRules, language: str, facts: dict[str, 
         "document": {
             "number": document["number"],
             "kind": document["kind"],
-            "due_on": (order.placed_at + timedelta(days=rules.reservation_days)).date(),
+            "due_on": due_on,
             "attached": document["file"] is not None,
         }
         if document
@@ -62,7 +63,7 @@ def _context(order: Order, rules: ChannelRules, language: str, facts: dict[str, 
             "variable_symbol": order.variable_symbol,
             "rf": order.rf,
             "amount": order.to_pay,
-            "due_on": (order.placed_at + timedelta(days=rules.reservation_days)).date(),
+            "due_on": due_on,
         }
         if owed and rules.seller.iban
         else None,
