@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.errors import OutsideError, Rejected, Transient
@@ -202,14 +204,28 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     async with opened.store.write() as connection:
         now = opened.clock()
         for letter, answer in zip(letters, answers, strict=True):
-            if isinstance(answer, OutsideError):
-                due_at = _again_at(letter, answer, now)
-                await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(answer))
-                continue
-            for id_, method in await payments.add(connection, answer, now=now, inbox_id=letter.id):
-                await work.add(connection, method.value, "payment", [id_], now=now)
-            await inbox.handled(connection, [letter.id], now=now)
+            problem = answer if isinstance(answer, OutsideError) else await _store(connection, letter, answer, now)
+            if problem:
+                due_at = _again_at(letter, problem, now)
+                await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(problem))
+            else:
+                await inbox.handled(connection, [letter.id], now=now)
     return len(letters)
+
+
+async def _store(
+    connection: AsyncConnection, letter: Letter, incoming: Sequence[IncomingPayment], now: datetime
+) -> OutsideError | None:
+    """Store the payments of a webhook in a savepoint of their own, or return why they can't be stored."""
+    try:
+        async with connection.begin_nested():
+            for id_, method in await payments.add(connection, incoming, now=now, inbox_id=letter.id):
+                await work.add(connection, method.value, "payment", [id_], now=now)
+    except Exception as error:  # one letter that trips us must not stop the others
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        return _defect(f"what {letter.source} says could not be stored ({type(error).__name__})", error)
+    return None
 
 
 async def _ask(opened: Installation, letter: Letter) -> list[IncomingPayment] | OutsideError:
@@ -218,10 +234,14 @@ async def _ask(opened: Installation, letter: Letter) -> list[IncomingPayment] | 
         return await opened.connector(letter.source, WebhookReader).truth(letter.body)
     except OutsideError as error:
         return error
-    except Exception as error:  # one letter that trips us must not stop the others
-        said = f"unexpected {type(error).__name__} while asking {letter.source}"
-        logging.getLogger("kvit").exception(said)
-        return Transient(said)
+    except Exception as error:  # noqa: BLE001 - one letter that trips us must not stop the others
+        return _defect(f"unexpected {type(error).__name__} while asking {letter.source}", error)
+
+
+def _defect(said: str, error: Exception) -> Transient:
+    """Log where something nobody foresaw went wrong, without its own text: that may quote anything."""
+    logging.getLogger("kvit").error("%s\n%s", said, "".join(traceback.format_tb(error.__traceback__)))
+    return Transient(said)
 
 
 def _again_at(letter: Letter, error: OutsideError, now: datetime) -> datetime | None:
