@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from connectors.statements import MAX_BYTES
 from tasks.installation import Installation
 from tasks.intake import Imported, take_statement
 
@@ -40,14 +41,26 @@ def _move(file: Path, imported: Imported) -> Path:
     return target
 
 
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(MAX_BYTES + 1)  # enough to see that it is too large
+
+
 async def import_ready(opened: Installation) -> list[Imported]:
-    """Import every file that lies in the watched folder, and move it to done or refused."""
+    """Import every file that lies in the watched folder, and move it to done or refused.
+
+    A file that can't be imported now, because of the disk, the database or a defect of ours, stays and stops no other.
+    """
     folder = opened.home / "inbox"
     found: list[Imported] = []
     for file in await asyncio.to_thread(_ready, folder):
-        imported = await take_statement(opened, await asyncio.to_thread(file.read_bytes), file.name)
-        await asyncio.to_thread(_move, file, imported)
-        found.append(imported)
+        try:
+            imported = await take_statement(opened, await asyncio.to_thread(_read, file), file.name)
+            await asyncio.to_thread(_move, file, imported)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the file is still there
+            _log.warning("%s can't be imported now (%s); it is tried again", file.name, type(error).__name__)
+        else:
+            found.append(imported)
     return found
 
 

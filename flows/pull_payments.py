@@ -16,8 +16,8 @@ async def pull_payments(
     sources: list[str] = form_field("Sources", "Names of connectors as in kvit.yaml; empty: every source", []),
 ) -> State[Any]:
     """Ask each source what is new, and store it; the dispatcher carries it on."""
-    said = await pull_sources(sources)
-    message = "; ".join(f"{name}: {result}" for name, result in said.items()) or "no source can be polled"
-    if any(result.startswith("failed") for result in said.values()):
+    said, failed = await pull_sources(sources)
+    message = "; ".join(said) or "no source can be polled"
+    if failed:
         return Failed(name="Needs a person", message=message)
     return Completed(name="Done", message=message)

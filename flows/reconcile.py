@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from tasks.reconcile import match_again, pull_sources, report_payments
 
@@ -13,8 +13,10 @@ from tasks.reconcile import match_again, pull_sources, report_payments
 @flow(name="reconcile")
 async def reconcile() -> State[Any]:
     """Pull → match again → report."""
-    await pull_sources([])
+    said, failed = await pull_sources([])
     again = await match_again()
     persons = await report_payments()
     message = f"{again} unmatched payments tried again; {persons} need a person"
+    if failed:
+        return Failed(name="Needs a person", message="; ".join([*said, message]))
     return Completed(name="Needs a person" if persons else "Done", message=message)

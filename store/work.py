@@ -231,13 +231,11 @@ async def of_orders(
 async def hold_for(connection: AsyncConnection, ids: Sequence[int], *, until: datetime, quiet: bool, note: str) -> None:
     """Set rows aside for a run that carries them on by itself; should it die, they fall due at `until`.
 
-    Only rows that were finished become quiet: what is on its way keeps its messages.
+    What is on its way keeps its messages: only rows that were finished, or never begun, become quiet.
     """
+    at_rest = or_(WorkRow.finished_at.is_not(None), WorkRow.attempts == 0)
     for some in chunks(list(ids)):
-        if quiet:
-            await connection.execute(
-                update(WorkRow).where(WorkRow.id.in_(some), WorkRow.finished_at.is_not(None)).values(quiet=True)
-            )
+        await connection.execute(update(WorkRow).where(WorkRow.id.in_(some), at_rest).values(quiet=quiet))
         await connection.execute(
             update(WorkRow).where(WorkRow.id.in_(some)).values(due_at=until, finished_at=None, note=note)
         )

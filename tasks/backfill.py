@@ -110,9 +110,13 @@ async def set_aside(planned: Sequence[Planned], *, notify: bool) -> None:
 
 
 def by_scenario(planned: Sequence[Planned]) -> list[tuple[str, list[int]]]:
-    """Cut work into chunks of one scenario each, payments and orders by their numbers in Kvit."""
+    """Cut work into chunks of one scenario each, payments and orders by their numbers in Kvit.
+
+    What was placed comes before what was paid: a payment may need what its order's beginning did.
+    """
     chunks: list[tuple[str, list[int]]] = []
-    for scenario in sorted({item.due.scenario for item in planned}):
+    scenarios = {(item.due.subject, item.due.scenario) for item in planned}
+    for _, scenario in sorted(scenarios, key=lambda one: (one[0] != "order", one[1])):
         ids = [item.due.subject_id for item in planned if item.due.scenario == scenario]
         chunks += [(scenario, ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)]
     return chunks

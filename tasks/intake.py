@@ -224,7 +224,7 @@ async def _store(
     except Exception as error:  # one letter that trips us must not stop the others
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
-        return _defect(f"what {letter.source} says could not be stored ({type(error).__name__})", error)
+        return defect(f"what {letter.source} says could not be stored ({type(error).__name__})", error)
     return None
 
 
@@ -235,11 +235,11 @@ async def _ask(opened: Installation, letter: Letter) -> list[IncomingPayment] | 
     except OutsideError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one letter that trips us must not stop the others
-        return _defect(f"unexpected {type(error).__name__} while asking {letter.source}", error)
+        return defect(f"unexpected {type(error).__name__} while asking {letter.source}", error)
 
 
-def _defect(said: str, error: Exception) -> Transient:
-    """Log where something nobody foresaw went wrong, without its own text: that may quote anything."""
+def defect(said: str, error: Exception) -> Transient:
+    """Log where something nobody foresaw went wrong, and return it as an error; its own text may quote anything."""
     logging.getLogger("kvit").error("%s\n%s", said, "".join(traceback.format_tb(error.__traceback__)))
     return Transient(said)
 

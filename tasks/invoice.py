@@ -172,6 +172,8 @@ async def issue_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt
     """Issue a proforma with payment instructions for an order that was placed."""
     if not rules.placed.of(order.method).proforma:
         return Skip(f"the rules of {rules.channel} issue no proforma for such orders")
+    if order.to_pay.minor <= 0:
+        return Skip("the order is paid already")
     return await _issue(order, rules, DocumentKind.PROFORMA, key)
 
 

@@ -11,7 +11,7 @@ from connectors.templates import MessageContext
 from domain.documents import document_from_json
 from domain.money import Money
 from domain.orders import Order
-from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment
+from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment, Template
 from store import documents, orders, payments
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
@@ -117,6 +117,8 @@ def _message(name: str, moment: Moment) -> Step:
             )
         if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
             return Skip("the rest has come meanwhile")
+        if rule.template is Template.PROFORMA and order.to_pay.minor <= 0:
+            return Skip("the order is paid already")
         if not order.customer.email:
             return Skip("the customer has no e-mail address")
         opened = await installation()

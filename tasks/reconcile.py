@@ -9,30 +9,39 @@ from prefect import task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.errors import OutsideError
+from connectors.roles import PaymentSource
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
 from store import inbox, payments, work
 from tasks.installation import installation
-from tasks.intake import poll
+from tasks.intake import defect, poll
 from tasks.step import run_log
 
 
 @task(name="pull", cache_policy=NO_CACHE)
-async def pull_sources(names: Sequence[str]) -> dict[str, str]:
-    """Fetch what polled sources have since the last time; a source that fails doesn't stop the others."""
+async def pull_sources(names: Sequence[str]) -> tuple[list[str], bool]:
+    """Fetch what polled sources have since the last time; a source that fails doesn't stop the others.
+
+    Returns what came of each source in words, and whether one failed.
+    """
     opened = await installation()
-    said: dict[str, str] = {}
-    wanted = list(names) or [name for name, source in opened.connectors.items() if hasattr(source, "fetch")]
-    for name in wanted:
+    sources = opened.playing(PaymentSource)
+    said: list[str] = []
+    failed = False
+    for name in list(names) or sources:
         try:
-            found = await poll(opened, [name])
-            said[name] = f"{found[name]} new" if name in found else "there is no such source"
-        except (Transient, Rejected, Misconfigured) as error:
-            said[name] = f"failed: {error}"
-        run_log().info("%s · %s", name, said[name])
-    return said
+            opened.connector(name, PaymentSource)
+            result = f"{(await poll(opened, [name]))[name]} new"
+        except OutsideError as error:
+            failed, result = True, f"failed: {error}"
+        except Exception as error:  # noqa: BLE001 - one source that trips us must not stop the others
+            kind = type(error).__name__
+            failed, result = True, f"failed: {defect(f'unexpected {kind} while polling {name}', error)}"
+        said.append(f"{name}: {result}")
+        run_log().info("%s · %s", name, result)
+    return said, failed
 
 
 @task(name="match again", cache_policy=NO_CACHE)

@@ -1,0 +1,341 @@
+"""What operators start: a backfill over chosen orders, the daily reconciliation, and the pull of payments."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect import State, flow, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact
+from shop_builders import (
+    Clock,
+    buy,
+    carry_on,
+    change_rules,
+    done_outside,
+    letters,
+    order_of,
+    pay,
+    payment_row,
+    shop,
+    steps_of,
+)
+from sqlalchemy import select
+
+from connectors.roles import Page
+from deployments.dispatcher import Dispatcher
+from deployments.sandbox.stripe import StripeStandIn
+from domain.payments import Method
+from flows.backfill import backfill
+from flows.pull_payments import pull_payments
+from flows.reconcile import reconcile
+from store import inbox, work
+from store.tables import WorkRow
+from tasks.backfill import Planned, Selection, set_aside
+from tasks.installation import Installation
+from tasks.match import match_payments
+
+NOTHING = {"documents": 0, "letters": 0, "labels": 0, "deductions": 0}
+ALL_THREE = {"documents": 3, "letters": 6, "labels": 3, "deductions": 3}
+
+
+async def start(started: Any, *arguments: Any, **named: Any) -> State[Any]:
+    """Run a flow as its deployment does, and return the state in which it ended."""
+    return cast("State[Any]", await started(*arguments, **named, return_state=True))
+
+
+async def fill_in(selection: Selection | None = None, *, dry_run: bool = False, notify: bool = False) -> State[Any]:
+    """Start a backfill as its form is filled in."""
+    return await start(backfill, selection or Selection(), dry_run, notify)
+
+
+async def artifacts_of(state: State[Any]) -> dict[str, Artifact]:
+    """Return the artifacts of a run, by key."""
+    run_id: UUID | None = state.state_details.flow_run_id
+    assert run_id is not None
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    async with get_client() as client:
+        return {artifact.key or "": artifact for artifact in await client.read_artifacts(artifact_filter=chosen)}
+
+
+def rows_of(artifact: Artifact) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", json.loads(cast("str", artifact.data)))
+
+
+async def due(opened: Installation) -> list[tuple[str, datetime | None, bool]]:
+    """Return all work, as (scenario, when it is due, whether customers get no messages for it)."""
+    columns = (WorkRow.scenario, WorkRow.due_at, WorkRow.quiet)
+    async with opened.store.read() as connection:
+        rows = await connection.execute(select(*columns).order_by(WorkRow.id))
+    return [(row.scenario, row.due_at, row.quiet) for row in rows.all()]
+
+
+async def three_paid(opened: Installation) -> list[int]:
+    """Take in three orders and their payments, and find which is whose; nothing else is done for them yet."""
+    numbers = ("CZ5001", "CZ5002", "CZ5003")
+    ids = [await buy(opened, number) for number in numbers]
+    paid = [await pay(opened, number) for number in numbers]
+    await only_matched(opened, paid)
+    return ids
+
+
+async def only_matched(opened: Installation, paid: list[int]) -> None:
+    """Match payments as an earlier version or another system did, without carrying their orders on."""
+
+    @flow(name="match only")
+    async def match_only() -> None:
+        await match_payments(paid)
+
+    await match_only()
+    assert (await payment_row(opened, paid[0]))["outcome"] == "exact"
+
+
+async def test_a_dry_run_shows_its_plan_and_does_nothing(opened: Installation) -> None:
+    await three_paid(opened)
+    before = await due(opened)
+    state = await fill_in(dry_run=True)
+    assert (state.name, state.message) == ("Dry run", "6 would be carried on; nothing was done")
+    plan = (await artifacts_of(state))["backfill-plan"]
+    assert plan.description == "Dry run: nothing was done. 6 to carry on; messages to customers are off"
+    assert {(row["Order"], row["Scenario"], row["Now"]) for row in rows_of(plan)} == {
+        (number, scenario, "steps are open")
+        for number in ("CZ5001", "CZ5002", "CZ5003")
+        for scenario in ("card", "order placed")
+    }
+    assert await due(opened) == before
+    assert await done_outside(opened) == NOTHING
+
+
+async def test_a_backfill_does_everything_that_is_missing_and_writes_to_nobody(
+    opened: Installation, clock: Clock
+) -> None:
+    ids = await three_paid(opened)
+    state = await fill_in()
+    assert (state.name, state.message) == ("Done", "6 carried on; in 0 of 2 chunks something needs a person")
+    assert [(await order_of(opened, order_id)).status for order_id in ids] == ["paid"] * 3
+    assert await done_outside(opened) == ALL_THREE | {"letters": 0}
+    message = (await steps_of(opened, ids[0]))["message"]
+    assert (message["state"], message["reference"]) == ("skipped", None)
+    # Nor does anybody later, by whatever comes after it.
+    clock.forward(days=1)
+    await Dispatcher(opened, spacing=0).work_off()
+    await fill_in()
+    assert letters(opened) == []
+
+
+async def test_messages_are_sent_when_they_are_asked_for(opened: Installation) -> None:
+    await three_paid(opened)
+    state = await fill_in(notify=True)
+    assert state.name == "Done"
+    assert await done_outside(opened) == ALL_THREE
+
+
+async def test_what_is_done_stays_done_however_often_it_is_run(opened: Installation) -> None:
+    ids = await three_paid(opened)
+    await Dispatcher(opened, spacing=0).work_off()
+    assert await done_outside(opened) == ALL_THREE
+    for notify in (False, True):
+        state = await fill_in(notify=notify)
+        assert (state.name, state.message) == ("Done", "6 carried on; in 0 of 2 chunks something needs a person")
+        assert await done_outside(opened) == ALL_THREE
+    assert [(await order_of(opened, order_id)).settled.minor for order_id in ids] == [37800] * 3
+
+
+async def test_a_letter_that_waits_for_its_mail_server_is_not_lost_in_a_backfill(
+    opened: Installation, clock: Clock
+) -> None:
+    await buy(opened)
+    payment = await pay(opened)
+    in_the_way = opened.home / "maildir"
+    in_the_way.write_text("a file where the folder should be", encoding="utf-8")
+    await Dispatcher(opened, spacing=0).work_off()
+    assert (await done_outside(opened))["letters"] == 0
+    in_the_way.unlink()
+    clock.forward(minutes=2)
+    await fill_in()
+    await Dispatcher(opened, spacing=0).work_off()
+    assert (await payment_row(opened, payment))["outcome"] == "exact"
+    assert (await done_outside(opened))["letters"] == 2
+
+
+async def test_what_a_backfill_had_set_aside_when_it_died_falls_due_and_writes_to_nobody(
+    opened: Installation, clock: Clock
+) -> None:
+    await three_paid(opened)
+    async with opened.store.read() as connection:
+        planned = [Planned(*row) for row in await work.of_orders(connection)]
+    await set_aside(planned, notify=False)
+    dispatcher = Dispatcher(opened, spacing=0)
+    assert await dispatcher.work_off() == 0
+    clock.forward(minutes=11)
+    assert await dispatcher.work_off() == 6
+    assert await done_outside(opened) == ALL_THREE | {"letters": 0}
+    state = await fill_in()
+    assert state.name == "Done"
+    assert await done_outside(opened) == ALL_THREE | {"letters": 0}
+
+
+async def test_one_bad_order_never_stops_the_rest_and_the_report_says_so(opened: Installation) -> None:
+    unheard = {"sku": "TEA-NEW-100", "title": "Nový čaj", "quantity": 2, "unit_price": "189.00"}
+    bad = await buy(opened, "CZ5001", lines=[unheard])
+    good = [await buy(opened, number) for number in ("CZ5002", "CZ5003")]
+    await only_matched(opened, [await pay(opened, number) for number in ("CZ5001", "CZ5002", "CZ5003")])
+    state = await fill_in(Selection(scenario=Method.CARD))
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
+    assert [(await order_of(opened, order_id)).status for order_id in (bad, *good)] == ["paid"] * 3
+    assert (await done_outside(opened))["labels"] == 2
+    report = rows_of((await artifacts_of(state))["backfill-report"])
+    assert [(row["Scenario"], row["Count"], row["Result"]) for row in report] == [
+        ("order placed", "3", "Needs a person"),
+        ("card", "3", "Needs a person"),
+    ]
+    assert report[1]["Said"] == "3 exact; 1 need a person"
+
+
+async def test_an_order_that_was_paid_before_it_was_begun_is_not_asked_for_its_money(opened: Installation) -> None:
+    order_id = await buy(opened, method="bank_transfer")
+    await only_matched(opened, [await pay(opened, method="bank_transfer")])
+    await fill_in(notify=True)
+    ends = await steps_of(opened, order_id)
+    for step in ("proforma", "message placed"):
+        assert (ends[step]["state"], ends[step]["reason"]) == ("skipped", "the order is paid already")
+    # What an order's placing does comes before what its payment does.
+    assert ends["reservation"]["id"] < ends["stock"]["id"]
+    assert "reservation" in ends
+    assert (await order_of(opened, order_id)).status == "k_expedici"
+
+
+async def test_a_large_backfill_goes_chunk_by_chunk_and_shows_how_far_it_is(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.backfill.CHUNK", 2)
+    await change_rules(opened, {"scenarios": {"card": {"stock": "ignore", "dispatch": {"start": False}}}})
+    await three_paid(opened)
+    state = await fill_in()
+    assert state.message == "6 carried on; in 0 of 4 chunks something needs a person"
+    found = await artifacts_of(state)
+    assert [row["Count"] for row in rows_of(found["backfill-report"])] == ["2", "1", "2", "1"]
+    assert float(cast("Any", found["backfill"].data)) == 100
+
+
+async def test_orders_are_chosen_by_channel_status_method_dates_and_numbers(opened: Installation) -> None:
+    line = {"sku": "TEA-SEN-100", "title": "Sencha", "quantity": 1, "unit_price": "10.00"}
+    await buy(opened, "CZ5001", placed_at="2026-11-01T23:59:00Z")
+    await buy(opened, "CZ5002", "bank_transfer", placed_at="2026-11-02T00:00:00Z")
+    await buy(opened, "CZ5003", status="awaiting_payment", placed_at="2026-11-03T23:59:00Z")
+    await buy(opened, "RO2001", channel="ro", currency="RON", total="10.00", lines=[line])
+    chosen = {
+        "CZ5001 CZ5002 CZ5003 RO2001": Selection(),
+        "RO2001": Selection(channel="ro"),
+        "CZ5003": Selection(status="awaiting_payment"),
+        "CZ5002": Selection(scenario=Method.BANK_TRANSFER),
+        "CZ5002 CZ5003": Selection(placed_from=date(2026, 11, 2), placed_to=date(2026, 11, 3)),
+        "CZ5001 RO2001": Selection(numbers=["CZ5001", "RO2001", "CZ9999"]),
+        "CZ5001": Selection(channel="cz", placed_to=date(2026, 11, 1)),
+    }
+    for expected, selection in chosen.items():
+        plan = (await artifacts_of(await fill_in(selection, dry_run=True)))["backfill-plan"]
+        assert " ".join(sorted(row["Order"] for row in rows_of(plan))) == expected
+
+
+# Reconciliation.
+
+
+async def test_reconciliation_tries_unmatched_payments_again_and_shows_what_needs_a_person(
+    opened: Installation,
+) -> None:
+    await buy(opened, "CZ5001")
+    await carry_on("card", await pay(opened, "CZ5001"), await pay(opened, "CZ5001"), await pay(opened, "CZ5002"))
+    assert [row[0] for row in await due(opened) if row[1]] == ["order_placed"]
+    state = await start(reconcile)
+    assert state.name == "Needs a person"
+    assert state.message == "1 unmatched payments tried again; 2 need a person"
+    assert [row[0] for row in await due(opened) if row[1]] == ["order_placed", "card"]
+    found = await artifacts_of(state)
+    by_outcome = {row["Outcome"]: (row["Payments"], row["Sum"]) for row in rows_of(found["payments-by-outcome"])}
+    assert by_outcome == {"exact": (1, "378.00"), "duplicate": (1, "378.00"), "unknown": (1, "378.00")}
+    persons = rows_of(found["needs-a-person"])
+    assert [row["Outcome"] for row in persons] == ["duplicate", "unknown"]
+    assert persons[0]["Why"] == "CZ5001 is named by the order number CZ5001, but is already paid"
+
+
+@pytest.mark.usefixtures("opened")
+async def test_reconciliation_of_a_shop_in_which_all_is_well_says_so() -> None:
+    state = await start(reconcile)
+    assert (state.name, state.message) == ("Done", "0 unmatched payments tried again; 0 need a person")
+
+
+@dataclass
+class Gateway:
+    """A shop with a source that can be polled."""
+
+    opened: Installation
+    stripe: StripeStandIn
+    clock: Clock
+
+
+@pytest.fixture
+async def gateway(stocked: Path, tmp_path: Path, clock: Clock) -> AsyncGenerator[Gateway]:
+    home = tmp_path / "shop"
+    shutil.copytree(stocked, home)
+    async with StripeStandIn() as stripe:
+        connector = {"name": "stripe", "type": "stripe", "base_url": stripe.base_url, "api_key": stripe.api_key}
+        connector["webhook_secret"] = stripe.webhook_secret
+        (home / "kvit.yaml").write_text(yaml.safe_dump({"connectors": [connector]}), encoding="utf-8")
+        async with shop(home, clock=clock) as opened:
+            yield Gateway(opened, stripe, clock)
+
+
+async def test_reconciliation_says_when_a_source_could_not_be_asked(gateway: Gateway) -> None:
+    gateway.stripe.go_down()
+    state = await start(reconcile)
+    assert state.name == "Needs a person"
+    assert (state.message or "").startswith("stripe: failed: stripe: answered 503")
+
+
+async def test_a_pull_stores_what_the_webhooks_missed(gateway: Gateway) -> None:
+    gateway.stripe.pay("CZ5001", 37800, "czk", now=gateway.clock())
+    gateway.clock.forward(minutes=1)
+    state = await start(pull_payments)
+    assert (state.name, state.message) == ("Done", "stripe: 1 new")
+    state = await start(pull_payments, sources=["stripe"])
+    assert (state.name, state.message) == ("Done", "stripe: 0 new")
+    async with gateway.opened.store.read() as connection:
+        assert await inbox.count_due(connection, gateway.clock()) == 1
+
+
+class Defective:
+    """A source with a defect."""
+
+    async def fetch(self, cursor: str | None, *, now: datetime) -> Page:
+        raise KeyError(f"{cursor} {now}")
+
+
+async def test_a_source_that_fails_stops_no_other_and_needs_a_person(gateway: Gateway) -> None:
+    working = gateway.opened.connectors.pop("stripe")
+    gateway.opened.connectors.update({"defective": Defective(), "stripe": working})
+    gateway.stripe.pay("CZ5001", 37800, "czk", now=gateway.clock())
+    gateway.clock.forward(minutes=1)
+    state = await start(pull_payments)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
+    assert state.message == "defective: failed: unexpected KeyError while polling defective; stripe: 1 new"
+
+
+@pytest.mark.usefixtures("opened")
+async def test_a_pull_from_a_source_that_does_not_exist_says_so() -> None:
+    state = await start(pull_payments, sources=["strpie", "labels"])
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
+    first, second = (state.message or "").split("; labels: ")
+    assert first.startswith("strpie: failed: connector “strpie” is not configured; kvit.yaml has camt, ")
+    assert second == "failed: connector “labels” can't be used as PaymentSource"
+    state = await start(pull_payments)
+    assert (state.name, state.message) == ("Done", "no source can be polled")
