@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import tempfile
 from datetime import date
@@ -15,6 +14,7 @@ from pydantic import Field
 
 from connectors import Config
 from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.files import sync_folder, write_whole
 from connectors.pdf import (
     ACCENT,
     GRAY,
@@ -128,31 +128,6 @@ def _foot(sheet: Sheet, consignment: Consignment, words: dict[str, str], number:
     sheet.put(_MARGIN, 136, _WIDTH, f"KV {grouped(number[2:])}", align="C")
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and onto the disk before returning."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's list of names last, too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _refused(error: OSError) -> Misconfigured | Transient:
     """Say what a failing disk means: without permission nothing will ever work, a full one can be cleared."""
     if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
@@ -189,7 +164,7 @@ class Labels:
             raise Rejected(f"{where}: {consignment.collect} can't be collected on delivery")
         if not 1 <= consignment.parcels <= _PARCELS_MAX:
             raise Rejected(f"{where}: a consignment has 1 to {_PARCELS_MAX} parcels, not {consignment.parcels}")
-        _write(self._file(number), _print(consignment, number, self._language))
+        write_whole(self._file(number), _print(consignment, number, self._language))
         return self._shipment(number)
 
     def _cancel(self, number: str) -> None:
@@ -198,7 +173,7 @@ class Labels:
             raise Rejected("labels: that is not a tracking number of ours, so there is nothing to cancel")
         try:
             self._file(number).replace(self._cancelled(number))
-            _sync(self._folder)
+            sync_folder(self._folder)
         except FileNotFoundError:
             if not self._cancelled(number).exists():
                 raise Rejected(f"labels: {number} is not known, so there is nothing to cancel") from None

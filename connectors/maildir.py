@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from hashlib import sha256
-from pathlib import Path
 
 from connectors import Config
 from connectors.errors import Misconfigured, Transient
+from connectors.files import write_whole
 from connectors.mail import build
 from connectors.roles import OutgoingMessage
 
@@ -78,17 +78,7 @@ class Maildir:
         self._make_folders()
         if known := self._find(name):
             return known
-        handle, temporary = tempfile.mkstemp(prefix=f"{name}.", dir=self._folder / "tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self._folder / "new" / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync(self._folder / "new")
+        write_whole(self._folder / "new" / name, content, through=self._folder / "tmp")
         return f"maildir/new/{name}"
 
 
@@ -98,15 +88,6 @@ def _file_name(message_id: str) -> str:
 
 def _flagged(name: str) -> tuple[str, ...]:
     return tuple(f"{name}{mark}" for mark in ":;!,")
-
-
-def _sync(folder: Path) -> None:
-    """Make a file's new name outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

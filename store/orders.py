@@ -296,17 +296,15 @@ async def ids_of(connection: AsyncConnection, number: str, channel: str | None =
     return [(row.id, row.channel) for row in (await connection.execute(query)).all()]
 
 
-async def listing(
-    connection: AsyncConnection,
+def chosen(
     *,
     channel: str | None = None,
     status: str | None = None,
     method: str | None = None,
     placed_from: datetime | None = None,
     placed_to: datetime | None = None,
-    limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """Return orders chosen by their properties, oldest first, as plain rows."""
+) -> list[ColumnElement[bool]]:
+    """Return the conditions that choose orders; placed_to itself is not in, what is None chooses all."""
     conditions: list[ColumnElement[bool]] = []
     if channel:
         conditions.append(OrderRow.channel == channel)
@@ -318,6 +316,21 @@ async def listing(
         conditions.append(OrderRow.placed_at >= placed_from)
     if placed_to:
         conditions.append(OrderRow.placed_at < placed_to)
+    return conditions
+
+
+async def listing(
+    connection: AsyncConnection,
+    *,
+    channel: str | None = None,
+    status: str | None = None,
+    method: str | None = None,
+    placed_from: datetime | None = None,
+    placed_to: datetime | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return orders chosen by their properties, oldest first, as plain rows."""
+    conditions = chosen(channel=channel, status=status, method=method, placed_from=placed_from, placed_to=placed_to)
     columns = (
         OrderRow.id,
         OrderRow.number,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, func, literal, or_, select, update
+from sqlalchemy import case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store import orders
 from store.sql import add_new, chunks
 from store.tables import AllocationRow, OrderRow, UtcDateTime, WorkRow
 
@@ -193,17 +194,7 @@ async def of_orders(
     numbers: Sequence[str] = (),
 ) -> list[tuple[Due, str, bool]]:
     """Return the work of chosen orders and of their payments: (row, order number, whether it is finished)."""
-    chosen: list[ColumnElement[bool]] = []
-    if channel:
-        chosen.append(OrderRow.channel == channel)
-    if status:
-        chosen.append((OrderRow.status == status) | (OrderRow.standard_status == status))
-    if method:
-        chosen.append(OrderRow.method == method)
-    if placed_from:
-        chosen.append(OrderRow.placed_at >= placed_from)
-    if placed_to:
-        chosen.append(OrderRow.placed_at <= placed_to)
+    chosen = orders.chosen(channel=channel, status=status, method=method, placed_from=placed_from, placed_to=placed_to)
     columns = (
         WorkRow.id,
         WorkRow.scenario,

@@ -40,10 +40,11 @@ class Selection(BaseModel):
     )
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
-        """Return the first moment and the last of the chosen days."""
+        """Return the moment at which the chosen days begin, and the one at which they are over."""
         first = datetime.combine(self.placed_from, time.min, UTC) if self.placed_from else None
-        last = datetime.combine(self.placed_to, time.max, UTC) if self.placed_to else None
-        return first, last
+        if self.placed_to is None or self.placed_to == date.max:
+            return first, None
+        return first, datetime.combine(self.placed_to, time.min, UTC) + timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)

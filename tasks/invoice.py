@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from connectors.errors import Rejected
+from connectors.files import write_whole
 from connectors.roles import Accounting, DocumentPrinter
 from domain.documents import (
     Document,
@@ -217,21 +215,6 @@ async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip
 issue_proforma.undo(credit_invoice)
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    """Put a file in place whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _file_of(row: dict[str, Any]) -> str:
     """Return where a document's PDF goes, relative to KVIT_HOME; a series may number with slashes."""
     name = "".join(ch if ch.isalnum() or ch in "-_" else "-" for ch in row["number"])
@@ -248,7 +231,7 @@ async def print_documents(opened: Installation, order_ids: Sequence[int] | None 
     printer = opened.connector("documents", DocumentPrinter)
     for row in rows:
         pdf = await asyncio.to_thread(printer.print, document_from_json(row["content"]))
-        await asyncio.to_thread(_write_file, opened.home / _file_of(row), pdf)
+        await asyncio.to_thread(write_whole, opened.home / _file_of(row), pdf)
         async with opened.store.write() as connection:
             await documents.set_file(connection, row["id"], _file_of(row))
     return len(rows)
