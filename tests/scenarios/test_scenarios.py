@@ -638,6 +638,35 @@ async def test_a_payment_for_a_cancelled_order_is_parked(opened: Installation) -
     assert sum((await done_outside(opened)).values()) == 0
 
 
+async def test_an_order_that_was_cancelled_after_its_payment_was_matched_is_carried_no_further(
+    opened: Installation,
+) -> None:
+    order_id = await buy(opened)
+    payment = await pay(opened)
+
+    @flow(name="match only")
+    async def match_only() -> None:
+        await match_payments([payment])
+
+    await match_only()
+    async with opened.store.write() as connection:
+        await orders.set_status(
+            connection,
+            order_id,
+            after="cancelled",
+            standard=Status.CANCELLED,
+            reason="the customer has changed his mind",
+            actor=SHOPKEEPER,
+            now=opened.clock(),
+        )
+    state = await carry_on("card", payment)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
+    said = "CZ5001 · status: an order that is cancelled can't become paid; decide by hand what to do with it"
+    assert state.message == said
+    assert list(await steps_of(opened, order_id)) == ["status"]
+    assert sum((await done_outside(opened)).values()) == 0
+
+
 async def test_one_payment_carries_on_the_three_orders_that_it_names(opened: Installation) -> None:
     ids = [await buy(opened, number) for number in ("CZ5001", "CZ5002", "CZ5003")]
     payment = await pay(opened, None, "1134.00", text="Objednávky CZ5001, CZ5002 a CZ5003")
