@@ -37,7 +37,7 @@ from domain.orders import Order, Status
 from domain.rules import DocumentKind
 from domain.scenarios import STEPS, in_order
 from flows.scenarios import SCENARIOS
-from store import documents, journal, orders, rules, stock
+from store import documents, effects, journal, orders, rules, stock
 from store.audit import audit
 from store.tables import EffectRow, OrderLineRow, WorkRow
 from tasks.close import close
@@ -209,6 +209,51 @@ async def test_an_order_goes_through_exactly_the_steps_of_its_document(opened: I
         [(step, move) for step in done if step != "match" for move in ("intended", "done")]
         + [("match", "exact")] * ("match" in done)
     )
+
+
+async def park(opened: Installation, step: str, order_id: int, cause: str) -> None:
+    """Let a step of an order be parked for a person before it could begin."""
+    async with opened.store.write() as connection:
+        where: dict[str, Any] = {"actor": SHOPKEEPER, "now": opened.clock()}
+        wanted = [effects.Wanted(order_id, cause, None)]
+        (claim,) = await effects.claim(connection, step, wanted, owner="test", lease_until=opened.clock(), **where)
+        rows = await effects.lock(connection, [claim.effect_id])
+        parked = effects.EffectState.REJECTED
+        ending = effects.Ending(effect_id=claim.effect_id, state=parked, reason="parked", before={}, after={})
+        await effects.end(connection, step, [ending], rows, **where)
+
+
+def after(told: Told, step: str) -> set[str]:
+    """Return the steps that need a step, or need one that does."""
+    found = {later for later, needs in told.needs.items() if step in needs.split(", ")}
+    return found.union(*(after(told, later) for later in found))
+
+
+@pytest.mark.parametrize("scenario", TOLD)
+async def test_a_step_that_is_parked_holds_up_what_needs_it_and_nothing_else(
+    opened: Installation, scenario: str
+) -> None:
+    told = TOLD[scenario]
+    await change_rules(opened, EVERYTHING)
+    steps = [step for step in STEPS[scenario] if step != "match"]
+    causes: dict[str, tuple[int, str]] = {}
+    subjects: list[int] = []
+    for place, step in enumerate(steps):
+        order_id = await buy(opened, f"CZ{5001 + place}", told.method)
+        subject, cause = order_id, f"order:{order_id}"
+        if SCENARIOS[scenario][1] == "payments":
+            subject = await pay(opened, f"CZ{5001 + place}", method=told.method)
+            cause = f"payment:{subject}"
+        await park(opened, step, order_id, cause)
+        subjects.append(subject)
+        causes[step] = order_id, cause
+    state = await carry_on(scenario, *subjects)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
+    for step, (order_id, cause) in causes.items():
+        ends = {name: effect["state"] for name, effect in (await steps_of(opened, order_id, cause)).items()}
+        assert ends.pop(step) == "rejected"
+        assert set(ends) == set(steps) - {step} - after(told, step), f"{step} is parked"
+        assert set(ends.values()) <= {"done", "skipped"}
 
 
 # The channel's rules: in one batch, a rule for each customer.
