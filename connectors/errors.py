@@ -27,12 +27,16 @@ class Transient(OutsideError):
 
     in_doubt: the request may have arrived and may have been carried out, so it must be asked about, not resent.
     retry_after: seconds that the system asked us to wait, if it did.
+    busy: it is at work, and asked us to come later; otherwise it may be down.
     """
 
-    def __init__(self, message: str, *, in_doubt: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, in_doubt: bool = False, retry_after: float | None = None, busy: bool = False
+    ) -> None:
         super().__init__(message)
         self.in_doubt = in_doubt
         self.retry_after = retry_after
+        self.busy = busy
 
 
 class Rejected(OutsideError):
@@ -99,7 +103,7 @@ def raise_for_status(system: str, response: httpx.Response, reason: str = "") ->
         return
     said = f"{system}: answered {code}" + (f" ({reason[:200]})" if reason else "")
     if code in _NOT_NOW:
-        raise Transient(said, retry_after=_retry_after(response))
+        raise Transient(said, retry_after=_retry_after(response), busy=True)
     if code >= 500:
         raise Transient(said, in_doubt=True, retry_after=_retry_after(response))
     if code in _MISCONFIGURED or response.is_redirect:

@@ -20,7 +20,7 @@ from connectors.errors import Misconfigured, Rejected, Transient, raise_for_stat
 from connectors.http import Client, Limits
 from connectors.roles import BadSignature, Page, WebhookEvent
 from domain.money import Money, MoneyError
-from domain.payments import IncomingPayment, Method
+from domain.payments import IncomingPayment, Kind, Method
 
 _EVENT_TYPES = (
     "payment_intent.succeeded",
@@ -262,7 +262,7 @@ class Stripe:
                 # A pending refund is told again when it succeeds; a failed or canceled one returned nothing.
                 if refund.status == "succeeded":
                     back = refund.model_copy(update={"amount": -refund.amount})
-                    payments.append(self._incoming(back, intent_id, order, "Refund"))
+                    payments.append(self._incoming(back, intent_id, order, "Refund", Kind.REFUND))
         return payments
 
     async def _dispute(self, dispute_id: str) -> list[IncomingPayment]:
@@ -280,8 +280,10 @@ class Stripe:
             if booked.currency != dispute.currency:
                 amount = dispute.amount if booked.amount > 0 else -dispute.amount
                 moved = booked.model_copy(update={"amount": amount, "currency": dispute.currency})
-            text = "Chargeback" if moved.amount < 0 else "Chargeback reversed"
-            payments.append(self._incoming(moved, intent_id, order, text))
+            text, kind = (
+                ("Chargeback", Kind.CHARGEBACK) if moved.amount < 0 else ("Chargeback reversed", Kind.REINSTATED)
+            )
+            payments.append(self._incoming(moved, intent_id, order, text, kind))
         return payments
 
     async def _origin(self, charge_id: str) -> tuple[str | None, str | None]:
@@ -292,7 +294,9 @@ class Stripe:
             order = _order_in((await self._get(f"/payment_intents/{charge.payment_intent}", _Intent)).metadata)
         return charge.payment_intent, order
 
-    def _incoming(self, moved: _Movement, intent_id: str, order: str | None, text: str | None) -> IncomingPayment:
+    def _incoming(
+        self, moved: _Movement, intent_id: str, order: str | None, text: str | None, kind: Kind = Kind.PAYMENT
+    ) -> IncomingPayment:
         return IncomingPayment(
             source=f"stripe:{self._config.name}",
             external_id=moved.id,
@@ -303,6 +307,7 @@ class Stripe:
             provider_reference=intent_id,
             order_reference=order,
             text=text,
+            kind=kind,
         )
 
     def _money(self, amount: int, currency: str) -> Money:

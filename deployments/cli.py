@@ -108,7 +108,7 @@ Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.
 
 
 @asynccontextmanager
-async def _installation() -> AsyncGenerator[Installation]:
+async def opened_home() -> AsyncGenerator[Installation]:
     """Open KVIT_HOME's installation for a command."""
     from tasks.installation import home_folder, open_installation, working_on
 
@@ -123,13 +123,15 @@ def _database_said(error: Exception) -> str:
     return said[:200] or type(original).__name__
 
 
-def _actor() -> Actor:
+def acting() -> Actor:
+    """Return who acts when a person gives a command."""
     from store.journal import Actor
 
-    return Actor(name=_user())
+    return Actor(name=user_name())
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return the name of whoever gives the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -396,8 +398,8 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     given = list(_orders_of(file))
     counts: Counter[str] = Counter()
     refused: list[Json] = []
-    async with _installation() as opened:
-        actor = _actor()
+    async with opened_home() as opened:
+        actor = acting()
         with _progress("orders", len(given)) as advance:
             for one in given:
                 where = f"{_name(file)}, {one.where}"
@@ -438,7 +440,7 @@ async def orders_list(
     from store import orders
 
     placed_from, placed_to = _moments(since, until)
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         await _check_channel(connection, channel)
         await _check_status(connection, status)
         rows = await orders.listing(
@@ -528,7 +530,7 @@ async def orders_show(
 
     Difference is what was paid and written off, less the total: 0 means settled, a negative one is still missing.
     """
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         found = await _order(connection, await _order_id(connection, number, channel))
     if as_json:
         shown.as_json(found)
@@ -601,7 +603,7 @@ async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> i
 
     found: list[Json] = []
     none: Json = {"entries": 0, "new": 0, "already_known": 0}
-    async with _installation() as opened:
+    async with opened_home() as opened:
         with _progress("files", len(files)) as advance:
             for file in files:
                 try:
@@ -646,7 +648,7 @@ async def payments_list(
     from store import payments
 
     policy = Policy.OPERATOR.value if unmatched else None
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         rows = await payments.listing(connection, outcome=state, policy=policy, limit=_limit(limit))
         parts = await payments.allocated(connection, [row["id"] for row in rows])
     found = [shown.payment(row, parts.get(row["id"], [])) for row in rows]
@@ -672,7 +674,7 @@ async def payments_show(
     """
     from store import payments
 
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         rows = await payments.listing(connection, payment_id=payment) if 0 < payment < 1 << 63 else []
         parts = await payments.allocated(connection, [row["id"] for row in rows])
     if not rows:
@@ -725,7 +727,7 @@ async def stock_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
 
     counted, refused = _counted(file)
     counts: Counter[str] = Counter()
-    async with _installation() as opened, opened.store.write() as connection:
+    async with opened_home() as opened, opened.store.write() as connection:
         before = {level.sku: level for level in await stock.levels(connection)}
         for sku, (title, on_hand) in sorted(counted.items()):
             known = before.get(sku)
@@ -749,7 +751,7 @@ async def stock_list(*, as_json: AsJson = False) -> int:
     """List the stock: on hand is in the warehouse, reserved of that is promised to orders, free is the rest."""
     from store import stock
 
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         levels = await stock.levels(connection)
     found = [shown.plain({**asdict(level), "free": level.on_hand - level.reserved}) for level in levels]
     if as_json:
@@ -830,7 +832,7 @@ async def _anything_due(opened: Installation) -> bool:
         return due > 0 or bool(await documents.without_file(connection))
 
 
-async def _prefect_answers() -> None:
+async def prefect_answers() -> None:
     """Start or reach Prefect's server. Raises Wrong when it can't be."""
     from prefect import get_client
 
@@ -845,7 +847,8 @@ async def _prefect_answers() -> None:
 
 
 @contextmanager
-def _status(said: str) -> Generator[None]:
+def working(said: str) -> Generator[None]:
+    """Show on a terminal that something goes on."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -869,15 +872,15 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
     from store import inbox, work
 
     carried_on = 0
-    async with _installation() as opened:
+    async with opened_home() as opened:
         async with opened.store.read() as connection:
             before = await _outcomes(connection)
         if await _anything_due(opened):
             point_at_prefect(opened.home, verbose=verbose)
-            with _status("working off what is due …"):
+            with working("working off what is due …"):
                 from deployments.dispatcher import Dispatcher
 
-                await _prefect_answers()
+                await prefect_answers()
                 carried_on = await Dispatcher(opened).work_off()
         async with opened.store.read() as connection:
             outcomes = await _outcomes(connection) - before
@@ -935,14 +938,14 @@ async def backfill(
     if not any((channel, status, scenario, since, until, order)):
         raise Wrong("choose orders by --channel, --status, --scenario, --since, --until or --order")
     _moments(since, until)
-    async with _installation() as opened:
+    async with opened_home() as opened:
         async with opened.store.read() as connection:
             await _check_channel(connection, channel)
             await _check_status(connection, status)
             for number in order or ():
                 await _order_id(connection, number, channel)
         point_at_prefect(opened.home, verbose=verbose)
-        with _status("working …"):
+        with working("working …"):
             from flows.backfill import backfill as run
             from tasks.backfill import Selection
 
@@ -967,7 +970,7 @@ async def backfill(
                     placed_to=last,
                     numbers=selection.numbers,
                 )
-            await _prefect_answers()
+            await prefect_answers()
             # The state that the flow returns is wanted, not the data in it.
             state = cast("State[Any]", await cast("Any", run)(selection, dry_run, notify, return_state=True))
     chosen = [{"order": number, "scenario": due.scenario, "finished": finished} for due, number, finished in rows]
@@ -987,19 +990,23 @@ async def backfill(
     return DONE if state.is_completed() else ATTENTION
 
 
+app.command("deployments.cli_revert:revert", name="revert")
+payments_app.command("deployments.cli_revert:payments_match", name="match")
+
+
 @app.command
 async def dispatcher(*, verbose: Verbose = False) -> int:
     """Run a dispatcher alone, until Ctrl-C or SIGTERM; what it is at is ended first. On PostgreSQL several may run.
 
     KVIT_DATABASE_URL=postgresql://kvit@db/kvit kvit dispatcher
     """
-    async with _installation() as opened:
+    async with opened_home() as opened:
         point_at_prefect(opened.home, verbose=verbose)
         from deployments.dispatcher import Dispatcher
 
         # Runs are spaced for SQLite's sake; where the store is on PostgreSQL, Prefect is too.
         made = Dispatcher(opened) if opened.store.is_sqlite else Dispatcher(opened, spacing=0.0, concurrent=4)
-        await _prefect_answers()
+        await prefect_answers()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -1131,13 +1138,13 @@ async def rules_apply(
     found, refused = _parsed(files)
     applied: list[Json] = []
     if not refused:
-        async with _installation() as opened, opened.store.write() as connection:
+        async with opened_home() as opened, opened.store.write() as connection:
             for channel, (file, parsed) in found.items():
                 version = await rules.save(
                     connection,
                     parsed.model_dump(mode="json", exclude_unset=True),
                     channel=channel,
-                    author=_user(),
+                    author=user_name(),
                     reason=because or f"applied from {Path(file).name}",
                     now=opened.clock(),
                 )
@@ -1168,7 +1175,7 @@ async def rules_show(
 
     from store import rules
 
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         await _check_channel(connection, channel)
         document = await rules.document(connection, channel)
         newest = (await rules.history(connection, channel))[0]
@@ -1188,7 +1195,7 @@ async def rules_list(*, as_json: AsJson = False) -> int:
     from store import rules
 
     found: list[Json] = []
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         for channel, versioned in (await rules.current(connection)).items():
             newest = (await rules.history(connection, channel))[0]
             found.append({"title": versioned.rules.title, "currency": versioned.rules.currency, **shown.change(newest)})
@@ -1256,7 +1263,7 @@ async def check(*, as_json: AsJson = False) -> int:
     from store import rules
 
     found: list[Json] = []
-    async with _installation() as opened:
+    async with opened_home() as opened:
         kind = "SQLite" if opened.store.is_sqlite else "PostgreSQL"
         found.append({"name": "database", "ok": True, "said": f"{kind}, open and up to date"})
         async with opened.store.read() as connection:
@@ -1284,7 +1291,7 @@ async def audit(*, as_json: AsJson = False) -> int:
     """
     from store.audit import audit as run
 
-    async with _installation() as opened, opened.store.read() as connection:
+    async with opened_home() as opened, opened.store.read() as connection:
         findings = await run(connection, now=opened.clock())
     if as_json:
         found = [{"invariant": one.invariant, "subject": one.subject, "said": one.said} for one in findings]

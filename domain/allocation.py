@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.money import Money
@@ -48,3 +49,29 @@ def split(amount: Money, item: OpenItem, tolerance: Money) -> tuple[Part, Money]
     if difference.minor < 0:
         return Part(item, amount, Money.zero(amount.currency), completes=False), Money.zero(amount.currency)
     return Part(item, item.open, Money.zero(amount.currency), completes=True), difference
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an open item still has of the money that a payment brought it."""
+
+    item_id: int
+    order_id: int | None
+    number: str
+    channel: str
+    amount: Money
+
+
+def give_back(amount: Money, unapplied: Money, kept: Sequence[Kept]) -> list[tuple[Kept, Money]] | None:
+    """Say from which items money went back, and how much from each; None when more went back than had come.
+
+    amount is positive. What settled nothing goes back first, then what was allocated, the last item first.
+    """
+    left = amount.minor - min(amount.minor, max(unapplied.minor, 0))
+    shares: list[tuple[Kept, Money]] = []
+    for item in reversed(kept):
+        share = min(left, max(item.amount.minor, 0))
+        if share:
+            shares.append((item, Money(share, amount.currency)))
+            left -= share
+    return None if left else shares

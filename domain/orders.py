@@ -85,16 +85,20 @@ class PaymentState(StrEnum):
     OVERPAID = "overpaid"
     REFUNDED = "refunded"
     PART_REFUNDED = "part_refunded"
+    CHARGED_BACK = "charged_back"
 
 
-def payment_state(total: Money, settled: Iterable[Money]) -> PaymentState:
+def payment_state(total: Money, settled: Iterable[Money], disputed: Iterable[Money] = ()) -> PaymentState:
     """Derive the payment state from everything ever allocated to an order; refunds are negative.
 
-    What counts is the sum, so one of two charges given back leaves an order paid. Raises MoneyError where an
-    allocation is of another currency than the total.
+    What counts is the sum, so one of two charges given back leaves an order paid. disputed is what chargebacks took,
+    negative, and what won disputes brought back. Raises MoneyError where an allocation is of another currency than
+    the total.
     """
-    moves = list(settled)
-    kept = sum(moves, Money.zero(total.currency))
+    moves, taken = list(settled), sum(disputed, Money.zero(total.currency))
+    kept = sum(moves, Money.zero(total.currency)) + taken
+    if taken.minor < 0 and kept < total:
+        return PaymentState.CHARGED_BACK
     refunded = any(money.minor < 0 for money in moves)
     if refunded and kept.minor <= 0:
         return PaymentState.REFUNDED

@@ -21,6 +21,16 @@ class Method(StrEnum):
     CASH_ON_DELIVERY = "cash_on_delivery"
 
 
+class Kind(StrEnum):
+    """What a movement of money is, as far as its source says."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+    CHARGEBACK = "chargeback"
+    REINSTATED = "reinstated"
+    """A dispute was won: what a chargeback took came back."""
+
+
 class Outcome(StrEnum):
     """What a payment turned out to be; every payment ends in exactly one."""
 
@@ -35,6 +45,9 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     REFUND = "refund"
     CHARGEBACK = "chargeback"
+    REINSTATED = "reinstated"
+    TAKEN_BACK = "taken_back"
+    """A person took it off the order that it had settled; it is matched again only when that is asked for."""
     OUTGOING = "outgoing"
     """Money that left the account and names no order of ours (a fee, a supplier): nothing to settle."""
 
@@ -96,7 +109,8 @@ class StatementFile:
 class IncomingPayment:
     """A payment as its source tells it, before it is stored.
 
-    (source, external_id) is unique. attempt_of names the provider's object that several attempts share.
+    (source, external_id) is unique. What gives money back, or back again, names by provider_reference the payment of
+    the same source that it belongs to.
     """
 
     source: str
@@ -115,13 +129,15 @@ class IncomingPayment:
     payer_name: str | None = None
     payer_account: str | None = None
     text: str | None = None
+    kind: Kind = Kind.PAYMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment(IncomingPayment):
-    """A stored payment."""
+    """A stored payment; round counts how often it was set out to be matched anew, from 1."""
 
     id: int = field(default=0)
+    round: int = 1
 
 
 def _content(account: str, entry: StatementEntry) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from domain.money import Money, MoneyError, exponent
 from domain.orders import CLOSED, Status
-from domain.payments import Method, Outcome
+from domain.payments import Kind, Method, Outcome
 from domain.references import folded_pattern, normal_account
 
 Language = Literal["cs", "ro", "uk", "ru", "en"]
@@ -441,6 +441,39 @@ class Outcomes(_Part):
         return chosen.get(outcome) or _DEFAULT_POLICIES.get(outcome, Policy.OPERATOR)
 
 
+class MoneyBack(_Part):
+    """What to do when all of an order's money went back; what was never done is not taken back."""
+
+    stop: Annotated[bool, Field(title="Stop", description="Steps that have not happened yet don't happen any more")] = (
+        True
+    )
+    cancel_dispatch: Annotated[
+        bool, Field(title="Cancel dispatch", description="The carrier's label is cancelled, unless the parcel has left")
+    ] = True
+    restock: Annotated[bool, Field(title="Restock", description="Goods that were deducted are put back")] = True
+    credit_note: Annotated[bool, Field(title="Credit note", description="The invoice is taken back by one")] = True
+    status: Annotated[
+        str | None,
+        Field(title="Status", description="Of the order afterwards, such as cancelled; empty: left as it is"),
+    ] = None
+    tell_operator: Annotated[
+        bool, Field(title="Tell the operator", description="The payment stays listed for a person even so")
+    ] = False
+
+
+class MoneyBackRules(_Part):
+    """What to do when money goes back. When a part of it does, only the operator is told."""
+
+    refund: Annotated[MoneyBack, Field(title="Refund", description="The shop gave the money back")] = MoneyBack()
+    chargeback: Annotated[
+        MoneyBack, Field(title="Chargeback", description="The bank took it back for the customer; it may be disputed")
+    ] = MoneyBack(restock=False, credit_note=False, tell_operator=True)
+
+    def of(self, kind: Kind) -> MoneyBack:
+        """Return the part for a kind of movement."""
+        return self.refund if kind is Kind.REFUND else self.chargeback
+
+
 class Seller(_Part):
     """Who issues the documents."""
 
@@ -516,6 +549,7 @@ class ChannelRules(_Part):
     references: ReferenceRules = Field(default_factory=ReferenceRules)
     tolerance: Tolerance = Field(default_factory=Tolerance)
     outcomes: Outcomes = Field(default_factory=Outcomes)
+    money_back: Annotated[MoneyBackRules, Field(title="Money back")] = MoneyBackRules()
     placed: Placed = Field(default_factory=Placed)
     scenarios: Scenarios = Field(default_factory=Scenarios)
     series: Series = Field(default_factory=Series)
@@ -550,6 +584,12 @@ class ChannelRules(_Part):
                 raise ValueError(f"statuses.{name}: “{name}” is a standard status and can only mean itself")
         named = {f"scenarios.{method}.status": self.scenarios.of(method).status for method in Method}
         named |= {f"placed.{method}.status": self.placed.of(method).status or Status.NEW for method in Method}
+        for kind in (Kind.REFUND, Kind.CHARGEBACK):
+            if (status := self.money_back.of(kind).status) is not None:
+                try:
+                    self.standard(status)
+                except ValueError as error:
+                    raise ValueError(f"money_back.{kind}.status: {error}") from None
         for field, status in named.items():
             try:
                 means = self.standard(status)

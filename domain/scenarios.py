@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from domain.payments import Kind, Method
+
 STEPS: dict[str, tuple[str, ...]] = {
     # Card, paid at once: match → paid → invoice → message → stock → start of dispatch.
     "card": ("match", "status", "invoice", "message", "stock", "dispatch", "message dispatch"),
@@ -23,11 +25,38 @@ STEPS: dict[str, tuple[str, ...]] = {
     # Before any money: the goods go unpaid, or the customer gets payment instructions.
     "dispatch_unpaid": ("placed status", "stock", "dispatch", "message dispatch"),
     "order_placed": ("reservation", "proforma", "message placed", "placed status"),
+    # Money that went back: what its channel's rules take back of what was done.
+    "money_back": ("match", "cancel dispatch", "restock", "credit note", "status back"),
 }
 """Steps by scenario. Where money is short, the payment's scenario is match and `message incomplete`."""
+
+
+def scenario_of(method: Method, kind: Kind = Kind.PAYMENT) -> str:
+    """Return the scenario that carries a payment on."""
+    return method.value if kind is Kind.PAYMENT else "money_back"
 
 
 def in_order(scenario: str, steps: Iterable[str]) -> list[str]:
     """Sort the steps of one cause as its scenario's document has them; branches of a DAG have no order of their own."""
     places = {step: place for place, step in enumerate(STEPS.get(scenario, ()))}
     return sorted(steps, key=lambda step: places.get(step, len(places)))
+
+
+def cause_of(subject: str, subject_id: int, round_: int = 1) -> str:
+    """Return the cause that a subject's effects carry as a part of their key: `payment:17`, `order:4`, `revert:2`.
+
+    A payment that was taken back and matched anew is in a later round, `payment:17#2`: what it causes now is not what
+    it caused before.
+    """
+    return f"{subject}:{subject_id}" if round_ == 1 else f"{subject}:{subject_id}#{round_}"
+
+
+def subject_of(cause: str) -> tuple[str, int]:
+    """Return the subject and its id that a cause names, whatever its round; `undo:9` names the effect taken back."""
+    subject, _, rest = cause.partition(":")
+    return subject, int(rest.partition("#")[0])
+
+
+def round_of(cause: str) -> int:
+    """Return the round that a cause names, 1 for the first."""
+    return int(cause.partition("#")[2] or 1)

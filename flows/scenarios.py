@@ -10,6 +10,8 @@ from flows.bank_transfer import bank_transfer
 from flows.card import card_payment
 from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
 from flows.invoice import order_placed
+from flows.money_back import money_back
+from flows.revert import take_back
 
 # What was placed comes before what was paid: a payment may need what its order's beginning did.
 SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
@@ -18,4 +20,6 @@ SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
     "card": (card_payment, "payments"),
     "bank_transfer": (bank_transfer, "payments"),
     "cash_on_delivery": (cash_on_delivery, "payments"),
+    "money_back": (money_back, "payments"),
+    "revert": (take_back, "reverts"),
 }

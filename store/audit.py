@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from domain.money import Money
-from domain.payments import Method
+from domain.payments import Kind, Method
 from domain.rules import ChannelRules, DocumentKind, Policy, RulesError, Wait
+from domain.scenarios import subject_of
 from store import effects, rules
 from store.effects import EffectState
 from store.tables import (
@@ -30,6 +31,7 @@ from store.tables import (
     OrderLineRow,
     OrderRow,
     PaymentRow,
+    RevertRow,
     ShipmentRow,
     StatusHistory,
     StockItem,
@@ -149,7 +151,12 @@ async def _outcome_without_allocation(connection: AsyncConnection) -> list[Findi
         select(PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, live.label("live"))
         .where(
             or_(
-                and_(live, or_(PaymentRow.outcome.is_(None), func.coalesce(settles, literal(False)).is_(False))),
+                # What went back is booked at once, also where a person is to look at it.
+                and_(
+                    live,
+                    PaymentRow.kind == Kind.PAYMENT.value,
+                    or_(PaymentRow.outcome.is_(None), func.coalesce(settles, literal(False)).is_(False)),
+                ),
                 and_(settles, ~exists().where(of_payment)),
             )
         )
@@ -367,13 +374,23 @@ async def _unfinished_effects(connection: AsyncConnection, now: datetime) -> lis
     waiting = await _rows(
         connection, select(WorkRow.subject, WorkRow.subject_id).where(WorkRow.due_at.is_not(None)).distinct()
     )
-    due = {f"{row.subject}:{row.subject_id}" for row in waiting}
+    due = {(row.subject, row.subject_id) for row in waiting}
     held = and_(EffectRow.lease_owner.is_not(None), EffectRow.lease_until > now)
+    reverting = and_(
+        EffectRow.reverses_id.is_not(None),
+        exists().where(
+            RevertRow.order_id == EffectRow.order_id,
+            WorkRow.subject == "revert",
+            WorkRow.subject_id == RevertRow.id,
+            WorkRow.due_at.is_not(None),
+        ),
+    )
     rows = await _rows(
         connection,
         select(
             *(EffectRow.step, EffectRow.cause, EffectRow.state, EffectRow.reason, EffectRow.due_at),
             *(EffectRow.lease_owner, EffectRow.lease_until, OrderRow.number),
+            reverting.label("reverting"),
         )
         .join(OrderRow, OrderRow.id == EffectRow.order_id)
         .where(EffectRow.state.in_(effects.OPEN), ~func.coalesce(held, literal(False)))
@@ -382,7 +399,7 @@ async def _unfinished_effects(connection: AsyncConnection, now: datetime) -> lis
     return [
         Finding("every step that was begun goes on or waits for a person", f"order {row.number}", said)
         for row in rows
-        if (said := _unfinished(row, goes_on=row.cause in due))
+        if (said := _unfinished(row, goes_on=row.reverting or subject_of(row.cause) in due))
     ]
 
 

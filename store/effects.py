@@ -327,6 +327,32 @@ async def end(
     )
 
 
+async def going(
+    connection: AsyncConnection, order_ids: Sequence[int], *, causes_apart: Sequence[str], now: datetime
+) -> dict[int, str]:
+    """Return, for each order that has one, a step that may be happening to it right now, or may have happened.
+
+    Effects of causes_apart, and those that take others back, are not counted.
+    """
+    held = EffectRow.lease_until.is_not(None) & (EffectRow.lease_until > now)
+    found: dict[int, str] = {}
+    for ids in chunks(list(order_ids)):
+        rows = await connection.execute(
+            select(EffectRow.order_id, EffectRow.step)
+            .where(
+                EffectRow.order_id.in_(ids),
+                (EffectRow.state == EffectState.IN_DOUBT.value)
+                | ((EffectRow.state == EffectState.INTENDED.value) & held),
+                EffectRow.cause.not_in(list(causes_apart)),
+                EffectRow.reverses_id.is_(None),
+            )
+            .order_by(EffectRow.id)
+        )
+        for row in rows.all():
+            found.setdefault(row.order_id, row.step)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one effect stands, for whoever watches a run."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.allocation import OpenItem
+from domain.allocation import Kept, OpenItem
 from domain.matching import Match, Reference
 from domain.money import Money
 from domain.orders import Status
-from domain.payments import IncomingPayment, Method, Outcome, Payment
-from domain.rules import EvidenceKind
+from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
+from domain.rules import EvidenceKind, Policy
+from domain.scenarios import scenario_of
 from store.sql import add_new, chunks, insert_new, take_turns
 from store.tables import (
     AllocationRow,
@@ -37,6 +38,8 @@ def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> di
     del values["amount"]
     return values | {
         "method": payment.method.value,
+        "kind": payment.kind.value,
+        "round": 1,
         "currency": payment.amount.currency,
         "amount_minor": payment.amount.minor,
         "surplus_minor": 0,
@@ -47,19 +50,19 @@ def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> di
 
 async def add(
     connection: AsyncConnection, payments: Sequence[IncomingPayment], *, now: datetime, inbox_id: int | None = None
-) -> list[tuple[int, Method]]:
-    """Store payments, passing over those known by (source, external id); return (id, method) of those that were new."""
+) -> list[tuple[int, str]]:
+    """Store payments, passing over those known by (source, external id); return (id, scenario) of the new ones."""
     if len(payments) > 1:
         # Files that overlap in another order would wait for each other's rows for ever.
         for source in sorted({payment.source for payment in payments}):
             await take_turns(connection, f"payments of {source}")
-    new: list[tuple[int, Method]] = []
+    new: list[tuple[int, str]] = []
     for some in chunks(payments, 200):
         rows = await connection.execute(
-            insert_new(connection.dialect, PaymentRow).returning(PaymentRow.id, PaymentRow.method),
+            insert_new(connection.dialect, PaymentRow).returning(PaymentRow.id, PaymentRow.method, PaymentRow.kind),
             [_values(payment, inbox_id, now) for payment in some],
         )
-        new.extend((row.id, Method(row.method)) for row in rows.all())
+        new.extend((row.id, scenario_of(Method(row.method), Kind(row.kind))) for row in rows.all())
     return sorted(new)
 
 
@@ -92,6 +95,8 @@ async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Pay
                 payer_name=row.payer_name,
                 payer_account=row.payer_account,
                 text=row.text,
+                kind=Kind(row.kind),
+                round=row.round,
             )
     return found
 
@@ -119,6 +124,7 @@ async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, d
         PaymentRow.reason,
         PaymentRow.currency,
         PaymentRow.surplus_minor,
+        PaymentRow.round,
     )
     for some in chunks(list(ids)):
         rows = await connection.execute(select(*columns).where(PaymentRow.id.in_(some)))
@@ -256,6 +262,7 @@ async def last_amount(connection: AsyncConnection, order_id: int) -> int | None:
         select(AllocationRow.amount_minor)
         .where(
             AllocationRow.order_id == order_id,
+            AllocationRow.amount_minor > 0,
             AllocationRow.reverses_id.is_(None),
             AllocationRow.reversed.is_(False),
         )
@@ -321,20 +328,182 @@ async def record_match(
         await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id == payment.id))
 
 
+@dataclass(frozen=True, slots=True)
+class WentBack:
+    """What went back of a payment so far, in minor units (negative), and the movements that tell of it."""
+
+    minor: int
+    ids: tuple[int, ...]
+
+
+def _family(payments: Iterable[Payment]) -> list[tuple[str, str]]:
+    return sorted({(p.source, p.provider_reference) for p in payments if p.provider_reference})
+
+
+async def gone_back(connection: AsyncConnection, payments: Sequence[Payment]) -> dict[int, WentBack]:
+    """Return what went back of payments before they were matched, by payment id; most have nothing."""
+    moves: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    named = _family(payments)
+    sources = sorted({source for source, _ in named})
+    for some in chunks([reference for _, reference in named]):
+        rows = await connection.execute(
+            select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference, PaymentRow.amount_minor).where(
+                PaymentRow.provider_reference.in_(some),
+                PaymentRow.source.in_(sources),
+                PaymentRow.kind != Kind.PAYMENT.value,
+            )
+        )
+        for row in rows.all():
+            moves[row.source, row.provider_reference].append((row.id, row.amount_minor))
+    found: dict[int, WentBack] = {}
+    for payment in payments:
+        mine = moves.get((payment.source, payment.provider_reference or ""), [])
+        minor = sum(amount for _, amount in mine)
+        if minor < 0:
+            found[payment.id] = WentBack(minor, tuple(id_ for id_, _ in mine))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a movement of money belongs to: the payments of the same provider reference, and where their money is.
+
+    kept is what each item still has of it, and disputed what chargebacks took from each, in the order of allocation;
+    unapplied is what settled nothing. matched says that every payment was matched.
+    """
+
+    ids: tuple[int, ...]
+    matched: bool
+    unapplied: Money
+    kept: tuple[Kept, ...]
+    disputed: tuple[Kept, ...]
+
+
+async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | None:
+    """Return what a refund or chargeback takes back, locked, or None when that isn't known yet."""
+    rows = (
+        await connection.execute(
+            select(PaymentRow.id, PaymentRow.kind, PaymentRow.amount_minor, PaymentRow.outcome)
+            .where(PaymentRow.source == payment.source, PaymentRow.provider_reference == payment.provider_reference)
+            .where(PaymentRow.currency == payment.amount.currency, PaymentRow.id != payment.id)
+            .order_by(PaymentRow.id)
+            .with_for_update()
+        )
+    ).all()
+    origins = [row for row in rows if row.kind == Kind.PAYMENT]
+    if not origins:
+        return None
+    decided = [row for row in rows if row.kind == Kind.PAYMENT or row.outcome is not None]
+    kinds = {row.id: Kind(row.kind) for row in decided}
+    allocated = await connection.execute(
+        select(
+            AllocationRow.payment_id,
+            AllocationRow.open_item_id,
+            AllocationRow.order_id,
+            AllocationRow.amount_minor,
+            OrderRow.number,
+            OpenItemRow.channel,
+        )
+        .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+        .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
+        .where(AllocationRow.payment_id.in_(list(kinds)))
+        .order_by(AllocationRow.id)
+    )
+    items: dict[int, Any] = {}
+    kept: dict[int, int] = defaultdict(int)
+    disputed: dict[int, int] = defaultdict(int)
+    for row in allocated.all():
+        items.setdefault(row.open_item_id, row)
+        kept[row.open_item_id] += row.amount_minor
+        if kinds[row.payment_id] in (Kind.CHARGEBACK, Kind.REINSTATED):
+            disputed[row.open_item_id] -= row.amount_minor
+    currency = payment.amount.currency
+
+    def shares(sums: dict[int, int]) -> tuple[Kept, ...]:
+        return tuple(
+            Kept(
+                id_, items[id_].order_id, items[id_].number or f"item {id_}", items[id_].channel, Money(sum_, currency)
+            )
+            for id_, sum_ in sums.items()
+            if sum_ > 0
+        )
+
+    return Origin(
+        ids=tuple(row.id for row in origins),
+        matched=all(row.outcome is not None for row in origins),
+        unapplied=Money(sum(row.amount_minor for row in decided) - sum(kept.values()), currency),
+        kept=shares(kept),
+        disputed=shares(disputed),
+    )
+
+
+async def record_returned(
+    connection: AsyncConnection,
+    payment: Payment,
+    *,
+    outcome: Outcome,
+    policy: Policy,
+    reason: str,
+    shares: Sequence[tuple[Kept, Money]] = (),
+    forgives: bool = False,
+    now: datetime,
+) -> None:
+    """Store what a refund, a chargeback or a won dispute came to, and where from or to it moved money.
+
+    forgives says that what went back is not owed again. The shares' sign is the payment's.
+    """
+    await connection.execute(
+        update(PaymentRow)
+        .where(PaymentRow.id == payment.id)
+        .values(outcome=outcome.value, policy=policy.value, reason=reason, candidates=[], matched_at=now)
+    )
+    sign = -1 if payment.amount.minor < 0 else 1
+    if shares:
+        await connection.execute(
+            insert(AllocationRow),
+            [
+                {
+                    "payment_id": payment.id,
+                    "open_item_id": kept.item_id,
+                    "order_id": kept.order_id,
+                    "amount_minor": sign * share.minor,
+                    "write_off_minor": share.minor if forgives else 0,
+                    "completes": share == kept.amount and sign < 0,
+                    "evidence": ["the gateway's reference"],
+                    "reversed": False,
+                    "at": now,
+                }
+                for kept, share in shares
+            ],
+        )
+
+
+async def keep_surplus(connection: AsyncConnection, payment_ids: Sequence[int], minor: int) -> None:
+    """Say how much is left, at most, of what payments brought too much, after some of it went back."""
+    await connection.execute(
+        update(PaymentRow)
+        .where(PaymentRow.id.in_(list(payment_ids)), PaymentRow.surplus_minor > minor)
+        .values(surplus_minor=max(minor, 0))
+    )
+
+
 async def waiting_for(
     connection: AsyncConnection, references: Iterable[tuple[EvidenceKind, str]]
-) -> list[tuple[int, Method]]:
-    """Return the unmatched payments that name something a new order is called; ask once the order is stored."""
+) -> list[tuple[int, str]]:
+    """Return the unmatched payments that name something a new order is called, as (id, scenario).
+
+    Ask once the order is stored.
+    """
     await _keep_apart(connection, "SHARE")
     named = [(PaymentReference.kind == kind.value) & (PaymentReference.value == value) for kind, value in references]
-    found: dict[int, Method] = {}
+    found: dict[int, str] = {}
     for some in chunks(named, 100):
         rows = await connection.execute(
-            select(PaymentRow.id, PaymentRow.method)
+            select(PaymentRow.id, PaymentRow.method, PaymentRow.kind)
             .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
             .where(or_(*some))
         )
-        found.update({row.id: Method(row.method) for row in rows.all()})
+        found.update({row.id: scenario_of(Method(row.method), Kind(row.kind)) for row in rows.all()})
     return sorted(found.items())
 
 

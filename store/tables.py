@@ -235,16 +235,24 @@ class InboxRow(Table):
 
 
 class PaymentRow(Table):
-    """A payment and what it turned out to be; outcome is empty until it was matched for the first time."""
+    """A payment and what it turned out to be; outcome is empty until it was matched for the first time.
+
+    round counts how often it was set out to be matched anew: what a later round does is not what an earlier one did.
+    """
 
     __tablename__ = "payments"
-    __table_args__ = (UniqueConstraint("source", "external_id"), Index("ix_payments_outcome", "outcome"))
+    __table_args__ = (
+        UniqueConstraint("source", "external_id"),
+        Index("ix_payments_outcome", "outcome"),
+        Index("ix_payments_provider_reference", "provider_reference"),
+    )
 
     id: Mapped[int] = _id()
     source: Mapped[str] = mapped_column(String(80))
     external_id: Mapped[str] = mapped_column(String(200))
     inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True)
     method: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[str] = mapped_column(String(20), default="payment")
     currency: Mapped[str] = mapped_column(String(3))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     booked_on: Mapped[date]
@@ -264,6 +272,7 @@ class PaymentRow(Table):
     reason: Mapped[str | None] = mapped_column(Text)
     candidates: Mapped[list[Any] | None]
     surplus_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    round: Mapped[int] = mapped_column(default=1)
     received_at: Mapped[datetime]
     matched_at: Mapped[datetime | None]
 
@@ -316,7 +325,7 @@ class AllocationRow(Table):
 
 
 class WorkRow(Table):
-    """What is due: a subject (a payment or an order) that its scenario must carry on.
+    """What is due: a subject (a payment, an order or a revert) that its scenario must carry on.
 
     A row without due_at is finished for now. quiet means that nobody gets a message (a backfill). again means that it
     was made due once more while a worker held it.
@@ -326,7 +335,7 @@ class WorkRow(Table):
     __table_args__ = (
         UniqueConstraint("subject", "subject_id", "scenario"),
         Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        CheckConstraint("subject IN ('payment', 'order')", name="subject"),
+        CheckConstraint("subject IN ('payment', 'order', 'revert')", name="subject"),
     )
 
     id: Mapped[int] = _id()
@@ -368,6 +377,8 @@ class EffectRow(Table):
     after: Mapped[dict[str, Any]]
     reverses_id: Mapped[int | None] = _to("effects.id", nullable=True)
     attempts: Mapped[int] = mapped_column(default=0)
+    system: Mapped[str | None] = mapped_column(String(40))
+    doubt_since: Mapped[datetime | None]
     due_at: Mapped[datetime | None]
     lease_owner: Mapped[str | None] = mapped_column(String(120))
     lease_until: Mapped[datetime | None]
@@ -375,13 +386,72 @@ class EffectRow(Table):
     updated_at: Mapped[datetime]
 
 
-class JournalRow(Table):
-    """The history: every move of an effect and every decision on a payment, append-only."""
+class OutageRow(Table):
+    """An outside system that fails, by its connector's name; one probe at a time goes ahead of what waits for it.
 
-    __tablename__ = "journal"
-    __table_args__ = (Index("ix_journal_order_id", "order_id"), Index("ix_journal_payment_id", "payment_id"))
+    failed are the orders with which it failed in a row. Until these are enough to call it down, probe_at is empty.
+    """
+
+    __tablename__ = "outages"
+
+    system: Mapped[str] = mapped_column(String(40), primary_key=True)
+    since: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(Text)
+    failed: Mapped[list[Any]]
+    attempts: Mapped[int] = mapped_column(default=0)
+    probe_at: Mapped[datetime | None]
+
+
+class RevertRow(Table):
+    """Somebody's wish to take an order back to before its payment; one at a time per order, kept when it is done."""
+
+    __tablename__ = "reverts"
+    __table_args__ = (
+        Index(
+            "uq_reverts_open",
+            "order_id",
+            unique=True,
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    author: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    force: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class JournalHead(Table):
+    """The last link of each chain of the journal, and how many rows it has; a row taken off the end shows."""
+
+    __tablename__ = "journal_heads"
+
+    chain: Mapped[str] = mapped_column(String(40), primary_key=True)
+    hash: Mapped[str] = mapped_column(String(64))
+    length: Mapped[int]
+
+
+class JournalRow(Table):
+    """The history: every move of an effect and every decision on a payment, append-only.
+
+    Each row carries the hash of the one before it in its chain (an order's, or that of a payment without order).
+    """
+
+    __tablename__ = "journal"
+    __table_args__ = (
+        Index("ix_journal_order_id", "order_id"),
+        Index("ix_journal_payment_id", "payment_id"),
+        Index("ix_journal_chain", "chain"),
+    )
+
+    id: Mapped[int] = _id()
+    chain: Mapped[str] = mapped_column(String(40), default="")
+    previous: Mapped[str] = mapped_column(String(64), default="")
+    hash: Mapped[str] = mapped_column(String(64), default="")
     at: Mapped[datetime]
     order_id: Mapped[int | None] = _to("orders.id", nullable=True)
     payment_id: Mapped[int | None] = _to("payments.id", nullable=True)

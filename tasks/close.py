@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
-from domain.scenarios import STEPS
+from domain.scenarios import STEPS, cause_of
 from store import effects, payments, work
 from store.effects import EffectState, Standing
 from tasks.installation import Installation, installation
@@ -32,8 +32,8 @@ _TABLE_ROWS = 2_000
 def run_name() -> str:
     """Name a scenario's run by what it carries on: `card · payment 17`, `card · 240 payments`."""
     parameters: dict[str, Any] = flow_run.parameters or {}
-    subject = "order" if "orders" in parameters else "payment"
-    ids: list[int] = parameters.get("orders") or parameters.get("payments") or []
+    subject = next((kind for kind in ("order", "revert") if f"{kind}s" in parameters), "payment")
+    ids: list[int] = parameters.get(f"{subject}s") or []
     label = str(flow_run.flow_name).replace(" payment", "")
     return f"{label} · {subject} {ids[0]}" if len(ids) == 1 else f"{label} · {len(ids)} {subject}s"
 
@@ -175,12 +175,12 @@ async def _rename(numbers: Sequence[str]) -> None:
 
 
 async def _close(opened: Installation, scenario: str, subject: Subject, ids: Sequence[int]) -> State[Any]:
-    causes = [f"{subject}:{id_}" for id_ in ids]
     async with opened.store.read() as connection:
-        standings = await effects.of_causes(connection, causes)
         rows = await payments.by_ids(connection, ids) if subject == "payment" else {}
+        causes = {id_: cause_of(subject, id_, rows[id_]["round"] if id_ in rows else 1) for id_ in ids}
+        standings = await effects.of_causes(connection, list(causes.values()))
         allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
-    by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes}
+    by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes.values()}
     for standing in standings:
         by_cause[standing.cause].append(standing)
     ended: list[Ended] = []
@@ -189,7 +189,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         outcome = Outcome(row["outcome"]) if row.get("outcome") else None
         policy = Policy(row["policy"]) if row.get("policy") else None
         reason = row.get("reason") or ""
-        mine = by_cause[f"{subject}:{id_}"]
+        mine = by_cause[causes[id_]]
         parts = [part for part in allocated.get(id_, []) if part["completes"] and part["order_id"]]
         going = [part["order_id"] for part in parts] if subject == "payment" else [id_] * bool(mine)
         cut_short = _cut_short(scenario, going, mine)

@@ -108,3 +108,9 @@ async def cancelconsignment_of(order: Order, entry: Entry, key: str) -> Receipt 
         await orders.cancel_shipment(transaction.connection, live["id"])
 
     return Receipt(reference=live["tracking_number"], before=entry.after, write=write)
+
+
+@start_dispatch.undo_lookup
+async def find_cancelled(order: Order, entry: Entry, key: str) -> Receipt | None:  # noqa: ARG001 - a lookup's shape
+    """Say that cancelling may be asked for again: of a cancelled consignment it changes nothing."""
+    return None

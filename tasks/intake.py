@@ -110,8 +110,8 @@ async def take_order(
         return None
     if order.standard_status in _AWAITS_MONEY:
         await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
-    for payment_id, method in await payments.waiting_for(connection, order.references):
-        await work.add(connection, method.value, "payment", [payment_id], now=now)
+    for payment_id, scenario in await payments.waiting_for(connection, order.references):
+        await work.add(connection, scenario, "payment", [payment_id], now=now)
     return order_id
 
 
@@ -150,7 +150,7 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
             entries=[entry for place in places for entry in read.statements[place].entries],
         )
     ]
-    new: list[tuple[int, Method]] = []
+    new: list[tuple[int, str]] = []
     if incoming:
         now = opened.clock()
         async with opened.store.write() as connection:
@@ -219,8 +219,8 @@ async def _store(
     """Store the payments of a webhook in a savepoint of their own, or return why they can't be stored."""
     try:
         async with connection.begin_nested():
-            for id_, method in await payments.add(connection, incoming, now=now, inbox_id=letter.id):
-                await work.add(connection, method.value, "payment", [id_], now=now)
+            for id_, scenario in await payments.add(connection, incoming, now=now, inbox_id=letter.id):
+                await work.add(connection, scenario, "payment", [id_], now=now)
     except Exception as error:  # one letter that trips us must not stop the others
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise

@@ -111,7 +111,9 @@ async def _keep(
     )
 
 
-async def _take_back(transaction: Transaction, order: Order, rules: ChannelRules, live: dict[str, Any]) -> str | None:
+async def take_back_document(
+    transaction: Transaction, order: Order, rules: ChannelRules, live: dict[str, Any]
+) -> str | None:
     """End a live document: an invoice by a credit note, whose number is returned; a proforma needs none."""
     await documents.end(transaction.connection, live["id"])
     if live["kind"] != DocumentKind.INVOICE:
@@ -142,7 +144,7 @@ async def _issue(
             same = document_from_json(live["content"]).lines == draft.lines
             if same or not update:
                 return Skip(f"{kind.value} {live['number']} was issued before")
-            note = await _take_back(transaction, order, rules, live)
+            note = await take_back_document(transaction, order, rules, live)
         number = await _store(transaction, order, rules, draft)
         return Receipt(reference=number, after={kind.value: number} | ({"credit_note": note} if note else {}))
 
@@ -205,7 +207,7 @@ async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip
         for kind in (DocumentKind.INVOICE, DocumentKind.PROFORMA):
             live = await documents.live(transaction.connection, order.id, kind)
             if live is not None and live["number"] == entry.reference:
-                note = await _take_back(transaction, order, entry.rules, live)
+                note = await take_back_document(transaction, order, entry.rules, live)
                 return Receipt(reference=note or live["number"], before=entry.after, after={"credit_note": note})
         return Skip(f"document {entry.reference} is not live any more")
 

@@ -12,8 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import OpenItem
 from domain.matching import Match, Reference, reconcile, references_of
+from domain.money import Money
 from domain.payments import Outcome, Payment
-from store import journal, payments, rules
+from domain.rules import Policy
+from domain.scenarios import cause_of
+from store import journal, payments, rules, work
 from tasks.installation import Installation, installation
 from tasks.step import Batch, Item, current_actor, run_log
 
@@ -56,7 +59,7 @@ async def match_payments(ids: Sequence[PaymentId]) -> Matched:
     for id_ in ids:
         for part in allocated.get(id_, []):
             if part["order_id"] is not None:
-                item = Item(part["order_id"], part["number"], f"payment:{id_}")
+                item = Item(part["order_id"], part["number"], cause_of("payment", id_, found[id_].round))
                 (paid if part["completes"] else short).append(item)
     return Matched(Batch(tuple(paid)), Batch(tuple(short)))
 
@@ -73,8 +76,13 @@ async def _match(
     actor, now = current_actor(opened), opened.clock()
     matches: dict[PaymentId, Match] = {}
     entries: list[dict[str, Any]] = []
+    gone = await payments.gone_back(connection, unmatched)
     for payment in unmatched:
-        match = reconcile(payment, items.values(), channels)
+        if went := gone.get(payment.id):
+            match = _went_back(payment, went.minor)
+            await work.add(connection, "money_back", "payment", went.ids, now=now)
+        else:
+            match = reconcile(payment, items.values(), channels)
         matches[payment.id] = match
         await payments.record_match(connection, payment, match, named[payment.id], now=now)
         for part in match.parts:
@@ -90,7 +98,7 @@ async def _match(
                 move=match.outcome.value,
                 order_id=order_id,
                 payment_id=payment.id,
-                cause=f"payment:{payment.id}",
+                cause=cause_of("payment", payment.id, payment.round),
                 reason=match.reason,
                 after={"policy": match.policy.value, "surplus": match.surplus.minor},
                 rule_version=rule_version,
@@ -99,6 +107,18 @@ async def _match(
         )
     await journal.append(connection, entries)
     return matches
+
+
+def _went_back(payment: Payment, minor: int) -> Match:
+    """Say what a payment is whose money, or a part of it, went back before it was matched: it settles nothing."""
+    all_of_it = payment.amount.minor + minor <= 0
+    said = "all of it" if all_of_it else "a part of it"
+    return Match(
+        outcome=Outcome.REFUND if all_of_it else Outcome.UNKNOWN,
+        policy=Policy.IGNORE if all_of_it else Policy.OPERATOR,
+        reason=f"{said} went back before it was matched",
+        surplus=Money.zero(payment.amount.currency),
+    )
 
 
 def _relieved(item: OpenItem, minor: int) -> OpenItem:

@@ -12,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 from connectors.errors import OutsideError
 from connectors.roles import PaymentSource
 from domain.money import Money
-from domain.payments import Outcome
+from domain.payments import Kind, Method, Outcome
 from domain.rules import Policy
+from domain.scenarios import scenario_of
 from store import inbox, payments, work
 from tasks.installation import installation
 from tasks.intake import defect, poll
@@ -54,9 +55,11 @@ async def match_again() -> int:
             for outcome in payments.AWAITING_ORDER
             for row in await payments.listing(connection, outcome=outcome.value)
         ]
-        for method in sorted({row["method"] for row in waiting}):
-            ids = [row["id"] for row in waiting if row["method"] == method]
-            await work.add(connection, method, "payment", ids, now=opened.clock())
+        of: dict[str, list[int]] = {}
+        for row in waiting:
+            of.setdefault(scenario_of(Method(row["method"]), Kind(row["kind"])), []).append(row["id"])
+        for scenario, ids in sorted(of.items()):
+            await work.add(connection, scenario, "payment", ids, now=opened.clock())
     run_log().info("%s unmatched payments are tried again", len(waiting))
     return len(waiting)
 

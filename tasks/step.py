@@ -54,7 +54,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
 from domain.orders import Order
 from domain.rules import ChannelRules
-from store import effects, orders, rules, work
+from domain.scenarios import subject_of
+from store import bars, effects, orders, rules, work
 from store.effects import Claim, EffectState, Ending, Verdict, Wanted
 from store.journal import Actor
 from tasks.installation import Installation, installation
@@ -158,13 +159,14 @@ class Entry:
 Act = Callable[[Order, ChannelRules, str], Awaitable["Receipt | Skip"]]
 Lookup = Callable[[Order, ChannelRules, str], Awaitable["Receipt | None"]]
 Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
+UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
 
 
 @dataclass(slots=True)
 class Attempt:
     """One order on its way through claim, act and record.
 
-    retry says that it is tried again, soon that the caller does so by itself, within seconds.
+    retry says that it is tried again: soon, by the caller itself within seconds, or when it is due.
     """
 
     item: Item
@@ -175,6 +177,7 @@ class Attempt:
     error: Exception | None = None
     retry: bool = False
     soon: bool = False
+    due_at: datetime | None = None
 
     def end(self, state: EffectState, reason: str | None = None, error: Exception | None = None) -> None:
         """Say how the attempt ended; one that stays open is tried again, unless only a person can tell."""
@@ -194,6 +197,10 @@ _NO_RETRIES = Retries()
 
 class NeedsPerson(Exception):
     """An effect is in doubt, and nothing can tell whether it happened."""
+
+
+Bar = Skip | Transient | Rejected
+"""Why an effect is not to begin: never again, not yet, or not without a person."""
 
 
 MISCONFIGURED = "misconfigured: "
@@ -225,13 +232,15 @@ def current_actor(opened: Installation) -> Actor:
 class Step:
     """A step of the scenarios; call it with batches inside a flow. Made by `@step`."""
 
-    def __init__(self, name: str, act: Act, *, local: bool) -> None:
+    def __init__(self, name: str, act: Act, *, local: bool, compensates: bool = False) -> None:
         self.name = name
         self.__doc__ = act.__doc__
         self._act = act
         self._local = local
+        self._compensates = compensates
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
+        self._undo_lookup: UndoLookup | None = None
         self._retries_s = RETRIES_IN_RUN_S
 
         async def run(batches: Sequence[Batch]) -> Batch:
@@ -263,6 +272,11 @@ class Step:
         self._undo = function
         return function
 
+    def undo_lookup(self, function: UndoLookup) -> UndoLookup:
+        """Register how to find out whether the effect was taken back; it may say None where doing so twice is once."""
+        self._undo_lookup = function
+        return function
+
     @property
     def reversible(self) -> bool:
         """Whether the step can be taken back."""
@@ -281,6 +295,13 @@ class Step:
             return await undo(order, entry, key)
 
         inverse = Step(f"undo {self.name}", act, local=self._local)
+        if self._undo_lookup is not None:
+            was_undone = self._undo_lookup
+
+            async def find(order: Order, _rules: ChannelRules, key: str) -> Receipt | None:
+                return await was_undone(order, entry, key)
+
+            inverse.lookup(find)
         item = Item(entry.order_id, entry.number, f"undo:{entry.effect_id}")
         return (await inverse.carry_out(opened, Batch((item,)), owner=owner, reverses=entry.effect_id))[0]
 
@@ -345,6 +366,7 @@ class Step:
                 local=self._local,
             )
             quiet_causes = await _quiet(connection, batch.items)
+            barred = await self._barred(connection, batch, found, versions, reverses, opened.clock())
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
         slots = asyncio.Semaphore(CONCURRENT)
@@ -356,7 +378,7 @@ class Step:
                     attempt.end(attempt.claim.state, _LEASE_LOST, Transient(_LEASE_LOST))
                     return
                 order, quiet = found[attempt.item.order_id], attempt.item.cause in quiet_causes
-                await self._attempt(attempt, order, versions, quiet=quiet)
+                await self._attempt(attempt, order, versions, quiet=quiet, bar=barred.get(attempt.item))
 
         if mine:
             renewal = asyncio.create_task(_renew(opened, owner, [a.claim.effect_id for a in mine], lease))
@@ -370,14 +392,42 @@ class Step:
                 attempt.state, attempt.reason = attempt.claim.state, attempt.claim.reason
         return attempts
 
+    async def _barred(
+        self,
+        connection: AsyncConnection,
+        batch: Batch,
+        found: dict[int, Order],
+        versions: dict[str, rules.Versioned],
+        reverses: int | None,
+        now: datetime,
+    ) -> dict[Item, Bar]:
+        """Return what must not begin any more, or not yet, and why."""
+        if reverses is not None:
+            return {}
+        if self._compensates:
+            ids, causes = [item.order_id for item in batch.items], [item.cause for item in batch.items]
+            await bars.lock(connection, ids)
+            busy = await effects.going(connection, ids, causes_apart=causes, now=now)
+            return {
+                item: Transient(f"waits until it is known what came of step {busy[item.order_id]}")
+                for item in batch.items
+                if item.order_id in busy
+            }
+        facts = await bars.facts(connection, [(item.order_id, item.cause) for item in batch.items])
+        barred = {
+            item: _bar(item, found[item.order_id], facts[item.order_id, item.cause], versions) for item in batch.items
+        }
+        return {item: bar for item, bar in barred.items() if bar is not None}
+
     async def _attempt(
-        self, attempt: Attempt, order: Order, versions: dict[str, rules.Versioned], *, quiet: bool
+        self, attempt: Attempt, order: Order, versions: dict[str, rules.Versioned], *, quiet: bool, bar: Bar | None
     ) -> None:
         """Ask if in doubt, then act. Every way this can end becomes a state of the effect."""
         try:
             rules_ = _rules_for(order, versions, quiet=quiet)
             async with asyncio.timeout(ACT_LIMIT_S):
-                result = await self._ask(attempt, order, rules_) or await self._act(order, rules_, attempt.claim.key)
+                result = await self._ask(attempt, order, rules_)
+                result = result or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
         except Transient as error:
             in_doubt = error.in_doubt and not self._local
             # Once in doubt, an effect stays so until somebody knows better.
@@ -475,14 +525,16 @@ class Step:
                 )
 
 
-def step(name: str, *, local: bool = False) -> Callable[[Act], Step]:
+def step(name: str, *, local: bool = False, compensates: bool = False) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
 
-    local says that it acts in our own database alone, through Receipt.write: then nothing can be in doubt.
+    local says that it acts in our own database alone, through Receipt.write: then nothing can be in doubt. compensates
+    says that it makes up for what other steps did: it waits until each of these is known to have happened or not, and
+    nothing that stops the order stops it.
     """
 
     def make(act: Act) -> Step:
-        return Step(name, act, local=local)
+        return Step(name, act, local=local, compensates=compensates)
 
     return make
 
@@ -501,7 +553,7 @@ def _ending(attempt: Attempt, *, now: datetime, retries: Retries) -> Ending:
         wanted_s = (attempt.error.retry_after or 0) if isinstance(attempt.error, Transient) else None
         attempt.soon = retries.next_s is not None and wanted_s is not None and wanted_s <= retries.next_s
         rounds = -(-attempt.claim.attempts // retries.attempts)
-        due_at = None if attempt.soon else now + delay(rounds, wanted_s)
+        due_at = attempt.due_at = None if attempt.soon else now + delay(rounds, wanted_s)
     return Ending(
         effect_id=attempt.claim.effect_id,
         state=state,
@@ -525,6 +577,25 @@ def _log_place(said: str, error: Exception) -> None:
     logging.getLogger("kvit").error("%s\n%s", said, place)
 
 
+def _stopped(bar: Bar | None) -> Skip | None:
+    if isinstance(bar, Exception):
+        raise bar
+    return bar
+
+
+def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned]) -> Bar | None:
+    """Return why a step of a scenario must not begin for an order any more, or not yet."""
+    if facts.reverting:
+        return Transient("the order is being taken back to before its payment")
+    if facts.taken_off:
+        return Skip("the payment was taken off this order")
+    if facts.back and _rules_for(order, versions, quiet=False).money_back.of(facts.back).stop:
+        return Skip(f"the order's money went back ({facts.back})")
+    if facts.closed and item.cause.startswith("payment:"):
+        return Rejected(f"the order is {facts.closed}; decide by hand what to do with its money")
+    return Skip(f"the order is {facts.closed}") if facts.closed else None
+
+
 def _rules_for(order: Order, versions: dict[str, rules.Versioned], *, quiet: bool) -> ChannelRules:
     effective = versions[order.channel].rules.for_customer(group=order.customer.group, customer=order.customer.number)
     return effective.without_messages() if quiet else effective
@@ -533,8 +604,9 @@ def _rules_for(order: Order, versions: dict[str, rules.Versioned], *, quiet: boo
 async def _quiet(connection: AsyncConnection, items: Iterable[Item]) -> set[str]:
     found: set[str] = set()
     for subject in ("payment", "order"):
-        ids = {int(i.cause.partition(":")[2]) for i in items if i.cause.startswith(f"{subject}:")}
-        found |= {f"{subject}:{some}" for some in await work.quiet_ones(connection, subject, sorted(ids))}
+        of_subject = {item.cause: id_ for item in items for kind, id_ in [subject_of(item.cause)] if kind == subject}
+        silent = await work.quiet_ones(connection, subject, sorted(set(of_subject.values())))
+        found |= {cause for cause, id_ in of_subject.items() if id_ in silent}
     return found
 
 

@@ -152,8 +152,8 @@ async def take_payments(opened: Installation, *incoming: IncomingPayment) -> lis
     """Store payments and make them due, as every source does; return the ids of those that were new."""
     async with opened.store.write() as connection:
         new = await payments.add(connection, incoming, now=opened.clock())
-        for payment_id, method in new:
-            await work.add(connection, method.value, "payment", [payment_id], now=opened.clock())
+        for payment_id, scenario in new:
+            await work.add(connection, scenario, "payment", [payment_id], now=opened.clock())
     return [payment_id for payment_id, _ in new]
 
 

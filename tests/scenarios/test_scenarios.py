@@ -167,8 +167,12 @@ TOLD = {
 """Every scenario; a new one needs one row here."""
 
 
+TAKES_BACK = {"money_back", "revert"}
+"""What takes back instead of carrying on; test_money_back.py and test_revert.py tell how."""
+
+
 def test_every_scenario_is_in_the_table() -> None:
-    assert set(TOLD) == set(SCENARIOS) == set(STEPS)
+    assert set(TOLD) == set(SCENARIOS) - TAKES_BACK == set(STEPS) - TAKES_BACK
 
 
 @pytest.mark.parametrize("scenario", TOLD)

@@ -11,7 +11,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-
     op.create_table(
         "connector_state",
         sa.Column("connector", sa.String(length=40), nullable=False),
@@ -63,6 +62,23 @@ def upgrade() -> None:
         "ix_inbox_due_at", "inbox", ["due_at"], unique=False, postgresql_where=sa.text("due_at IS NOT NULL")
     )
     op.create_table(
+        "journal_heads",
+        sa.Column("chain", sa.String(length=40), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("length", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("chain", name=op.f("pk_journal_heads")),
+    )
+    op.create_table(
+        "outages",
+        sa.Column("system", sa.String(length=40), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("failed", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("probe_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("system", name=op.f("pk_outages")),
+    )
+    op.create_table(
         "rule_versions",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("channel", sa.String(length=40), nullable=False),
@@ -100,7 +116,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("subject IN ('payment', 'order')", name=op.f("ck_work_subject")),
+        sa.CheckConstraint("subject IN ('payment', 'order', 'revert')", name=op.f("ck_work_subject")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_work")),
         sa.UniqueConstraint("subject", "subject_id", "scenario", name=op.f("uq_work_subject_subject_id_scenario")),
     )
@@ -146,6 +162,7 @@ def upgrade() -> None:
         sa.Column("external_id", sa.String(length=200), nullable=False),
         sa.Column("inbox_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("method", sa.String(length=20), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("booked_on", sa.Date(), nullable=False),
@@ -165,6 +182,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("candidates", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("surplus_minor", sa.BigInteger(), nullable=False),
+        sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("matched_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["inbox_id"], ["inbox.id"], name=op.f("fk_payments_inbox_id")),
@@ -172,6 +190,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "external_id", name=op.f("uq_payments_source_external_id")),
     )
     op.create_index("ix_payments_outcome", "payments", ["outcome"], unique=False)
+    op.create_index("ix_payments_provider_reference", "payments", ["provider_reference"], unique=False)
     op.create_table(
         "effects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -187,6 +206,8 @@ def upgrade() -> None:
         sa.Column("after", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("reverses_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("system", sa.String(length=40), nullable=True),
+        sa.Column("doubt_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_owner", sa.String(length=120), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
@@ -241,6 +262,27 @@ def upgrade() -> None:
         sa.UniqueConstraint("payment_id", "kind", "value", name=op.f("uq_payment_references_payment_id_kind_value")),
     )
     op.create_index("ix_payment_references_kind_value", "payment_references", ["kind", "value"], unique=False)
+    op.create_table(
+        "reverts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("author", sa.String(length=200), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("force", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_reverts_order_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reverts")),
+    )
+    op.create_index(op.f("ix_reverts_order_id"), "reverts", ["order_id"], unique=False)
+    op.create_index(
+        "uq_reverts_open",
+        "reverts",
+        ["order_id"],
+        unique=True,
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
     op.create_table(
         "allocations",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -318,6 +360,9 @@ def upgrade() -> None:
     op.create_table(
         "journal",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("chain", sa.String(length=40), nullable=False),
+        sa.Column("previous", sa.String(length=64), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -337,6 +382,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_journal_payment_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_journal")),
     )
+    op.create_index("ix_journal_chain", "journal", ["chain"], unique=False)
     op.create_index(op.f("ix_journal_effect_id"), "journal", ["effect_id"], unique=False)
     op.create_index("ix_journal_order_id", "journal", ["order_id"], unique=False)
     op.create_index("ix_journal_payment_id", "journal", ["payment_id"], unique=False)

@@ -1,0 +1,261 @@
+"""Money back: refunds and chargebacks, and what they undo of what was really done.
+
+A movement names the payment that it belongs to by the gateway's reference. It is booked against what that payment
+settled, and nothing else; what a channel's rules then take back is looked up where it stands: the live label, the goods
+that are out, the invoice in force. So a second event about the same money finds nothing more to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.errors import Rejected
+from connectors.roles import Carrier
+from domain.allocation import Kept, give_back
+from domain.money import Money
+from domain.orders import Move, Order, transition
+from domain.payments import Kind, Outcome, Payment
+from domain.rules import ChannelRules, DocumentKind, MoneyBack, Policy
+from domain.scenarios import cause_of
+from store import bars, documents, journal, orders, payments, rules, stock
+from tasks.installation import Installation, installation
+from tasks.invoice import take_back_document
+from tasks.match import PaymentId
+from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
+
+_OUTCOMES = {
+    Kind.REFUND: Outcome.REFUND,
+    Kind.CHARGEBACK: Outcome.CHARGEBACK,
+    Kind.REINSTATED: Outcome.REINSTATED,
+}
+
+
+def _run_name(parameters: dict[str, Any]) -> str:
+    ids = parameters["ids"]
+    return f"match · payment {ids[0]}" if len(ids) == 1 else f"match · {len(ids)} payments"
+
+
+_run_name_of_task: Any = _run_name  # called with the parameters, which its type doesn't say
+
+
+@task(name="match", task_run_name=_run_name_of_task, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
+async def match_money_back(ids: Sequence[PaymentId]) -> Batch:
+    """Book what went back against what it had settled; return the orders of which no money is left."""
+    opened = await installation()
+    async with opened.store.write() as connection:
+        found = await payments.load(connection, ids)
+        before = await payments.allocated(connection, ids)
+        for id_ in ids:
+            if id_ in found and id_ not in before:
+                await _book(connection, opened, found[id_])
+        allocated = await payments.allocated(connection, ids)
+        decided = await payments.decided(connection, ids)
+        items = [
+            Item(part["order_id"], part["number"], cause_of("payment", id_, found[id_].round))
+            for id_ in ids
+            for part in allocated.get(id_, [])
+            if part["completes"] and part["order_id"] is not None
+        ]
+        facts = await bars.facts(connection, [(item.order_id, item.cause) for item in items])
+    log = run_log()
+    for id_ in ids:
+        outcome, reason = decided.get(id_, (Outcome.UNKNOWN, "the payment is not in the store"))
+        log.info("payment %s · match · %s · %s", id_, outcome.replace("_", " "), reason)
+    return Batch(tuple(item for item in items if facts[item.order_id, item.cause].back))
+
+
+async def _book(connection: AsyncConnection, opened: Installation, payment: Payment) -> None:
+    origin = await payments.origin_of(connection, payment) if payment.provider_reference else None
+    amount = Money(abs(payment.amount.minor), payment.amount.currency)
+    outcome, policy, shares = _OUTCOMES.get(payment.kind, Outcome.REFUND), Policy.OPERATOR, list[tuple[Kept, Money]]()
+    came = payment.kind is Kind.REINSTATED
+    if origin is None or not origin.matched:
+        outcome = Outcome.UNKNOWN
+        reason = "the payment that it belongs to is not known yet"
+    elif (taken := give_back(amount, _unapplied(origin, came=came), origin.disputed if came else origin.kept)) is None:
+        reason = "more came back than chargebacks had taken" if came else "more went back than the payment had brought"
+    elif not taken:
+        policy, reason = Policy.IGNORE, "the payment that it belongs to had settled no order with it"
+    else:
+        shares = taken
+        reason, policy = await _judged(connection, payment, shares)
+    if shares:
+        await bars.lock(connection, [kept.order_id for kept, _ in shares if kept.order_id is not None])
+    now = opened.clock()
+    await payments.record_returned(
+        connection,
+        payment,
+        outcome=outcome,
+        policy=policy,
+        reason=reason,
+        shares=shares,
+        # A refund is the shop's own will; what a bank took back is owed all the same.
+        forgives=payment.kind is Kind.REFUND,
+        now=now,
+    )
+    if origin is not None and not came:
+        await payments.keep_surplus(connection, origin.ids, origin.unapplied.minor - amount.minor)
+    touched: list[tuple[int | None, int | None]] = [(kept.order_id, -share.minor) for kept, share in shares]
+    await journal.append(
+        connection,
+        [
+            journal.entry(
+                current_actor(opened),
+                at=now,
+                step="match",
+                move=outcome.value,
+                order_id=order_id,
+                payment_id=payment.id,
+                cause=cause_of("payment", payment.id, payment.round),
+                reason=reason,
+                after={"policy": policy.value} | ({"moved": minor if not came else -minor} if minor else {}),
+            )
+            for order_id, minor in touched or [(None, None)]
+        ],
+    )
+
+
+def _unapplied(origin: payments.Origin, *, came: bool) -> Money:
+    return Money.zero(origin.unapplied.currency) if came else origin.unapplied
+
+
+async def _judged(
+    connection: AsyncConnection, payment: Payment, shares: Sequence[tuple[Kept, Money]]
+) -> tuple[str, Policy]:
+    """Say in words what a movement does to its orders, and whether a person is to look at it."""
+    versions = await rules.current(connection)
+    said: list[str] = []
+    person = False
+    for kept, share in shares:
+        if payment.kind is Kind.REINSTATED:
+            said.append(f"{share} came back to {kept.number}, as a dispute was won; decide by hand what is to be done")
+            person = True
+            continue
+        back = "was refunded" if payment.kind is Kind.REFUND else "was taken back by the customer's bank"
+        rest = kept.amount - share
+        said.append(f"{share} of {kept.number} {back}" + (f"; {rest} is left of its payment" if rest else ""))
+        person = person or bool(rest) or _of(versions[kept.channel].rules, payment.kind).tell_operator
+    return "; ".join(said), Policy.OPERATOR if person else Policy.RELEASE
+
+
+def _of(channel: ChannelRules, kind: Kind) -> MoneyBack:
+    return channel.money_back.of(kind)
+
+
+async def _rule(order: Order, rules_: ChannelRules) -> MoneyBack | None:
+    """Return the rules for how an order's money went back, or None when it is there again."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        back = await bars.gone_back(connection, [order.id])
+    return _of(rules_, back[order.id]) if order.id in back else None
+
+
+_CAME = Skip("the money has come again meanwhile")
+
+
+@step("cancel dispatch", compensates=True)
+async def cancel_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Cancel the carrier's label of an order whose money went back."""
+    rule = await _rule(order, rules)
+    if rule is None:
+        return _CAME
+    if not rule.cancel_dispatch:
+        return Skip(f"the rules of {rules.channel} leave the label as it is")
+    opened = await installation()
+    async with opened.store.read() as connection:
+        live = await orders.live_shipment(connection, order.id)
+    if live is None:
+        return Skip("no consignment is on its way")
+    await opened.connector(live["carrier"], Carrier).cancel(live["tracking_number"], key)
+
+    async def write(transaction: Transaction) -> None:
+        await orders.cancel_shipment(transaction.connection, live["id"])
+
+    return Receipt(reference=live["tracking_number"], before={"tracking_number": live["tracking_number"]}, write=write)
+
+
+@cancel_dispatch.lookup
+async def find_cancelled(order: Order, rules: ChannelRules, key: str) -> Receipt | None:  # noqa: ARG001 - a lookup's shape
+    """Say that cancelling may be asked for again: of a cancelled consignment it changes nothing."""
+    return None
+
+
+@step("restock", local=True, compensates=True)
+async def restock_returned(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """Put back the goods of an order whose money went back: what was deducted and not yet put back."""
+    rule = await _rule(order, rules)
+    if rule is None:
+        return _CAME
+    if not rule.restock:
+        return Skip(f"the rules of {rules.channel} leave stock as it is")
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        returned = await stock.give_back(
+            transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
+        )
+        said = ", ".join(f"{quantity} × {sku}" for sku, quantity in sorted(returned.items()))
+        return Receipt(reference=said, after={"restocked": returned}) if returned else Skip("no goods are out")
+
+    return Receipt(write=write)
+
+
+@step("credit note", local=True, compensates=True)
+async def credit_returned(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """Take back the invoice of an order whose money went back, by a credit note."""
+    rule = await _rule(order, rules)
+    if rule is None:
+        return _CAME
+    if not rule.credit_note:
+        return Skip(f"the rules of {rules.channel} leave the invoice as it is")
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        live = await documents.live(transaction.connection, order.id, DocumentKind.INVOICE)
+        if live is None:
+            return Skip("no invoice is in force")
+        if live["counter"] is None:
+            raise Rejected(f"invoice {live['number']} was issued by another system; credit it there")
+        note = await take_back_document(transaction, order, rules, live)
+        return Receipt(reference=note, before={"invoice": live["number"]}, after={"credit_note": note})
+
+    return Receipt(write=write)
+
+
+@step("status back", local=True, compensates=True)
+async def set_returned_status(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """Set the status that the rules have for an order whose money went back."""
+    rule = await _rule(order, rules)
+    if rule is None:
+        return _CAME
+    if (target := rule.status) is None:
+        return Skip(f"the rules of {rules.channel} leave the status as it is")
+    meant = rules.standard(target)
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        now, standard = await orders.lock_status(transaction.connection, order.id)
+        move = transition(standard, meant)
+        if move is Move.ALREADY:
+            return Skip(f"the order is {now} already")
+        if move is Move.FORBIDDEN:
+            raise Rejected(f"an order that is {now} can't become {target}; decide by hand what to do with it")
+        await orders.set_status(
+            transaction.connection,
+            order.id,
+            after=target,
+            standard=meant,
+            reason="the order's money went back",
+            actor=transaction.actor,
+            now=transaction.now,
+            effect_id=transaction.effect_id,
+        )
+        return Receipt(
+            reference=f"{now} → {target}",
+            before={"status": now, "standard": standard.value},
+            after={"status": target, "standard": meant.value},
+        )
+
+    return Receipt(write=write)
