@@ -183,7 +183,9 @@ def _answered(
     if 500 <= code < 600:
         return refused(said)
     # Anything but a clear 4xx is no answer that says what became of the message.
-    return Transient(said, in_doubt=in_doubt and not 400 <= code < 500)
+    # A 4xx other than 421 is about one message or one mailbox (greylisting, a full one): the server is at work.
+    clear = 400 <= code < 500
+    return Transient(said, in_doubt=in_doubt and not clear, busy=clear and code != 421)
 
 
 CONFIG = SmtpConfig

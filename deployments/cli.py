@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import getpass
 import io
 import json
 import logging
@@ -17,8 +16,8 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -28,9 +27,27 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError, ValidationError
 
 from deployments import shown
+from deployments.command import (
+    ATTENTION,
+    BROKEN_PIPE,
+    DEFECT,
+    DONE,
+    WRONG,
+    AsJson,
+    OfChannel,
+    OfMethod,
+    OfStatus,
+    Verbose,
+    Wrong,
+    acting,
+    opened_home,
+    prefect_answers,
+    user_name,
+    working,
+)
 from deployments.prefect_server import point_at_prefect
 from deployments.shown import Json
-from domain.payments import Method, Outcome
+from domain.payments import Outcome
 
 if TYPE_CHECKING:
     from prefect import State
@@ -41,16 +58,10 @@ if TYPE_CHECKING:
     from store.journal import Actor
     from tasks.installation import Installation
 
-DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE = 0, 1, 2, 70, 141
-
 _MAX_BYTES = 256 * 1024 * 1024
 _MAX_RULES_BYTES = 1024 * 1024
 _CHECK_S = 30.0
 _STOP_S = 30.0
-
-
-class Wrong(Exception):
-    """Wrong use or bad input; its text says what, in a sentence."""
 
 
 def _no_option(_type: object, value: object) -> None:
@@ -81,23 +92,11 @@ rules_app = App(name="rules", help="Rules: the document of each sales channel.")
 for _sub in (orders_app, payments_app, stock_app, rules_app):
     app.command(_sub)
 
-AsJson = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of tables.")
-]
-Verbose = Annotated[
-    bool,
-    Parameter(name=["--verbose", "-v"], negative="", show_default=False, help="Show Prefect's log on standard error."),
-]
 GivenFile = Annotated[
     str, Parameter(allow_leading_hyphen=True, validator=_no_option, help="A file, or - for standard input.")
 ]
 GivenFiles = Annotated[
     list[str], Parameter(allow_leading_hyphen=True, validator=_no_option, help="Files, or - for standard input.")
-]
-OfChannel = Annotated[str | None, Parameter(help="Only this sales channel, such as cz.")]
-OfStatus = Annotated[str | None, Parameter(help="Only this status: a standard one, or one of a channel's own.")]
-OfMethod = Annotated[
-    str | None, Parameter(choices=[method.value for method in Method], help="Only this payment method.")
 ]
 Since = Annotated[date | None, Parameter(help="Placed on this day (UTC) or later, such as 2026-11-02.")]
 Until = Annotated[date | None, Parameter(help="Placed on this day (UTC) or earlier.")]
@@ -107,35 +106,11 @@ Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.
 # What commands share
 
 
-@asynccontextmanager
-async def opened_home() -> AsyncGenerator[Installation]:
-    """Open KVIT_HOME's installation for a command."""
-    from tasks.installation import home_folder, open_installation, working_on
-
-    async with working_on(await open_installation(home_folder())) as opened:
-        yield opened
-
-
 def _database_said(error: Exception) -> str:
     """Return the first line of what a database says; the rest can quote rows."""
     original = getattr(error, "orig", None) or error
     said = str(original).partition("\n")[0].strip()
     return said[:200] or type(original).__name__
-
-
-def acting() -> Actor:
-    """Return who acts when a person gives a command."""
-    from store.journal import Actor
-
-    return Actor(name=user_name())
-
-
-def user_name() -> str:
-    """Return the name of whoever gives the command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 def _name(file: str) -> str:
@@ -830,33 +805,6 @@ async def _anything_due(opened: Installation) -> bool:
     async with opened.store.read() as connection:
         due = await work.count_due(connection, now) + await inbox.count_due(connection, now)
         return due > 0 or bool(await documents.without_file(connection))
-
-
-async def prefect_answers() -> None:
-    """Start or reach Prefect's server. Raises Wrong when it can't be."""
-    from prefect import get_client
-
-    try:
-        async with get_client() as client:
-            problem = await client.api_healthcheck()
-    except RuntimeError as error:
-        problem = error
-    if problem is not None:
-        where = os.environ.get("PREFECT_API_URL", "its temporary server")
-        raise Wrong(f"Prefect can't be reached at {where} ({type(problem).__name__})")
-
-
-@contextmanager
-def working(said: str) -> Generator[None]:
-    """Show on a terminal that something goes on."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(said):
-        yield
 
 
 @app.command

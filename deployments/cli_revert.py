@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from cyclopts import Parameter
 
 from deployments import shown
-from deployments.cli import (
+from deployments.command import (
     ATTENTION,
     DONE,
     AsJson,

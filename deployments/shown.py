@@ -10,7 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from domain.money import Money
-from domain.orders import payment_state
+from domain.orders import PaymentState, payment_state
+from domain.payments import Kind
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -375,6 +376,7 @@ def payment_of_order(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]],
     return {
         "id": row["id"],
         "method": row["method"],
+        "kind": row["kind"],
         "booked_on": _day(row["booked_on"]),
         "amount": _amount(row["amount_minor"], row["currency"]),
         "currency": row["currency"],
@@ -386,6 +388,17 @@ def payment_of_order(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]],
     }
 
 
+def _payment_state(total: Money, moves: Sequence[tuple[Kind, Money, Money]]) -> PaymentState:
+    # What a refund writes off is what it gave back: it was paid once, and isn't owed again.
+    settled = [paid if kind is Kind.REFUND else paid + off for kind, paid, off in moves]
+    disputed = [kind in (Kind.CHARGEBACK, Kind.REINSTATED) for kind, _, _ in moves]
+    return payment_state(
+        total,
+        [money for money, of_dispute in zip(settled, disputed, strict=True) if money and not of_dispute],
+        [money for money, of_dispute in zip(settled, disputed, strict=True) if money and of_dispute],
+    )
+
+
 def order(found: Order, payments: Sequence[Json]) -> Json:
     """Return an order with its payments, and what these come to.
 
@@ -393,9 +406,12 @@ def order(found: Order, payments: Sequence[Json]) -> Json:
     """
     currency = found.total.currency
     # What is of another currency than the order settles nothing of it.
-    parts = [(one["allocated"], one["written_off"]) for one in payments if one["currency"] == currency]
-    amounts = [(Money.parse(paid, currency), Money.parse(off, currency)) for paid, off in parts]
-    brought = sum((paid for paid, _ in amounts), Money.zero(currency))
+    moves = [
+        (Kind(one["kind"]), Money.parse(one["allocated"], currency), Money.parse(one["written_off"], currency))
+        for one in payments
+        if one["currency"] == currency
+    ]
+    brought = sum((paid for _, paid, _ in moves), Money.zero(currency))
     difference = found.settled - found.total
     return {
         "number": found.number,
@@ -409,7 +425,7 @@ def order(found: Order, payments: Sequence[Json]) -> Json:
         "rf": found.rf,
         "currency": currency,
         "total": found.total.amount,
-        "payment_state": payment_state(found.total, [paid + off for paid, off in amounts if paid or off]).value,
+        "payment_state": _payment_state(found.total, moves).value,
         "paid": brought.amount,
         "written_off": (found.settled - brought).amount,
         "to_pay": Money(max(-difference.minor, 0), currency).amount,

@@ -56,13 +56,14 @@ class Verdict(StrEnum):
 class Wanted:
     """An effect that a worker asks for, by the version of the rules that it acts on now.
 
-    reverses is the effect that this one takes back, if it does.
+    reverses is the effect that this one takes back, if it does; system is the outside system that it acts on.
     """
 
     order_id: int
     cause: str
     rule_version: int | None
     reverses: int | None = None
+    system: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ async def claim(
                 "before": {},
                 "after": {},
                 "reverses_id": effect.reverses,
+                "system": effect.system,
                 "attempts": 0,
                 "lease_owner": owner,
                 "lease_until": lease_until,
@@ -185,7 +187,13 @@ async def claim(
             state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
         if verdict in (Verdict.ACT, Verdict.ASK):
             leased.append(
-                {"_id": row.id, "_state": state.value, "_reason": reason, "_rule_version": effect.rule_version}
+                {
+                    "_id": row.id,
+                    "_state": state.value,
+                    "_reason": reason,
+                    "_rule_version": effect.rule_version,
+                    "_system": effect.system,
+                }
             )
         if is_new or state != row.state:
             moves.append(
@@ -222,6 +230,7 @@ async def claim(
                 state=bindparam("_state"),
                 reason=bindparam("_reason"),
                 rule_version=bindparam("_rule_version"),
+                system=bindparam("_system"),
                 lease_owner=owner,
                 lease_until=lease_until,
                 attempts=EffectRow.attempts + 1,
@@ -367,6 +376,7 @@ class Standing:
     due_at: datetime | None
     lease_until: datetime | None
     attempts: int
+    created_at: datetime
 
 
 async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[Standing]:
@@ -382,6 +392,7 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
         EffectRow.due_at,
         EffectRow.lease_until,
         EffectRow.attempts,
+        EffectRow.created_at,
     )
     query = select(*columns).join(OrderRow, OrderRow.id == EffectRow.order_id).order_by(EffectRow.id)
     found: list[Standing] = []

@@ -22,7 +22,7 @@ from store import effects, payments, work
 from store.effects import EffectState, Standing
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
-from tasks.pace import LEASE
+from tasks.pace import LEASE, PATIENCE
 from tasks.step import MISCONFIGURED
 
 Subject = Literal["payment", "order"]
@@ -74,6 +74,8 @@ def _ended(
     if parked or unclear:
         first = (parked + unclear)[0]
         said = f"{first.number} · {first.step}: {first.reason or 'in doubt'}"
+        if first.state in effects.OPEN and first.due_at and first.created_at <= now - PATIENCE:
+            said += f" (open since {first.created_at.day} {first.created_at:%B, %H:%M} UTC; it goes on being tried)"
         return Ended(subject_id, said, failed=True, due_at=due_at, outcome=outcome)
     if policy is Policy.OPERATOR:
         said = f"{(outcome or Outcome.UNKNOWN).replace('_', ' ')}: {reason}"
@@ -85,9 +87,13 @@ def _ended(
 
 
 def _is_stuck(standing: Standing, now: datetime) -> bool:
-    """Say whether an open effect needs a person: nothing will carry it on, or nothing but a setting can help it."""
+    """Say whether an open effect needs a person.
+
+    Nothing will carry it on, nothing but a setting can help it, or it has been tried or has waited for too long.
+    """
     held = standing.lease_until is not None and standing.lease_until > now
-    return (standing.due_at is None and not held) or (standing.reason or "").startswith(MISCONFIGURED)
+    given_up = standing.due_at is None and not held
+    return given_up or (standing.reason or "").startswith(MISCONFIGURED) or standing.created_at <= now - PATIENCE
 
 
 def _cut_short(scenario: str, order_ids: Sequence[int], standings: Sequence[Standing]) -> bool:

@@ -68,7 +68,7 @@ def _ordered(order: Order, rules: ChannelRules, consignment: Consignment, shipme
     )
 
 
-@step("dispatch")
+@step("dispatch", system=lambda rules: rules.connectors.carrier)
 async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Order the carrier's label, with the amount to collect when the order is not paid yet."""
     if not rules.scenarios.of(order.method).dispatch.start:

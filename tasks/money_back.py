@@ -158,7 +158,7 @@ async def _rule(order: Order, rules_: ChannelRules) -> MoneyBack | None:
 _CAME = Skip("the money has come again meanwhile")
 
 
-@step("cancel dispatch", compensates=True)
+@step("cancel dispatch", compensates=True, system=lambda rules: rules.connectors.carrier)
 async def cancel_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Cancel the carrier's label of an order whose money went back."""
     rule = await _rule(order, rules)

@@ -160,7 +160,7 @@ def _message(name: str, moment: Moment) -> Step:
         language = order.customer.language or rules.language
         return _sent(order, rule, language, id_, "", reference) if reference else None
 
-    made = step(name)(send)
+    made = step(name, system=lambda rules: rules.connectors.messenger)(send)
     made.lookup(find)
     return made
 

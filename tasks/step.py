@@ -55,10 +55,11 @@ from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
 from domain.orders import Order
 from domain.rules import ChannelRules
 from domain.scenarios import subject_of
-from store import bars, effects, orders, rules, work
+from store import bars, effects, orders, outages, rules, work
 from store.effects import Claim, EffectState, Ending, Verdict, Wanted
 from store.journal import Actor
 from tasks.installation import Installation, installation
+from tasks.outage import Watch
 from tasks.pace import LEASE, delay
 
 ACT_LIMIT_S = 45.0
@@ -159,6 +160,7 @@ class Entry:
 Act = Callable[[Order, ChannelRules, str], Awaitable["Receipt | Skip"]]
 Lookup = Callable[[Order, ChannelRules, str], Awaitable["Receipt | None"]]
 Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
+System = Callable[[ChannelRules], str]
 UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
 
 
@@ -232,12 +234,15 @@ def current_actor(opened: Installation) -> Actor:
 class Step:
     """A step of the scenarios; call it with batches inside a flow. Made by `@step`."""
 
-    def __init__(self, name: str, act: Act, *, local: bool, compensates: bool = False) -> None:
+    def __init__(
+        self, name: str, act: Act, *, local: bool, compensates: bool = False, system: System | None = None
+    ) -> None:
         self.name = name
         self.__doc__ = act.__doc__
         self._act = act
         self._local = local
         self._compensates = compensates
+        self._system = system
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
@@ -352,11 +357,18 @@ class Step:
             lease = _Lease(opened.clock() + LEASE)
             versions = await rules.current(connection)
             found = await orders.load(connection, [item.order_id for item in batch.items])
+            systems = self._systems(found, versions)
             claims = await effects.claim(
                 connection,
                 self.name,
                 [
-                    Wanted(item.order_id, item.cause, versions[found[item.order_id].channel].version, reverses)
+                    Wanted(
+                        item.order_id,
+                        item.cause,
+                        versions[found[item.order_id].channel].version,
+                        reverses,
+                        systems.get(item.order_id),
+                    )
                     for item in batch.items
                 ],
                 owner=owner,
@@ -367,30 +379,46 @@ class Step:
             )
             quiet_causes = await _quiet(connection, batch.items)
             barred = await self._barred(connection, batch, found, versions, reverses, opened.clock())
+            failing = await outages.of_systems(connection, systems.values())
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
+        # What is stopped before it begins doesn't come to its system's door.
+        coming = [a.claim for a in mine if a.claim.verdict is Verdict.ASK or a.item not in barred]
+        reached = {claim.effect_id: systems[claim.order_id] for claim in coming if claim.order_id in systems}
+        watch = Watch(opened, reached, failing)
         slots = asyncio.Semaphore(CONCURRENT)
 
         async def carry_on(attempt: Attempt) -> None:
             async with slots:
+                if watch.keeps_out(attempt):
+                    return
                 # What begins now is over before the lease is, even if that is never renewed again.
                 if opened.clock() + timedelta(seconds=ACT_LIMIT_S) > lease.until:
                     attempt.end(attempt.claim.state, _LEASE_LOST, Transient(_LEASE_LOST))
                     return
                 order, quiet = found[attempt.item.order_id], attempt.item.cause in quiet_causes
                 await self._attempt(attempt, order, versions, quiet=quiet, bar=barred.get(attempt.item))
+                if attempt.item not in barred:
+                    watch.saw(attempt)
 
         if mine:
             renewal = asyncio.create_task(_renew(opened, owner, [a.claim.effect_id for a in mine], lease))
             try:
-                await asyncio.gather(*(carry_on(attempt) for attempt in mine))
+                await watch.carry_on(mine, carry_on)
             finally:
                 renewal.cancel()
             await self._record(opened, mine, owner=owner, actor=actor, retries=retries)
+            await watch.settle()
         for attempt in attempts:
             if attempt.state is None:
                 attempt.state, attempt.reason = attempt.claim.state, attempt.claim.reason
         return attempts
+
+    def _systems(self, found: dict[int, Order], versions: dict[str, rules.Versioned]) -> dict[int, str]:
+        """Return the outside system that the step acts on for each order, if it acts on any."""
+        if self._system is None:
+            return {}
+        return {id_: self._system(_rules_for(order, versions, quiet=False)) for id_, order in found.items()}
 
     async def _barred(
         self,
@@ -525,16 +553,19 @@ class Step:
                 )
 
 
-def step(name: str, *, local: bool = False, compensates: bool = False) -> Callable[[Act], Step]:
+def step(
+    name: str, *, local: bool = False, compensates: bool = False, system: System | None = None
+) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
 
     local says that it acts in our own database alone, through Receipt.write: then nothing can be in doubt. compensates
     says that it makes up for what other steps did: it waits until each of these is known to have happened or not, and
-    nothing that stops the order stops it.
+    nothing that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
+    that is down, its orders wait.
     """
 
     def make(act: Act) -> Step:
-        return Step(name, act, local=local, compensates=compensates)
+        return Step(name, act, local=local, compensates=compensates, system=system)
 
     return make
 
@@ -551,9 +582,10 @@ def _ending(attempt: Attempt, *, now: datetime, retries: Retries) -> Ending:
     due_at: datetime | None = None
     if attempt.retry:
         wanted_s = (attempt.error.retry_after or 0) if isinstance(attempt.error, Transient) else None
-        attempt.soon = retries.next_s is not None and wanted_s is not None and wanted_s <= retries.next_s
+        may_be_soon = retries.next_s is not None and attempt.due_at is None
+        attempt.soon = may_be_soon and wanted_s is not None and wanted_s <= (retries.next_s or 0)
         rounds = -(-attempt.claim.attempts // retries.attempts)
-        due_at = attempt.due_at = None if attempt.soon else now + delay(rounds, wanted_s)
+        due_at = attempt.due_at = None if attempt.soon else attempt.due_at or now + delay(rounds, wanted_s)
     return Ending(
         effect_id=attempt.claim.effect_id,
         state=state,

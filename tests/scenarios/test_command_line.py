@@ -799,3 +799,40 @@ def test_a_backfill_tells_what_it_would_carry_on(shop: Kvit) -> None:
     assert told["chosen"] == [{"order": "A1", "scenario": "order_placed", "finished": False}]
     assert shop.json("orders", "show", "A1")["effects"] == []
     assert shop.sentence("backfill", "--order", "B7", PREFECT_API_URL=server) == "there is no order B7"
+
+
+def test_an_order_is_taken_back_by_its_number_after_the_plan_was_shown(shop: Kvit) -> None:
+    server = PREFECT_API_URL.value()
+    assert server
+    orders = json.loads((SAMPLE / "orders.json").read_text())
+    wanted = [one for one in orders if one["number"] == "CZ1001"]
+    shop.run("stock", "import", SAMPLE / "stock.csv")
+    shop.run("orders", "import", write(shop, "orders.json", wanted))
+    shop.run("payments", "import", SAMPLE / "statements" / "cz-camt053.xml")
+    shop.json("process", code=1, PREFECT_API_URL=server)
+
+    (plan,) = shop.json("revert", "CZ1001", "--plan")["plan"]
+    assert {line["step"]: line["way"] for line in plan["effects"]}["invoice"] == "compensable"
+    assert "was sent" in shop.run("revert", "CZ1001", "--plan").stdout
+
+    refused = shop.sentence("revert", "CZ1001", "--because", "test", PREFECT_API_URL=server)
+    assert refused.endswith("that can't be taken back. Revert the rest all the same with --force")
+    assert shop.sentence("revert", "CZ1001", "--force", PREFECT_API_URL=server) == (
+        "say why the order is taken back, with --because"
+    )
+    assert shop.sentence("revert", "CZ9999", "--plan") == "order CZ9999 is not known"
+
+    done = shop.json("revert", "CZ1001", "--because", "paid twice", "--force", PREFECT_API_URL=server)
+    assert done["state"] == "Done"
+    order = shop.json("orders", "show", "CZ1001")
+    assert (order["payment_state"], order["status"], order["to_pay"]) == ("unpaid", "awaiting_payment", "552.00")
+    assert [one["kind"] for one in order["documents"]] == ["proforma", "invoice", "credit_note"]
+    assert shop.json("audit") == {"findings": []}
+
+    (payment,) = plan["payments"]
+    assert shop.json("payments", "show", str(payment))["outcome"] == "taken_back"
+    assert shop.json("payments", "match", str(payment)) == {"due": [payment]}
+    shop.json("process", code=1, PREFECT_API_URL=server)
+    assert shop.json("orders", "show", "CZ1001")["payment_state"] == "paid"
+    settling = shop.sentence("payments", "match", str(payment))
+    assert settling == f"payment {payment} settles CZ1001; take it off first with `kvit revert CZ1001`"

@@ -1,0 +1,88 @@
+"""What the commands of `kvit` share: exit codes, options, and how a command gets at its installation."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from domain.payments import Method
+
+if TYPE_CHECKING:
+    from store.journal import Actor
+    from tasks.installation import Installation
+
+DONE, ATTENTION, WRONG, DEFECT, BROKEN_PIPE = 0, 1, 2, 70, 141
+
+
+class Wrong(Exception):
+    """Wrong use or bad input; its text says what, in a sentence."""
+
+
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON document instead of tables.")
+]
+Verbose = Annotated[
+    bool,
+    Parameter(name=["--verbose", "-v"], negative="", show_default=False, help="Show Prefect's log on standard error."),
+]
+OfChannel = Annotated[str | None, Parameter(help="Only this sales channel, such as cz.")]
+OfStatus = Annotated[str | None, Parameter(help="Only this status: a standard one, or one of a channel's own.")]
+OfMethod = Annotated[
+    str | None, Parameter(choices=[method.value for method in Method], help="Only this payment method.")
+]
+
+
+@asynccontextmanager
+async def opened_home() -> AsyncGenerator[Installation]:
+    """Open KVIT_HOME's installation for a command."""
+    from tasks.installation import home_folder, open_installation, working_on
+
+    async with working_on(await open_installation(home_folder())) as opened:
+        yield opened
+
+
+def acting() -> Actor:
+    """Return who acts when a person gives a command."""
+    from store.journal import Actor
+
+    return Actor(name=user_name())
+
+
+def user_name() -> str:
+    """Return the name of whoever gives the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+async def prefect_answers() -> None:
+    """Start or reach Prefect's server. Raises Wrong when it can't be."""
+    from prefect import get_client
+
+    try:
+        async with get_client() as client:
+            problem = await client.api_healthcheck()
+    except RuntimeError as error:
+        problem = error
+    if problem is not None:
+        where = os.environ.get("PREFECT_API_URL", "its temporary server")
+        raise Wrong(f"Prefect can't be reached at {where} ({type(problem).__name__})")
+
+
+@contextmanager
+def working(said: str) -> Generator[None]:
+    """Show on a terminal that something goes on."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(said):
+        yield
