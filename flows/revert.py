@@ -14,7 +14,7 @@ from tasks.revert import RevertError, RevertId, begin_named, ended_as, plan_name
 
 @flow(name="take back", flow_run_name=run_name)
 async def take_back(reverts: list[RevertId]) -> State[Any]:
-    """Newest effect first: status, label, stock, invoice → payment taken off."""
+    """Label → stock → invoice → status, as the newest comes first → payment taken off."""
     return ended_as(await take_back_orders(reverts))
 
 

@@ -281,3 +281,13 @@ def test_the_example_subject_takes_the_place_of_the_built_in_one(tmp_path: Path)
         },
     )
     assert rendered.subject == "Thank you! Order C10001 is on its way to you"
+
+
+@pytest.mark.parametrize("page", ["reliability.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 30
+    for file, test in named:
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or re.search(rf"^(async )?def {test}\(", code, re.MULTILINE), f"{file} has no {test}"
