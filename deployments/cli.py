@@ -741,13 +741,14 @@ async def stock_list(*, as_json: AsJson = False) -> int:
 # Carrying on
 
 
-async def _needs_person(connection: AsyncConnection) -> list[Json]:
+async def _needs_person(connection: AsyncConnection, now: datetime) -> list[Json]:
     """Return all that waits for a person: payments, steps of orders, and webhooks."""
     from sqlalchemy import and_, or_, select
 
     from domain.rules import Policy
     from store import effects, inbox, payments
     from store.tables import EffectRow, OrderRow
+    from tasks.pace import PATIENCE
 
     found: list[Json] = [
         {
@@ -759,11 +760,13 @@ async def _needs_person(connection: AsyncConnection) -> list[Json]:
         }
         for row in await payments.listing(connection, policy=Policy.OPERATOR.value)
     ]
-    given_up = and_(EffectRow.state.in_(effects.OPEN), EffectRow.due_at.is_(None), EffectRow.lease_owner.is_(None))
+    given_up = and_(EffectRow.due_at.is_(None), EffectRow.lease_owner.is_(None))
+    too_long = EffectRow.created_at <= now - PATIENCE
+    stuck = and_(EffectRow.state.in_(effects.OPEN), or_(given_up, too_long))
     steps = await connection.execute(
         select(OrderRow.number, OrderRow.channel, EffectRow.step, EffectRow.state, EffectRow.reason)
         .join(OrderRow, OrderRow.id == EffectRow.order_id)
-        .where(or_(EffectRow.state == effects.EffectState.REJECTED, given_up))
+        .where(or_(EffectRow.state == effects.EffectState.REJECTED, stuck))
         .order_by(EffectRow.id)
     )
     found += [
@@ -817,7 +820,7 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
 
     Exit 1 when anything waits for a person.
     """
-    from store import inbox, work
+    from store import inbox, outages, work
 
     carried_on = 0
     async with opened_home() as opened:
@@ -832,7 +835,8 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
                 carried_on = await Dispatcher(opened).work_off()
         async with opened.store.read() as connection:
             outcomes = await _outcomes(connection) - before
-            persons = await _needs_person(connection)
+            persons = await _needs_person(connection, opened.clock())
+            down = await outages.listing(connection)
             later = [await work.next_due(connection), await inbox.next_due(connection)]
     del outcomes["new"]
     goes_on = min((moment for moment in later if moment), default=None)
@@ -842,6 +846,9 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
                 "carried_on": carried_on,
                 "outcomes": dict(outcomes),
                 "needs_person": persons,
+                "down": [
+                    {"system": one.system, "since": shown.moment(one.since), "waiting": one.waiting} for one in down
+                ],
                 "goes_on_at": shown.moment(goes_on),
             }
         )
@@ -849,6 +856,8 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
         shown.line(f"{carried_on} carried on." if carried_on else "Nothing was due.")
         if outcomes:
             shown.table(("Outcome", "Payments>"), ((shown.words(o), n) for o, n in outcomes.most_common()))
+        for one in down:
+            shown.line(f"{one.system} is down since {shown.at(one.since)} UTC; {one.waiting} steps wait for it.")
         if goes_on:
             shown.line(f"More falls due at {shown.at(goes_on)} UTC.")
         shown.print_needs_person(persons)

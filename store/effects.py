@@ -83,7 +83,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How one attempt ended. due_at is set when it is to be tried again."""
+    """How one attempt ended. due_at is set when it is to be tried again; begun is False if it was not even begun."""
 
     effect_id: int
     state: EffectState
@@ -92,6 +92,7 @@ class Ending:
     before: dict[str, Any]
     after: dict[str, Any]
     due_at: datetime | None = None
+    begun: bool = True
 
 
 def _verdict(row: Row[Any], *, is_new: bool, now: datetime) -> Verdict:
@@ -297,6 +298,7 @@ async def end(
             before=bindparam("_before"),
             after=bindparam("_after"),
             due_at=bindparam("_due_at"),
+            attempts=EffectRow.attempts - bindparam("_not_begun"),
             lease_owner=None,
             lease_until=None,
             updated_at=now,
@@ -310,6 +312,7 @@ async def end(
                 "_before": ending.before,
                 "_after": ending.after,
                 "_due_at": ending.due_at,
+                "_not_begun": 0 if ending.begun else 1,
             }
             for ending in endings
         ],

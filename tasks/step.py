@@ -27,7 +27,8 @@ and returns the part of the batch that may go on. What comes next follows from h
 
 What a worker may have begun and nobody saw end is *in doubt*: a Transient that says so, an exception nobody expected,
 a worker that died. It is never sent again before `lookup` has said that it did not happen; without a lookup it waits
-for a person. A step that acts in our own database alone (`local=True`) can't be in doubt: its transaction tells.
+for a person. A step that names its outside system leaves its orders waiting while that is down (tasks/outage.py).
+A step that acts in our own database alone (`local=True`) can't be in doubt: its transaction tells.
 """
 
 from __future__ import annotations
@@ -168,7 +169,8 @@ UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
 class Attempt:
     """One order on its way through claim, act and record.
 
-    retry says that it is tried again: soon, by the caller itself within seconds, or when it is due.
+    retry says that it is tried again: soon, by the caller itself within seconds, or when it is due. begun is False if
+    it was left for later, because of what is known of its system.
     """
 
     item: Item
@@ -180,6 +182,7 @@ class Attempt:
     retry: bool = False
     soon: bool = False
     due_at: datetime | None = None
+    begun: bool = True
 
     def end(self, state: EffectState, reason: str | None = None, error: Exception | None = None) -> None:
         """Say how the attempt ended; one that stays open is tried again, unless only a person can tell."""
@@ -595,6 +598,7 @@ def _ending(attempt: Attempt, *, now: datetime, retries: Retries) -> Ending:
         before=receipt.before if done else {},
         after=receipt.after if done else {},
         due_at=due_at,
+        begun=attempt.begun,
     )
 
 

@@ -28,7 +28,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from connectors.errors import Misconfigured
 from connectors.roles import BadSignature, WebhookReader
 from domain.order_document import OrderDocument, OrderError, parse_order
+from store import outages
 from store.journal import Actor
+from store.outages import Down
 from tasks.installation import Installation
 from tasks.intake import take_order, take_webhook
 from web import signature
@@ -61,6 +63,12 @@ class Metrics:
         self.webhooks = Counter("kvit_webhooks", "Webhooks received", ["connector", "result"], registry=self.registry)
         self.orders = Counter("kvit_orders_received", "Orders received", ["result"], registry=self.registry)
         self.due = Gauge("kvit_due", "Rows due now; NaN while the database can't be reached", registry=self.registry)
+        self.down = Gauge(
+            "kvit_system_down_since_seconds",
+            "Since when an outside system is down that something waits for, as Unix time",
+            ["system"],
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "kvit_http_request_seconds", "Durations of requests", ["route", "status"], registry=self.registry
         )
@@ -261,14 +269,30 @@ class _Web:
         async with _database(), asyncio.timeout(_ANSWER_SECONDS):
             return await self._waiting()
 
+    async def _down(self) -> list[Down]:
+        async with _database(), asyncio.timeout(_ANSWER_SECONDS), self._opened.store.read() as connection:
+            return await outages.listing(connection)
+
     async def health(self) -> Response:
-        """Say that the database answers, and how much is due."""
-        return JSONResponse({"status": "ok", "due": await self._due()})
+        """Say that the database answers, how much is due, and which outside systems are down."""
+        down = [
+            {
+                "system": one.system,
+                "since": one.since.isoformat(),
+                "waiting": one.waiting,
+                "tried_again_at": one.probe_at.isoformat(),
+            }
+            for one in await self._down()
+        ]
+        return JSONResponse({"status": "ok", "due": await self._due(), "down": down})
 
     async def metrics(self) -> Response:
         """Return the metrics in Prometheus's text format."""
+        self._metrics.down.clear()
         try:
             self._metrics.due.set(await self._due())
+            for one in await self._down():
+                self._metrics.down.labels(one.system).set(one.since.timestamp())
         except HTTPException:
             self._metrics.due.set(float("nan"))
         return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -194,17 +194,17 @@ async def answered(system: StandIn, status: int, retry_after: str | None = None,
 
 
 @pytest.mark.parametrize("status", [408, 425, 429])
-async def test_not_now_is_transient_and_not_in_doubt(system: StandIn, status: int) -> None:
+async def test_not_now_is_transient_and_not_in_doubt_and_the_system_is_at_work(system: StandIn, status: int) -> None:
     error = await answered(system, status)
     assert isinstance(error, Transient)
-    assert (error.in_doubt, error.retry_after) == (False, None)
+    assert (error.in_doubt, error.retry_after, error.busy) == (False, None, True)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_a_server_error_is_in_doubt(system: StandIn, status: int) -> None:
     error = await answered(system, status)
     assert isinstance(error, Transient)
-    assert error.in_doubt
+    assert (error.in_doubt, error.busy) == (True, False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 401, 403, 404, 405, 410])

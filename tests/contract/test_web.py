@@ -26,8 +26,9 @@ from connectors.errors import Misconfigured
 from connectors.roles import BadSignature
 from deployments.sandbox.stripe import StripeStandIn
 from domain.rules import parse_rules
-from store import inbox, orders, rules, work
+from store import effects, inbox, orders, outages, rules, work
 from store.database import open_store
+from store.journal import Actor
 from store.tables import InboxRow
 from tasks.installation import Installation, close_installation, open_installation
 from web import signature
@@ -633,8 +634,41 @@ async def test_health_counts_what_is_due(site: Site) -> None:
     await site.order(order())
     after = await site.client.get("/health")
 
-    assert (before.status_code, before.json()) == (200, {"status": "ok", "due": 0})
-    assert (after.status_code, after.json()) == (200, {"status": "ok", "due": 2})
+    assert (before.status_code, before.json()) == (200, {"status": "ok", "due": 0, "down": []})
+    assert (after.status_code, after.json()) == (200, {"status": "ok", "due": 2, "down": []})
+
+
+async def test_health_and_metrics_say_which_system_is_down_since_when(site: Site) -> None:
+    assert "kvit_system_down_since_seconds{" not in await site.metrics()
+    await site.order(order())
+    since, now = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
+    async with site.opened.store.write() as connection:
+        await effects.claim(
+            connection,
+            "dispatch",
+            [effects.Wanted(1, "order:1", None, None, "dove")],
+            owner="one",
+            lease_until=now,
+            actor=Actor(name="one"),
+            now=now,
+        )
+        await outages.note(
+            connection, "dove", [1], since=since, reason="", enough=1, wait=lambda _: timedelta(minutes=5), now=now
+        )
+    down = {
+        "system": "dove",
+        "since": "2026-11-20T07:30:00+00:00",
+        "waiting": 1,
+        "tried_again_at": "2026-11-20T08:35:00+00:00",
+    }
+    assert (await site.client.get("/health")).json()["down"] == [down]
+    named = 'kvit_system_down_since_seconds{system="dove"} '
+    values = [line.removeprefix(named) for line in (await site.metrics()).splitlines() if line.startswith(named)]
+    assert [float(value) for value in values] == [since.timestamp()]
+    async with site.opened.store.write() as connection:
+        await outages.is_up(connection, "dove", now=NOW)
+    assert (await site.client.get("/health")).json()["down"] == []
+    assert "kvit_system_down_since_seconds{" not in await site.metrics()
 
 
 async def test_health_is_bad_while_the_database_is_gone(site: Site) -> None:
