@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: setup setup-dev run demo test lint bench lock clean
+.PHONY: setup setup-dev run demo test lint bench soak lock clean
 
 setup: $(VENV)/.runtime
 setup-dev: $(VENV)/.dev
@@ -44,6 +44,11 @@ lint: setup-dev
 # make bench ONLY=latency,burst for a part.
 bench: setup-dev
 	@$(BIN)/python tests/bench/bench.py $(if $(ONLY),--only $(ONLY))
+
+# Breaks things until 10 000 faults were injected, and counts what was lost or doubled; takes about an hour.
+# make soak ARGS="--seed 17 --experiments 1" repeats one experiment.
+soak: setup-dev
+	@$(BIN)/python tests/faults/soak.py $(ARGS)
 
 # Needs uv; writes versions and hashes only.
 lock:

@@ -1244,19 +1244,24 @@ async def audit(*, as_json: AsJson = False) -> int:
 
         kvit audit
 
-    Exit 1 when something doesn't.
+    The journal's digest, kept elsewhere, proves later that the history up to now was not rewritten. Exit 1 when
+    something doesn't hold.
     """
+    from store import journal
     from store.audit import audit as run
 
     async with opened_home() as opened, opened.store.read() as connection:
         findings = await run(connection, now=opened.clock())
+        digest = await journal.digest(connection)
     if as_json:
         found = [{"invariant": one.invariant, "subject": one.subject, "said": one.said} for one in findings]
-        shown.as_json({"findings": found})
+        shown.as_json({"findings": found, "journal": digest})
     elif findings:
         shown.table(("Invariant", "Where", "What"), ((one.invariant, one.subject, one.said) for one in findings))
     else:
         shown.line("Everything holds.")
+    if not as_json:
+        shown.line(f"Digest of the journal: {digest}")
     return ATTENTION if findings else DONE
 
 

@@ -18,7 +18,7 @@ from domain.money import Money
 from domain.payments import Kind, Method
 from domain.rules import ChannelRules, DocumentKind, Policy, RulesError, Wait
 from domain.scenarios import subject_of
-from store import effects, rules
+from store import effects, journal, rules
 from store.effects import EffectState
 from store.tables import (
     AllocationRow,
@@ -466,6 +466,27 @@ async def _status_without_history(connection: AsyncConnection) -> list[Finding]:
     ]
 
 
+async def _journal_changed(connection: AsyncConnection) -> list[Finding]:
+    broken = await journal.verify(connection)
+    orders = {id_ for one in broken for kind, id_ in [_subject(one.chain)] if kind == "order"}
+    rows = await _rows(connection, select(OrderRow.id, OrderRow.number).where(OrderRow.id.in_(orders)))
+    numbers = {row.id: row.number for row in rows}
+    return [
+        Finding(
+            "the journal is as it was written",
+            f"order {numbers.get(id_, id_)}" if kind == "order" else one.chain.replace(":", " "),
+            one.said,
+        )
+        for one in broken
+        for kind, id_ in [_subject(one.chain)]
+    ]
+
+
+def _subject(chain: str) -> tuple[str, int]:
+    kind, _, id_ = chain.partition(":")
+    return kind, int(id_ or 0)
+
+
 _CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
     _allocated_too_much,
     _allocated_across_currencies,
@@ -477,5 +498,6 @@ _CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
     _lines_deducted_wrongly,
     _stock_sums,
     _journal_tells_otherwise,
+    _journal_changed,
     _status_without_history,
 )

@@ -1,15 +1,28 @@
-"""The journal: what happened, when, by whom and by which version of the rules. Rows are only ever added."""
+"""The journal: what happened, when, by whom and by which version of the rules. Rows are only ever added.
+
+Each row belongs to a chain, that of its order or else of its payment, and carries the hash of the row before it in
+there; a table of heads has the last hash and the length of each chain. So a row that was changed, taken out, put in or
+cut off the end shows. It does not show to somebody who can rewrite a chain and its head together: for that, the digest
+over all heads is to be kept somewhere else.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.tables import JournalRow
+from store.sql import add_new, chunks
+from store.tables import JournalHead, JournalRow
+
+_TOLD = "at order_id payment_id effect_id step cause move reference reason before after actor run rule_version".split()
+_ROWS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +68,97 @@ def entry(
     }
 
 
+def _chain_of(row: Mapping[Any, Any]) -> str:
+    if row["order_id"] is not None:
+        return f"order:{row['order_id']}"
+    return f"payment:{row['payment_id']}" if row["payment_id"] is not None else "other"
+
+
+def _hash(previous: str, row: Mapping[Any, Any]) -> str:
+    told = {name: row[name] for name in _TOLD} | {"at": row["at"].astimezone(UTC).isoformat()}
+    content = json.dumps([previous, told], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 async def append(connection: AsyncConnection, entries: list[dict[str, Any]]) -> None:
-    """Add rows to the journal."""
-    if entries:
-        await connection.execute(insert(JournalRow), entries)
+    """Add rows to the journal, each to the end of its chain."""
+    if not entries:
+        return
+    chains = sorted({_chain_of(entry) for entry in entries})
+    await add_new(connection, JournalHead, [{"chain": chain, "hash": "", "length": 0} for chain in chains])
+    heads: dict[str, tuple[str, int]] = {}
+    for some in chunks(chains):
+        # Whoever adds to a chain locks its head, all in one order, so that none forks and nobody waits for ever.
+        rows = await connection.execute(
+            select(JournalHead.chain, JournalHead.hash, JournalHead.length)
+            .where(JournalHead.chain.in_(some))
+            .order_by(JournalHead.chain)
+            .with_for_update()
+        )
+        heads.update({row.chain: (row.hash, row.length) for row in rows.all()})
+    linked: list[dict[str, Any]] = []
+    for entry_ in entries:
+        chain = _chain_of(entry_)
+        previous, length = heads[chain]
+        own = _hash(previous, entry_)
+        linked.append({**entry_, "chain": chain, "previous": previous, "hash": own})
+        heads[chain] = (own, length + 1)
+    await connection.execute(insert(JournalRow), linked)
+    await connection.execute(
+        update(JournalHead)
+        .where(JournalHead.chain == bindparam("_chain"))
+        .values(hash=bindparam("_hash"), length=bindparam("_length")),
+        [{"_chain": chain, "_hash": heads[chain][0], "_length": heads[chain][1]} for chain in chains],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A chain that is not as it was written: where it breaks first, in words."""
+
+    chain: str
+    said: str
+
+
+async def verify(connection: AsyncConnection) -> list[Broken]:
+    """Return the chains of the journal that are not as they were written."""
+    ends: dict[str, tuple[str, int]] = {}
+    broken: dict[str, Broken] = {}
+    last = 0
+    while True:
+        query = select(*JournalRow.__table__.columns).where(JournalRow.id > last).order_by(JournalRow.id)
+        rows = (await connection.execute(query.limit(_ROWS_AT_ONCE))).mappings().all()
+        if not rows:
+            break
+        last = rows[-1]["id"]
+        for row in rows:
+            previous, length = ends.get(row["chain"], ("", 0))
+            ends[row["chain"]] = (row["hash"], length + 1)
+            where = f"row {row['id']} ({row['step']}, {row['move']}, {row['at']:%Y-%m-%d %H:%M:%S} UTC)"
+            if row["chain"] != _chain_of(row) or row["hash"] != _hash(row["previous"], row):
+                broken.setdefault(row["chain"], Broken(row["chain"], f"{where} was changed"))
+            elif row["previous"] != previous:
+                said = f"before {where} something was taken out, put in or changed places"
+                broken.setdefault(row["chain"], Broken(row["chain"], said))
+    heads = await connection.execute(select(JournalHead.chain, JournalHead.hash, JournalHead.length))
+    known = {row.chain: (row.hash, row.length) for row in heads.all()}
+    for chain in sorted(ends.keys() | known.keys()):
+        if ends.get(chain, ("", 0)) != known.get(chain):
+            written, there = known.get(chain, ("", 0))[1], ends.get(chain, ("", 0))[1]
+            said = f"{written} rows were written, {there} are there, and the last is not the one written last"
+            broken.setdefault(chain, Broken(chain, said))
+    return [broken[chain] for chain in sorted(broken)]
+
+
+async def digest(connection: AsyncConnection) -> str:
+    """Return one hash over the heads of all chains, to be kept elsewhere: what it covers can't be rewritten unseen."""
+    heads = await connection.execute(
+        select(JournalHead.chain, JournalHead.hash, JournalHead.length).order_by(JournalHead.chain)
+    )
+    whole = hashlib.sha256()
+    for row in heads.all():
+        whole.update(f"{row.chain} {row.hash} {row.length}\n".encode())
+    return whole.hexdigest()
 
 
 async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ GUARDS = ("unique-key", "lookup", "lease", "record-transaction")
 WAYS = ("twice", "ten at once", "before the order", "after its refund", "late failure", "once")
 _LAB = Actor(name="laboratory")
 _STOCK = 100_000
+_opening = asyncio.Lock()
 _DEADLY = 0.006
 _REST_S = 90.0
 _STUCK_S = 20.0
@@ -294,11 +295,11 @@ class Bench:
         """Start a process; while things are being broken, every other one is to die at a boundary."""
         self.started += 1
         name = f"{role}-{self.started}"
-        kill = plan.pop("kill", None)
+        kill: dict[str, Any] | None = plan.pop("kill", None)
         if kill is None and self.breaking and self.random.random() < 0.5:
             points = ("webhook stored",) if role == "web" else BOUNDARIES
             kill = {"point": self.random.choice(points), "nth": self.random.randint(1, 30)}
-        config: dict[str, Any] = {  # what the process is to be and to do
+        config: dict[str, Any] = {
             "home": str(self.home),
             "url": self.url,
             "role": role,
@@ -412,7 +413,8 @@ class Bench:
         async with self.world, self.gateway:
             self.clock.write_text("0")
             self._configure()
-            self.opened = await open_installation(self.home, database_url=self.url)
+            async with _opening:  # Alembic's context belongs to the process
+                self.opened = await open_installation(self.home, database_url=self.url)
             try:
                 await self._open_shop()
                 if self.experiment.without == "unique-key":
@@ -420,7 +422,7 @@ class Bench:
                 for _ in range(self.experiment.dispatchers):
                     self.start()
                 if self.experiment.webhooks:
-                    self.start("web", kill=False)
+                    self.start("web", kill={})
                 self.world.share = self.gateway.share = self.experiment.share
                 self.world.deadly = _DEADLY if self.experiment.share else 0.0
                 await self._break()
@@ -548,7 +550,7 @@ class Bench:
         """The same flow is started by hand, twice at once, beside the dispatcher."""
         for _ in range(2):
             await asyncio.sleep(2)
-            self.start("again", kill=False)
+            self.start("again", kill={})
             self.result.faults["flow run started twice"] += 1
 
     async def _outage(self) -> None:
@@ -615,7 +617,7 @@ class Bench:
             if name:
                 self.result.faults["lease ran out while its owner was at work"] += 1
                 self.frozen.add(name)
-                self.start(kill=False)
+                self.start(kill={})
                 self.move(200)
                 await asyncio.sleep(4)
                 self.frozen.discard(name)
@@ -733,7 +735,8 @@ class Laboratory:
         """Carry one experiment out in a shop of its own."""
         home = self.folder / f"{experiment.kind}-{experiment.seed}"
         home.mkdir(parents=True)
-        url = await asyncio.to_thread(self._url, experiment, home)
+        async with _opening:  # so does the lock by which PostgreSQL's package starts a server
+            url = await asyncio.to_thread(self._url, experiment, home)
         return await Bench(experiment, home, url, self.prefect, self.restart_postgres).run()
 
 

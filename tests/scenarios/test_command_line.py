@@ -561,7 +561,7 @@ def test_check_finds_a_connector_that_rules_name_and_nobody_configured(kvit: Kvi
 
 
 def test_audit_of_a_new_shop_finds_nothing(shop: Kvit) -> None:
-    assert shop.json("audit") == {"findings": []}
+    assert shop.json("audit")["findings"] == []
 
 
 # Wrong use
@@ -785,7 +785,7 @@ def test_processing_carries_paid_orders_to_their_end_once_and_tells_what_needs_a
     again = shop.json("process", code=1)
     assert (again["carried_on"], again["outcomes"]) == (0, {})
     assert shop.json("orders", "show", "CZ1001") == paid
-    assert shop.json("audit") == {"findings": []}
+    assert shop.json("audit")["findings"] == []
 
 
 def test_a_backfill_tells_what_it_would_carry_on(shop: Kvit) -> None:
@@ -827,7 +827,7 @@ def test_an_order_is_taken_back_by_its_number_after_the_plan_was_shown(shop: Kvi
     order = shop.json("orders", "show", "CZ1001")
     assert (order["payment_state"], order["status"], order["to_pay"]) == ("unpaid", "awaiting_payment", "552.00")
     assert [one["kind"] for one in order["documents"]] == ["proforma", "invoice", "credit_note"]
-    assert shop.json("audit") == {"findings": []}
+    assert shop.json("audit")["findings"] == []
 
     (payment,) = plan["payments"]
     assert shop.json("payments", "show", str(payment))["outcome"] == "taken_back"

@@ -25,7 +25,7 @@ ACCOUNT = EvidenceKind.PAYER_ACCOUNT
 NOTHING = Money(0, "EUR")
 
 
-async def add(store: Store, *given: IncomingPayment) -> list[tuple[int, Method]]:
+async def add(store: Store, *given: IncomingPayment) -> list[tuple[int, str]]:
     async with store.write() as connection:
         return await payments.add(connection, given, now=NOW)
 
@@ -65,7 +65,7 @@ async def leave(store: Store, payment_id: int, outcome: Outcome, *references: Re
         await payments.record_match(connection, payment, match, references, now=NOW)
 
 
-async def waiting(store: Store, kind: EvidenceKind, value: str) -> list[tuple[int, Method]]:
+async def waiting(store: Store, kind: EvidenceKind, value: str) -> list[tuple[int, str]]:
     async with store.write() as connection:
         return await payments.waiting_for(connection, [(kind, value)])
 
@@ -281,7 +281,7 @@ async def test_an_order_and_its_payment_that_come_at_the_same_time_find_each_oth
     named = Reference(ORDER_NUMBER, "1042")
     unknown = Match(outcome=Outcome.UNKNOWN, policy=Policy.OPERATOR, reason="names no order", surplus=NOTHING)
 
-    async def order_comes() -> list[tuple[int, Method]]:
+    async def order_comes() -> list[tuple[int, str]]:
         names = frozenset({(ORDER_NUMBER, "1042")})
         async with other.write() as connection:
             await orders.add(connection, new_order("1042", references=names), now=NOW, actor=WORKER)

@@ -1,0 +1,19 @@
+"""Audit: money, stock, documents, steps and journal must agree with each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Completed, Failed
+
+from tasks.audit import check_invariants
+
+
+@flow(name="audit")
+async def audit() -> State[Any]:
+    """Check → show."""
+    breaches, digest = await check_invariants()
+    if breaches:
+        return Failed(name="Needs a person", message=f"{breaches} breaches, see the artifact `audit`")
+    return Completed(name="Done", message=f"everything holds; digest of the journal {digest}")

@@ -1,0 +1,50 @@
+"""The faults laboratory: a sample of what `make soak` does at length, and the proof that it would notice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from lab import GUARDS, KINDS, Experiment, Laboratory, Result, aimed, drawn, laboratory
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncGenerator[Laboratory]:
+    """Return a laboratory of one's own."""
+    async with laboratory(tmp_path) as made:
+        yield made
+
+
+def found(result: Result) -> list[str]:
+    """Return all that is wrong."""
+    return [*result.lost, *result.doubled, *result.unaccounted]
+
+
+def test_a_seed_draws_the_same_experiment_again() -> None:
+    assert [drawn(seed) for seed in range(50)] == [drawn(seed) for seed in range(50)]
+    assert {drawn(seed).kind for seed in range(200)} == set(KINDS)
+
+
+async def test_while_calls_fail_and_workers_die_nothing_is_lost_and_nothing_doubled(lab: Laboratory) -> None:
+    experiment = Experiment(kind="calls", seed=7, orders=40, dispatchers=2, share=0.5, webhooks=True, seconds=10)
+    result = await lab.run(experiment)
+    assert found(result) == []
+    assert result.effects > 40 * 6
+    assert result.faults.total() > 100
+    assert len(result.faults) > 10
+
+
+async def test_while_the_database_goes_away_nothing_is_lost_and_nothing_doubled(lab: Laboratory) -> None:
+    experiment = Experiment(kind="database", seed=8, orders=20, dispatchers=2, share=0.2, postgres=True, seconds=5)
+    result = await lab.run(experiment)
+    assert found(result) == []
+    assert result.faults["PostgreSQL restarted"] == 3
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -> None:
+    result = await lab.run(aimed(guard))
+    assert result.lost or result.doubled
