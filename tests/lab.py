@@ -612,6 +612,7 @@ class Bench:
             while not stopped and time.monotonic() < give_up:  # noqa: ASYNC110 - set in another callback
                 await asyncio.sleep(0.05)
             if not stopped:
+                self.world.on_act = None
                 continue
             name = next((name for name, process in self.workers.items() if process.pid == stopped[0]), None)
             if name:
@@ -621,6 +622,7 @@ class Bench:
                 self.move(200)
                 await asyncio.sleep(4)
                 self.frozen.discard(name)
+            self.world.on_act = None
             with contextlib.suppress(ProcessLookupError):
                 os.kill(stopped[0], signal.SIGCONT)
             stopped.clear()

@@ -33,7 +33,7 @@ async def test_while_calls_fail_and_workers_die_nothing_is_lost_and_nothing_doub
     result = await lab.run(experiment)
     assert found(result) == []
     assert result.effects > 40 * 6
-    assert result.faults.total() > 100
+    assert result.faults.total() > 50
     assert len(result.faults) > 10
 
 
@@ -47,4 +47,4 @@ async def test_while_the_database_goes_away_nothing_is_lost_and_nothing_doubled(
 @pytest.mark.parametrize("guard", GUARDS)
 async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -> None:
     result = await lab.run(aimed(guard))
-    assert result.lost or result.doubled
+    assert not result.is_clean
