@@ -36,10 +36,10 @@ def _run_name(parameters: dict[str, Any]) -> str:
     return f"match · payment {ids[0]}" if len(ids) == 1 else f"match · {len(ids)} payments"
 
 
-_run_name_of_task: Any = _run_name  # called with the parameters, which its type doesn't say
+match_run_name: Any = _run_name  # called with the parameters, which its type doesn't say
 
 
-@task(name="match", task_run_name=_run_name_of_task, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
+@task(name="match", task_run_name=match_run_name, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
 async def match_payments(ids: Sequence[PaymentId]) -> Matched:
     """Find the orders that payments settle, and allocate the money; what was allocated before stays as it is."""
     opened = await installation()

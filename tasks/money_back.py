@@ -8,7 +8,6 @@ that are out, the invoice in force. So a second event about the same money finds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -18,14 +17,15 @@ from connectors.errors import Rejected
 from connectors.roles import Carrier
 from domain.allocation import Kept, give_back
 from domain.money import Money
-from domain.orders import Move, Order, transition
+from domain.orders import Order
 from domain.payments import Kind, Outcome, Payment
 from domain.rules import ChannelRules, DocumentKind, MoneyBack, Policy
 from domain.scenarios import cause_of
 from store import bars, documents, journal, orders, payments, rules, stock
 from tasks.installation import Installation, installation
 from tasks.invoice import take_back_document
-from tasks.match import PaymentId
+from tasks.match import PaymentId, match_run_name
+from tasks.status import move_to
 from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
 
 _OUTCOMES = {
@@ -35,15 +35,7 @@ _OUTCOMES = {
 }
 
 
-def _run_name(parameters: dict[str, Any]) -> str:
-    ids = parameters["ids"]
-    return f"match · payment {ids[0]}" if len(ids) == 1 else f"match · {len(ids)} payments"
-
-
-_run_name_of_task: Any = _run_name  # called with the parameters, which its type doesn't say
-
-
-@task(name="match", task_run_name=_run_name_of_task, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
+@task(name="match", task_run_name=match_run_name, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
 async def match_money_back(ids: Sequence[PaymentId]) -> Batch:
     """Book what went back against what it had settled; return the orders of which no money is left."""
     opened = await installation()
@@ -233,29 +225,4 @@ async def set_returned_status(order: Order, rules: ChannelRules, key: str) -> Re
         return _CAME
     if (target := rule.status) is None:
         return Skip(f"the rules of {rules.channel} leave the status as it is")
-    meant = rules.standard(target)
-
-    async def write(transaction: Transaction) -> Receipt | Skip:
-        now, standard = await orders.lock_status(transaction.connection, order.id)
-        move = transition(standard, meant)
-        if move is Move.ALREADY:
-            return Skip(f"the order is {now} already")
-        if move is Move.FORBIDDEN:
-            raise Rejected(f"an order that is {now} can't become {target}; decide by hand what to do with it")
-        await orders.set_status(
-            transaction.connection,
-            order.id,
-            after=target,
-            standard=meant,
-            reason="the order's money went back",
-            actor=transaction.actor,
-            now=transaction.now,
-            effect_id=transaction.effect_id,
-        )
-        return Receipt(
-            reference=f"{now} → {target}",
-            before={"status": now, "standard": standard.value},
-            after={"status": target, "standard": meant.value},
-        )
-
-    return Receipt(write=write)
+    return move_to(order, rules, target, "the order's money went back")

@@ -9,7 +9,8 @@ from store import orders
 from tasks.step import Entry, Receipt, Skip, Transaction, step
 
 
-def _to(order: Order, rules: ChannelRules, target: str, reason: str) -> Receipt:
+def move_to(order: Order, rules: ChannelRules, target: str, reason: str) -> Receipt:
+    """Return the receipt whose writing gives an order a status, where its lifecycle allows that."""
     meant = rules.standard(target)
 
     async def write(transaction: Transaction) -> Receipt | Skip:
@@ -45,7 +46,7 @@ async def set_status(order: Order, rules: ChannelRules, key: str) -> Receipt | S
     scenario = rules.scenarios.of(order.method)
     if not scenario.change_status:
         return Skip(f"the rules of {rules.channel} leave the status to a person")
-    return _to(order, rules, scenario.status, "the order is paid")
+    return move_to(order, rules, scenario.status, "the order is paid")
 
 
 @set_status.undo
@@ -77,7 +78,7 @@ async def set_placed_status(order: Order, rules: ChannelRules, key: str) -> Rece
     target = rules.placed.of(order.method).status
     if target is None:
         return Skip(f"the rules of {rules.channel} leave a placed order's status as it is")
-    return _to(order, rules, target, "the order was placed")
+    return move_to(order, rules, target, "the order was placed")
 
 
 set_placed_status.undo(restore_status)
