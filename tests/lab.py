@@ -767,6 +767,7 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
 def aimed(guard: str) -> Experiment:
     """Return the experiment that the product can't pass without one of its guards."""
     common: dict[str, Any] = {"seed": GUARDS.index(guard) + 1, "orders": 40, "without": guard, "honours_keys": False}
+    common["seconds"] = 10.0
     return {
         "unique-key": Experiment(kind="twice", postgres=True, dispatchers=4, share=0.0, **common),
         "lookup": Experiment(kind="calls", share=0.5, **common),

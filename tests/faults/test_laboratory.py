@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from lab import GUARDS, KINDS, Experiment, Laboratory, Result, aimed, drawn, laboratory
 
 pytestmark = pytest.mark.timeout(280)
+together = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def lab(tmp_path: Path) -> AsyncGenerator[Laboratory]:
-    """Return a laboratory of one's own."""
-    async with laboratory(tmp_path) as made:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Laboratory]:
+    """Return the laboratory; its Prefect server takes seconds to start, so the experiments share it."""
+    async with laboratory(tmp_path_factory.mktemp("laboratory")) as made:
         yield made
 
 
@@ -28,6 +29,7 @@ def test_a_seed_draws_the_same_experiment_again() -> None:
     assert {drawn(seed).kind for seed in range(200)} == set(KINDS)
 
 
+@together
 async def test_while_calls_fail_and_workers_die_nothing_is_lost_and_nothing_doubled(lab: Laboratory) -> None:
     experiment = Experiment(kind="calls", seed=7, orders=40, dispatchers=2, share=0.5, webhooks=True, seconds=10)
     result = await lab.run(experiment)
@@ -37,6 +39,7 @@ async def test_while_calls_fail_and_workers_die_nothing_is_lost_and_nothing_doub
     assert len(result.faults) > 10
 
 
+@together
 async def test_while_the_database_goes_away_nothing_is_lost_and_nothing_doubled(lab: Laboratory) -> None:
     experiment = Experiment(kind="database", seed=8, orders=20, dispatchers=2, share=0.2, postgres=True, seconds=5)
     result = await lab.run(experiment)
@@ -45,6 +48,7 @@ async def test_while_the_database_goes_away_nothing_is_lost_and_nothing_doubled(
 
 
 @pytest.mark.parametrize("guard", GUARDS)
+@together
 async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -> None:
     result = await lab.run(aimed(guard))
     assert not result.is_clean
