@@ -296,7 +296,9 @@ class Bench:
         self.started += 1
         name = f"{role}-{self.started}"
         kill: dict[str, Any] | None = plan.pop("kill", None)
-        if kill is None and self.breaking and self.random.random() < 0.5:
+        if kill is None and self.breaking and self.experiment.without == "record-transaction":
+            kill = {"point": "between", "nth": self.random.randint(2, 5)}
+        elif kill is None and self.breaking and self.random.random() < 0.5:
             points = ("webhook stored",) if role == "web" else BOUNDARIES
             kill = {"point": self.random.choice(points), "nth": self.random.randint(1, 30)}
         config: dict[str, Any] = {

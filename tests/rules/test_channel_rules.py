@@ -339,6 +339,8 @@ POLICIES = {
     Outcome.UNKNOWN: Policy.OPERATOR,
     Outcome.REFUND: Policy.OPERATOR,
     Outcome.CHARGEBACK: Policy.OPERATOR,
+    Outcome.REINSTATED: Policy.OPERATOR,
+    Outcome.TAKEN_BACK: Policy.OPERATOR,
     Outcome.OUTGOING: Policy.IGNORE,
 }
 

@@ -125,7 +125,14 @@ def test_the_state_follows_from_what_came_and_what_went_back(moves: list[str], e
 
 def test_every_payment_state_is_reached() -> None:
     reached = {state(), state("1"), state("100"), state("101"), state("100", "-100"), state("100", "-1")}
-    assert reached == set(PaymentState)
+    assert reached | {payment_state(eur("100"), [eur("100")], [eur("-100")])} == set(PaymentState)
+
+
+def test_what_a_chargeback_took_is_told_apart_until_the_dispute_is_won() -> None:
+    took, came = eur("-100"), eur("100")
+    assert payment_state(eur("100"), [eur("100")], [took]) is PaymentState.CHARGED_BACK
+    assert payment_state(eur("100"), [eur("100")], [took, came]) is PaymentState.PAID
+    assert payment_state(eur("100"), [eur("100"), eur("100")], [took]) is PaymentState.PAID
 
 
 def test_one_of_two_charges_given_back_leaves_the_order_paid() -> None:
