@@ -27,6 +27,7 @@ from store.tables import (
     DocumentSeries,
     EffectRow,
     JournalRow,
+    MessageRow,
     OpenItemRow,
     OrderLineRow,
     OrderRow,
@@ -178,11 +179,15 @@ async def _outcome_without_allocation(connection: AsyncConnection) -> list[Findi
 
 async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Finding]:
     """Look at what had happened when each live consignment was ordered, by the version of the rules it was made by."""
-    settled = (
+    # What was found only afterwards, such as after a crash, is judged by all that was ever paid.
+    ever = (
         select(func.coalesce(func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor), 0))
-        .where(AllocationRow.order_id == OrderRow.id, AllocationRow.at <= ShipmentRow.created_at)
+        .where(
+            AllocationRow.order_id == OrderRow.id, AllocationRow.amount_minor > 0, AllocationRow.reverses_id.is_(None)
+        )
         .scalar_subquery()
     )
+    settled = func.coalesce(ShipmentRow.settled_minor, ever)
     invoiced = exists().where(DocumentRow.order_id == OrderRow.id, DocumentRow.kind == DocumentKind.INVOICE.value)
     taken = exists().where(
         StockMove.order_id == OrderLineRow.order_id,  # by whose index it is found
@@ -416,6 +421,75 @@ def _unfinished(row: Row[Any], *, goes_on: bool) -> str | None:
     return None
 
 
+_LEAVES: dict[type[Any], tuple[str, ...]] = {
+    StatusHistory: ("status", "placed status", "status back", "undo status", "undo placed status"),
+    StockMove: ("stock", "reservation", "restock"),
+    DocumentRow: ("invoice", "proforma", "credit note"),
+    ShipmentRow: ("dispatch",),
+    MessageRow: ("message", "message status", "message incomplete", "message placed", "message dispatch"),
+}
+"""What each step leaves behind in our own database when it is done."""
+
+
+async def _effects_without_their_rows(connection: AsyncConnection) -> list[Finding]:
+    found: list[Finding] = []
+    for table, steps in _LEAVES.items():
+        left = exists().where(table.effect_id == EffectRow.id)
+        rows = await _rows(
+            connection,
+            select(OrderRow.number, EffectRow.step, EffectRow.cause)
+            .join(OrderRow, OrderRow.id == EffectRow.order_id)
+            .where(EffectRow.step.in_(steps), EffectRow.state == EffectState.DONE.value, ~left)
+            .order_by(EffectRow.id),
+        )
+        found += [
+            Finding(
+                "a done step has left what it does",
+                f"order {row.number}",
+                f"step {row.step} (cause {row.cause}) is told to be done, but left nothing in {table.__tablename__}",
+            )
+            for row in rows
+        ]
+        rows = await _rows(
+            connection,
+            select(OrderRow.number, EffectRow.step, EffectRow.cause, EffectRow.state)
+            .join(table, table.effect_id == EffectRow.id)
+            .join(OrderRow, OrderRow.id == EffectRow.order_id)
+            .where(EffectRow.state != EffectState.DONE.value)
+            .order_by(EffectRow.id),
+        )
+        found += [
+            Finding(
+                "a done step has left what it does",
+                f"order {row.number}",
+                f"step {row.step} (cause {row.cause}) is {row.state.replace('_', ' ')}, "
+                f"but there is something of it in {table.__tablename__}",
+            )
+            for row in rows
+        ]
+    return found
+
+
+async def _reverts_that_stopped(connection: AsyncConnection) -> list[Finding]:
+    rows = await _rows(
+        connection,
+        select(OrderRow.number, RevertRow.author, WorkRow.note)
+        .join(OrderRow, OrderRow.id == RevertRow.order_id)
+        .outerjoin(WorkRow, and_(WorkRow.subject == "revert", WorkRow.subject_id == RevertRow.id))
+        .where(RevertRow.finished_at.is_(None), WorkRow.due_at.is_(None))
+        .order_by(RevertRow.id),
+    )
+    return [
+        Finding(
+            "every revert that was begun goes on or ends",
+            f"order {row.number}",
+            f"{row.author} has it taken back, and that has stopped ({row.note or 'nothing is due'}); "
+            "settle the step that is in its way with `kvit resolve step`",
+        )
+        for row in rows
+    ]
+
+
 def _last(table: type[JournalRow | StatusHistory], column: Any) -> Subquery:
     return select(column, func.max(table.id).label("id")).where(column.is_not(None)).group_by(column).subquery()
 
@@ -497,6 +571,8 @@ _CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
     _gaps_in_numbers,
     _lines_deducted_wrongly,
     _stock_sums,
+    _effects_without_their_rows,
+    _reverts_that_stopped,
     _journal_tells_otherwise,
     _journal_changed,
     _status_without_history,

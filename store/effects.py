@@ -4,6 +4,8 @@
         │
         └─► in_doubt ──► done | skipped | rejected
 
+A person alone can say of one that is in doubt or rejected that it did not happen and is to be tried again (`settle`).
+
 A row is *leased* while a worker acts on it. A worker that ends an attempt gives the lease back, whatever came of it;
 so a lease that ran out with an owner still on it means that the owner died in the middle: its effect is in doubt.
 """
@@ -79,6 +81,8 @@ class Claim:
     attempts: int
     reference: str | None
     reason: str | None
+    system: str | None = None
+    doubt_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,10 @@ class Ending:
     after: dict[str, Any]
     due_at: datetime | None = None
     begun: bool = True
+
+
+def _new_key() -> str:
+    return f"kvit-{secrets.token_hex(16)}"
 
 
 def _verdict(row: Row[Any], *, is_new: bool, now: datetime) -> Verdict:
@@ -143,7 +151,7 @@ async def claim(
     that may be acted on. Returns one Claim per wanted effect, in their order. local says that the step acts in this
     database alone, in the transaction that records it: then nothing can have happened unseen.
     """
-    keys = {(effect.order_id, effect.cause): f"kvit-{secrets.token_hex(16)}" for effect in wanted}
+    keys = {(effect.order_id, effect.cause): _new_key() for effect in wanted}
     # Rows are added in one order everywhere, so that two workers can't wait for each other.
     await add_new(
         connection,
@@ -186,6 +194,7 @@ async def claim(
             verdict = Verdict.ACT
         if verdict is Verdict.ASK and state is EffectState.INTENDED:
             state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
+        doubt_since = _since(row, state, now)
         if verdict in (Verdict.ACT, Verdict.ASK):
             leased.append(
                 {
@@ -194,6 +203,7 @@ async def claim(
                     "_reason": reason,
                     "_rule_version": effect.rule_version,
                     "_system": effect.system,
+                    "_doubt_since": doubt_since,
                 }
             )
         if is_new or state != row.state:
@@ -221,6 +231,8 @@ async def claim(
                 attempts=row.attempts + (verdict in (Verdict.ACT, Verdict.ASK)),
                 reference=row.reference,
                 reason=reason,
+                system=effect.system,
+                doubt_since=doubt_since,
             )
         )
     if leased:
@@ -232,6 +244,7 @@ async def claim(
                 reason=bindparam("_reason"),
                 rule_version=bindparam("_rule_version"),
                 system=bindparam("_system"),
+                doubt_since=bindparam("_doubt_since"),
                 lease_owner=owner,
                 lease_until=lease_until,
                 attempts=EffectRow.attempts + 1,
@@ -262,6 +275,13 @@ async def lock(connection: AsyncConnection, effect_ids: Sequence[int]) -> dict[i
         )
         found.update({row.id: row for row in rows.all()})
     return found
+
+
+def _since(row: Row[Any], state: EffectState, now: datetime) -> datetime | None:
+    """Return since when an effect is in doubt that is in a state from now on; it stays in its row when that ends."""
+    if state is not EffectState.IN_DOUBT:
+        return row.doubt_since
+    return row.doubt_since if row.state == EffectState.IN_DOUBT else now
 
 
 def _is_forward(now: str, to: EffectState) -> bool:
@@ -298,6 +318,7 @@ async def end(
             before=bindparam("_before"),
             after=bindparam("_after"),
             due_at=bindparam("_due_at"),
+            doubt_since=bindparam("_doubt_since"),
             attempts=EffectRow.attempts - bindparam("_not_begun"),
             lease_owner=None,
             lease_until=None,
@@ -312,6 +333,7 @@ async def end(
                 "_before": ending.before,
                 "_after": ending.after,
                 "_due_at": ending.due_at,
+                "_doubt_since": _since(rows[ending.effect_id], ending.state, now),
                 "_not_begun": 0 if ending.begun else 1,
             }
             for ending in endings
@@ -339,12 +361,71 @@ async def end(
     )
 
 
-async def going(
-    connection: AsyncConnection, order_ids: Sequence[int], *, causes_apart: Sequence[str], now: datetime
-) -> dict[int, str]:
-    """Return, for each order that has one, a step that may be happening to it right now, or may have happened.
+async def settle(
+    connection: AsyncConnection,
+    row: Row[Any],
+    state: EffectState,
+    *,
+    actor: journal.Actor,
+    because: str,
+    reference: str | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    now: datetime,
+) -> None:
+    """Record what a person says of an effect that `lock` returned: done, skipped, or intended, to be tried again.
 
-    Effects of causes_apart, and those that take others back, are not counted.
+    One that an outside system refused gets a new idempotency key for that: to the old one it may answer the same for
+    ever. One that was in doubt keeps its key, so that a system which did carry it out recognises it. Raises ValueError
+    for a state that a person can't give, or an effect that has ended well.
+    """
+    again = state is EffectState.INTENDED
+    if row.state in (EffectState.DONE, EffectState.SKIPPED) or state in (EffectState.IN_DOUBT, EffectState.REJECTED):
+        raise ValueError(f"effect {row.id} is {row.state} and can't be made {state} by hand")
+    refused = row.state == EffectState.REJECTED
+    await connection.execute(
+        update(EffectRow)
+        .where(EffectRow.id == row.id)
+        .values(
+            state=state.value,
+            key=_new_key() if again and refused else row.key,
+            reference=reference or row.reference,
+            reason=because,
+            before=before or {},
+            after=after or {},
+            due_at=None,
+            lease_owner=None,
+            lease_until=None,
+            updated_at=now,
+        )
+    )
+    await journal.append(
+        connection,
+        [
+            journal.entry(
+                actor,
+                at=now,
+                step=row.step,
+                move="to retry" if again else state.value,
+                order_id=row.order_id,
+                effect_id=row.id,
+                cause=row.cause,
+                reference=reference or row.reference,
+                reason=because,
+                before=before,
+                after=after,
+                rule_version=row.rule_version,
+            )
+        ],
+    )
+
+
+async def going(
+    connection: AsyncConnection, order_ids: Sequence[int], steps: Sequence[str], *, now: datetime
+) -> dict[int, str]:
+    """Return, for each order that has one, which of the steps may be happening to it right now, or may have happened.
+
+    Those that take others back are not counted.
     """
     held = EffectRow.lease_until.is_not(None) & (EffectRow.lease_until > now)
     found: dict[int, str] = {}
@@ -355,7 +436,7 @@ async def going(
                 EffectRow.order_id.in_(ids),
                 (EffectRow.state == EffectState.IN_DOUBT.value)
                 | ((EffectRow.state == EffectState.INTENDED.value) & held),
-                EffectRow.cause.not_in(list(causes_apart)),
+                EffectRow.step.in_(list(steps)),
                 EffectRow.reverses_id.is_(None),
             )
             .order_by(EffectRow.id)
@@ -380,6 +461,22 @@ class Standing:
     lease_until: datetime | None
     attempts: int
     created_at: datetime
+    key: str
+    system: str | None
+    doubt_since: datetime | None
+
+    @property
+    def doubt(self) -> str | None:
+        """What was asked, and since when nobody knows what came of it, in words; None for what is not in doubt."""
+        if self.state is not EffectState.IN_DOUBT:
+            return None
+        return doubt_said(key=self.key, system=self.system, since=self.doubt_since)
+
+
+def doubt_said(*, key: str, system: str | None, since: datetime | None) -> str:
+    """Say of an effect that is in doubt what was asked of whom, and since when nobody knows what came of it."""
+    asked = f"{system} was asked with key {key}" if system else f"begun with key {key}"
+    return f"{asked}, unknown since {since:%Y-%m-%d %H:%M} UTC" if since else asked
 
 
 async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[Standing]:
@@ -396,6 +493,9 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
         EffectRow.lease_until,
         EffectRow.attempts,
         EffectRow.created_at,
+        EffectRow.key,
+        EffectRow.system,
+        EffectRow.doubt_since,
     )
     query = select(*columns).join(OrderRow, OrderRow.id == EffectRow.order_id).order_by(EffectRow.id)
     found: list[Standing] = []
@@ -405,6 +505,20 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
             values: dict[str, Any] = {**row, "state": EffectState(row["state"])}
             found.append(Standing(**values))
     return found
+
+
+async def to_settle(
+    connection: AsyncConnection, order_id: int, step: str, *, cause: str | None = None
+) -> list[Row[Any]]:
+    """Return the effects of an order's step that have not ended well, locked, the oldest first."""
+    query = select(*EffectRow.__table__.columns).where(
+        EffectRow.order_id == order_id,
+        EffectRow.step == step,
+        EffectRow.state.not_in([EffectState.DONE.value, EffectState.SKIPPED.value]),
+    )
+    if cause is not None:
+        query = query.where(EffectRow.cause == cause)
+    return list((await connection.execute(query.order_by(EffectRow.id).with_for_update())).all())
 
 
 async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
@@ -420,6 +534,9 @@ async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str,
         EffectRow.due_at,
         EffectRow.rule_version,
         EffectRow.updated_at,
+        EffectRow.key,
+        EffectRow.system,
+        EffectRow.doubt_since,
     )
     rows = await connection.execute(select(*columns).where(EffectRow.order_id == order_id).order_by(EffectRow.id))
     return [dict(row) for row in rows.mappings().all()]

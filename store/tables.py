@@ -574,7 +574,10 @@ class MessageRow(Table):
 
 
 class ShipmentRow(Table):
-    """A consignment ordered from a carrier; live until it is cancelled."""
+    """A consignment ordered from a carrier; live until it is cancelled.
+
+    settled_minor is what had settled its order when it was ordered, empty where it was only found afterwards.
+    """
 
     __tablename__ = "shipments"
     __table_args__ = (
@@ -593,6 +596,7 @@ class ShipmentRow(Table):
     tracking_number: Mapped[str] = mapped_column(String(80), index=True)
     currency: Mapped[str] = mapped_column(String(3))
     collect_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    settled_minor: Mapped[int | None] = mapped_column(BigInteger)
     label: Mapped[str | None] = mapped_column(Text)
     effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
     live: Mapped[bool] = mapped_column(default=True)

@@ -74,6 +74,8 @@ def _ended(
     if parked or unclear:
         first = (parked + unclear)[0]
         said = f"{first.number} · {first.step}: {first.reason or 'in doubt'}"
+        if first.doubt:
+            said += f" ({first.doubt})"
         if first.state in effects.OPEN and first.due_at and first.created_at <= now - PATIENCE:
             said += f" (open since {first.created_at.day} {first.created_at:%B, %H:%M} UTC; it goes on being tried)"
         return Ended(subject_id, said, failed=True, due_at=due_at, outcome=outcome)
@@ -138,7 +140,7 @@ def _table(
             "Step": standing.step,
             "Result": _RESULTS[standing.state],
             "Reference": standing.reference or "",
-            "Why": standing.reason or "",
+            "Why": "; ".join(filter(None, (standing.reason, standing.doubt))),
         }
         for standing in standings
     ]

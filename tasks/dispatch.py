@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from connectors.errors import Rejected
 from connectors.roles import Carrier, Consignment, Shipment
+from domain.money import Money
 from domain.orders import Order
 from domain.payments import Method
 from domain.references import compact
@@ -39,7 +43,11 @@ async def _missing(order: Order, rules: ChannelRules) -> str | None:
     return None
 
 
-def _ordered(order: Order, rules: ChannelRules, consignment: Consignment, shipment: Shipment) -> Receipt:
+def _ordered(
+    order: Order, rules: ChannelRules, consignment: Consignment, shipment: Shipment, *, settled: Money | None
+) -> Receipt:
+    """Return the receipt of a consignment; settled is what was paid when it was ordered, None if that isn't known."""
+
     async def write(transaction: Transaction) -> None:
         await orders.add_shipment(
             transaction.connection,
@@ -49,6 +57,7 @@ def _ordered(order: Order, rules: ChannelRules, consignment: Consignment, shipme
                 "tracking_number": shipment.tracking_number,
                 "currency": order.total.currency,
                 "collect_minor": consignment.collect.minor if consignment.collect else 0,
+                "settled_minor": settled.minor if settled else None,
                 "label": shipment.label,
                 "effect_id": transaction.effect_id,
                 "live": True,
@@ -82,20 +91,50 @@ async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt
         return Skip(f"consignment {live['tracking_number']} was ordered before")
     carrier = opened.connector(rules.connectors.carrier, Carrier)
     consignment = consignment_of(order, rules)
-    return _ordered(order, rules, consignment, await carrier.create(consignment, key))
+    return _ordered(order, rules, consignment, await carrier.create(consignment, key), settled=order.settled)
 
 
 @start_dispatch.lookup
-async def findconsignment_of(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+async def find_consignment(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
     """Ask the carrier whether it took the consignment on."""
     opened = await installation()
     consignment = consignment_of(order, rules)
     shipment = await opened.connector(rules.connectors.carrier, Carrier).find(consignment, key)
-    return _ordered(order, rules, consignment, shipment) if shipment else None
+    return _ordered(order, rules, consignment, shipment, settled=None) if shipment else None
+
+
+@start_dispatch.told
+async def told_consignment(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
+    """Write down the consignment that a person says was ordered."""
+    if not reference:
+        raise Rejected("give the consignment's tracking number with --reference")
+    opened = await installation()
+    async with opened.store.read() as connection:
+        live = await orders.live_shipment(connection, order.id)
+    if live is not None:
+        raise Rejected(f"consignment {live['tracking_number']} of this order is on its way already")
+    return _ordered(order, rules, consignment_of(order, rules), Shipment(tracking_number=reference), settled=None)
+
+
+def cancelled(live: dict[str, Any], *, before: dict[str, Any]) -> Receipt:
+    """Return the receipt whose writing ends a consignment that the carrier has cancelled."""
+
+    async def write(transaction: Transaction) -> None:
+        await orders.cancel_shipment(transaction.connection, live["id"])
+
+    return Receipt(reference=live["tracking_number"], before=before, write=write)
+
+
+async def cancelled_by_hand(order: Order) -> Receipt:
+    """Return the receipt for a consignment that a person says was cancelled; without a live one nothing is written."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        live = await orders.live_shipment(connection, order.id)
+    return cancelled(live, before={"tracking_number": live["tracking_number"]}) if live else Receipt()
 
 
 @start_dispatch.undo
-async def cancelconsignment_of(order: Order, entry: Entry, key: str) -> Receipt | Skip:
+async def cancel_consignment(order: Order, entry: Entry, key: str) -> Receipt | Skip:
     """Cancel the label, unless another one took its place."""
     opened = await installation()
     async with opened.store.read() as connection:
@@ -103,11 +142,13 @@ async def cancelconsignment_of(order: Order, entry: Entry, key: str) -> Receipt 
     if live is None or live["tracking_number"] != entry.reference:
         return Skip(f"consignment {entry.reference} is not live any more")
     await opened.connector(live["carrier"], Carrier).cancel(live["tracking_number"], key)
+    return cancelled(live, before=entry.after)
 
-    async def write(transaction: Transaction) -> None:
-        await orders.cancel_shipment(transaction.connection, live["id"])
 
-    return Receipt(reference=live["tracking_number"], before=entry.after, write=write)
+@start_dispatch.undo_told
+async def told_cancelled(order: Order, entry: Entry, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
+    """Write down that the carrier has cancelled the label."""
+    return await cancelled_by_hand(order)
 
 
 @start_dispatch.undo_lookup

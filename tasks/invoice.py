@@ -199,6 +199,31 @@ async def find_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt 
     return await _found(order, rules, DocumentKind.PROFORMA, key)
 
 
+async def _told(order: Order, rules: ChannelRules, kind: DocumentKind, number: str) -> Receipt:
+    opened = await installation()
+    if not isinstance(opened.connectors.get(rules.connectors.accounting), Accounting):
+        raise Rejected("Kvit numbers these documents itself; let it be tried again with --again")
+    if not number:
+        raise Rejected("give the document's number with --reference")
+    async with opened.store.read() as connection:
+        live = await documents.live(connection, order.id, kind)
+    if live is not None:
+        raise Rejected(f"{kind.value} {live['number']} of this order is in force already")
+    return _issued_outside(order, draft_of(order, rules, kind, opened.clock()), number)
+
+
+@issue_invoice.told
+async def told_invoice(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
+    """Write down the document that a person says the accounting system issued."""
+    return await _told(order, rules, rules.scenarios.of(order.method).invoice.kind, reference)
+
+
+@issue_proforma.told
+async def told_proforma(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
+    """Write down the proforma that a person says the accounting system issued."""
+    return await _told(order, rules, DocumentKind.PROFORMA, reference)
+
+
 @issue_invoice.undo
 async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Take the document back: an invoice by a credit note, a proforma by ending it."""

@@ -22,6 +22,7 @@ from domain.payments import Kind, Outcome, Payment
 from domain.rules import ChannelRules, DocumentKind, MoneyBack, Policy
 from domain.scenarios import cause_of
 from store import bars, documents, journal, orders, payments, rules, stock
+from tasks.dispatch import cancelled, cancelled_by_hand
 from tasks.installation import Installation, installation
 from tasks.invoice import take_back_document
 from tasks.match import PaymentId, match_run_name
@@ -150,7 +151,7 @@ async def _rule(order: Order, rules_: ChannelRules) -> MoneyBack | None:
 _CAME = Skip("the money has come again meanwhile")
 
 
-@step("cancel dispatch", compensates=True, system=lambda rules: rules.connectors.carrier)
+@step("cancel dispatch", compensates=("dispatch",), system=lambda rules: rules.connectors.carrier)
 async def cancel_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Cancel the carrier's label of an order whose money went back."""
     rule = await _rule(order, rules)
@@ -164,11 +165,7 @@ async def cancel_dispatch(order: Order, rules: ChannelRules, key: str) -> Receip
     if live is None:
         return Skip("no consignment is on its way")
     await opened.connector(live["carrier"], Carrier).cancel(live["tracking_number"], key)
-
-    async def write(transaction: Transaction) -> None:
-        await orders.cancel_shipment(transaction.connection, live["id"])
-
-    return Receipt(reference=live["tracking_number"], before={"tracking_number": live["tracking_number"]}, write=write)
+    return cancelled(live, before={"tracking_number": live["tracking_number"]})
 
 
 @cancel_dispatch.lookup
@@ -177,7 +174,13 @@ async def find_cancelled(order: Order, rules: ChannelRules, key: str) -> Receipt
     return None
 
 
-@step("restock", local=True, compensates=True)
+@cancel_dispatch.told
+async def told_cancelled(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
+    """Write down that the carrier has cancelled the label."""
+    return await cancelled_by_hand(order)
+
+
+@step("restock", local=True, compensates=("stock", "reservation"))
 async def restock_returned(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Put back the goods of an order whose money went back: what was deducted and not yet put back."""
     rule = await _rule(order, rules)
@@ -196,7 +199,7 @@ async def restock_returned(order: Order, rules: ChannelRules, key: str) -> Recei
     return Receipt(write=write)
 
 
-@step("credit note", local=True, compensates=True)
+@step("credit note", local=True, compensates=("invoice", "proforma"))
 async def credit_returned(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Take back the invoice of an order whose money went back, by a credit note."""
     rule = await _rule(order, rules)
@@ -217,7 +220,7 @@ async def credit_returned(order: Order, rules: ChannelRules, key: str) -> Receip
     return Receipt(write=write)
 
 
-@step("status back", local=True, compensates=True)
+@step("status back", local=True, compensates=("status", "placed status"))
 async def set_returned_status(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Set the status that the rules have for an order whose money went back."""
     rule = await _rule(order, rules)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from connectors.errors import Rejected
 from connectors.mail import message_id
 from connectors.roles import Attachment, Messenger, OutgoingMessage
 from connectors.templates import MessageContext
@@ -161,7 +162,20 @@ def _message(name: str, moment: Moment) -> Step:
         return _sent(order, rule, language, id_, "", reference) if reference else None
 
     made = step(name, system=lambda rules: rules.connectors.messenger)(send)
+
+    async def told(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:
+        """Write down the message that a person says was sent."""
+        rule = rules.scenarios.of(order.method).message(moment)
+        if rule is None:
+            raise Rejected(
+                f"the rules of {rules.channel} have no message at this moment any more; leave it with --skip"
+            )
+        language = order.customer.language or rules.language
+        id_ = _id_of(rules, rule.template.value, key)
+        return _sent(order, rule, language, id_, "", reference or "told by hand")
+
     made.lookup(find)
+    made.told(told)
     return made
 
 

@@ -9,6 +9,9 @@
     @issue_invoice.undo        # how it is taken back
     async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt: ...
 
+    @issue_invoice.told        # a person says that it happened: what is written down then
+    async def told_invoice(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt: ...
+
 Called in a flow with one or more batches, a step takes the orders that are in all of them, and for these
 
 1. claims: one transaction inserts the effects, each with a stored idempotency key and a lease. What is done already
@@ -163,6 +166,8 @@ Lookup = Callable[[Order, ChannelRules, str], Awaitable["Receipt | None"]]
 Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
 System = Callable[[ChannelRules], str]
 UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
+Told = Callable[[Order, ChannelRules, str, str], Awaitable["Receipt"]]
+UndoTold = Callable[[Order, "Entry", str, str], Awaitable["Receipt"]]
 
 
 @dataclass(slots=True)
@@ -238,17 +243,19 @@ class Step:
     """A step of the scenarios; call it with batches inside a flow. Made by `@step`."""
 
     def __init__(
-        self, name: str, act: Act, *, local: bool, compensates: bool = False, system: System | None = None
+        self, name: str, act: Act, *, local: bool, compensates: Sequence[str] = (), system: System | None = None
     ) -> None:
         self.name = name
         self.__doc__ = act.__doc__
         self._act = act
         self._local = local
-        self._compensates = compensates
+        self._compensates = tuple(compensates)
         self._system = system
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
+        self._told: Told | None = None
+        self._undo_told: UndoTold | None = None
         self._retries_s = RETRIES_IN_RUN_S
 
         async def run(batches: Sequence[Batch]) -> Batch:
@@ -285,16 +292,46 @@ class Step:
         self._undo_lookup = function
         return function
 
+    def told(self, function: Told) -> Told:
+        """Register what is written down when a person says that the effect happened, with the reference they give.
+
+        It raises Rejected when the reference is missing or can't be one. Without it nothing is written but the effect.
+        """
+        self._told = function
+        return function
+
+    def undo_told(self, function: UndoTold) -> UndoTold:
+        """Register what is written down when a person says that the effect was taken back."""
+        self._undo_told = function
+        return function
+
     @property
     def reversible(self) -> bool:
         """Whether the step can be taken back."""
         return self._undo is not None
+
+    @property
+    def local(self) -> bool:
+        """Whether it acts in our own database alone, which then knows what happened better than any person."""
+        return self._local
+
+    async def told_by_hand(self, order: Order, rules_: ChannelRules, key: str, reference: str) -> Receipt:
+        """Return what is recorded when a person says that the effect happened. Raises Rejected."""
+        if self._told is None:
+            return Receipt(reference=reference or None)
+        return await self._told(order, rules_, key, reference)
 
     async def take_back(self, opened: Installation, entry: Entry, *, owner: str) -> Attempt:
         """Undo one done effect, once, as an effect of its own that points at the one it reverses.
 
         Raises Misconfigured when the step can't be taken back.
         """
+        item = Item(entry.order_id, entry.number, f"undo:{entry.effect_id}")
+        inverse = self.inverse(entry)
+        return (await inverse.carry_out(opened, Batch((item,)), owner=owner, reverses=entry.effect_id))[0]
+
+    def inverse(self, entry: Entry) -> Step:
+        """Return the step that takes one done effect back. Raises Misconfigured when there is none."""
         undo = self._undo
         if undo is None:
             raise Misconfigured(f"step {self.name} can't be taken back")
@@ -310,8 +347,14 @@ class Step:
                 return await was_undone(order, entry, key)
 
             inverse.lookup(find)
-        item = Item(entry.order_id, entry.number, f"undo:{entry.effect_id}")
-        return (await inverse.carry_out(opened, Batch((item,)), owner=owner, reverses=entry.effect_id))[0]
+        if self._undo_told is not None:
+            undo_told = self._undo_told
+
+            async def told(order: Order, _rules: ChannelRules, key: str, reference: str) -> Receipt:
+                return await undo_told(order, entry, key, reference)
+
+            inverse.told(told)
+        return inverse
 
     async def __call__(self, *batches: Batch) -> Batch:
         """Carry out the step for the orders that are in all batches; return those that may go on."""
@@ -436,9 +479,9 @@ class Step:
         if reverses is not None:
             return {}
         if self._compensates:
-            ids, causes = [item.order_id for item in batch.items], [item.cause for item in batch.items]
+            ids = [item.order_id for item in batch.items]
             await bars.lock(connection, ids)
-            busy = await effects.going(connection, ids, causes_apart=causes, now=now)
+            busy = await effects.going(connection, ids, self._compensates, now=now)
             return {
                 item: Transient(f"waits until it is known what came of step {busy[item.order_id]}")
                 for item in batch.items
@@ -557,13 +600,13 @@ class Step:
 
 
 def step(
-    name: str, *, local: bool = False, compensates: bool = False, system: System | None = None
+    name: str, *, local: bool = False, compensates: Sequence[str] = (), system: System | None = None
 ) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
 
     local says that it acts in our own database alone, through Receipt.write: then nothing can be in doubt. compensates
-    says that it makes up for what other steps did: it waits until each of these is known to have happened or not, and
-    nothing that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
+    names the steps that it makes up for: it waits until each of these is known to have happened or not, and nothing
+    that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
     that is down, its orders wait.
     """
 
@@ -675,8 +718,14 @@ def _tell(log: logging.Logger | logging.LoggerAdapter[logging.Logger], name: str
     if attempt.claim.verdict is Verdict.STOP and state in effects.OPEN:
         said = "left alone: another worker has it, or it is not due yet"
     reference = attempt.receipt.reference if attempt.receipt else attempt.claim.reference
-    parts = [attempt.item.number, name, said, *filter(None, (reference, attempt.reason))]
+    doubt = _doubt(attempt) if state is EffectState.IN_DOUBT else None
+    parts = [attempt.item.number, name, said, *filter(None, (reference, attempt.reason, doubt))]
     log.log(_level(state, attempt.error), " · ".join(parts))
+
+
+def _doubt(attempt: Attempt) -> str:
+    claim = attempt.claim
+    return effects.doubt_said(key=claim.key, system=claim.system, since=claim.doubt_since)
 
 
 def _level(state: EffectState, error: Exception | None) -> int:

@@ -116,7 +116,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def staffed(office: Office, *, timeout_s: float = 5.0) -> AsyncGenerator[Desk]:
+async def staffed(office: Office, *, timeout_s: float = 30.0) -> AsyncGenerator[Desk]:
     async with StandIn(office.app) as system:
         connector = OfficeConnector(system.url, timeout_s=timeout_s)
         yield Desk(office, system, connector)
@@ -125,7 +125,14 @@ async def staffed(office: Office, *, timeout_s: float = 5.0) -> AsyncGenerator[D
 
 @pytest.fixture
 async def desk() -> AsyncGenerator[Desk]:
-    async with staffed(Office(), timeout_s=0.3) as made:
+    async with staffed(Office()) as made:
+        yield made
+
+
+@pytest.fixture
+async def impatient() -> AsyncGenerator[Desk]:
+    """Return a desk that waits for no answer longer than a second; all but a silent system answer within that."""
+    async with staffed(Office(), timeout_s=1.0) as made:
         yield made
 
 
@@ -197,22 +204,22 @@ NOT_ACTED = [Misbehavior.HANG_BEFORE, Misbehavior.STATUS_BEFORE, Misbehavior.CUT
 
 @pytest.mark.parametrize("kind", ACTED + NOT_ACTED)
 async def test_what_may_have_happened_is_asked_about_before_anything_is_sent_again(
-    opened: Installation, desk: Desk, clock: Clock, kind: Misbehavior
+    opened: Installation, impatient: Desk, clock: Clock, kind: Misbehavior
 ) -> None:
     batch = await placed(opened)
-    issue = issuing(desk.connector)
-    desk.system.misbehave(kind)
+    issue = issuing(impatient.connector)
+    impatient.system.misbehave(kind)
     assert await carry_out(issue, opened, batch) == {"CZ5001": "in_doubt"}
     found = await standing(opened, batch)
     assert found.state is EffectState.IN_DOUBT
     assert found.reason
     assert await carry_out(issue, opened, batch) == {"CZ5001": "in_doubt"}
-    assert desk.asked == ["POST"]  # it is not due yet
+    assert impatient.asked == ["POST"]  # it is not due yet
     await due_now(opened, clock, batch)
     assert await carry_out(issue, opened, batch) == {"CZ5001": "done"}
-    assert desk.asked == ["POST", "GET"] + (["POST"] if kind in NOT_ACTED else [])
-    assert desk.office.issued == [("CZ5001", (await row_of(opened, "paper", batch.items[0])).key)]
-    assert len({seen.headers["idempotency-key"] for seen in desk.system.requests if seen.method == "POST"}) == 1
+    assert impatient.asked == ["POST", "GET"] + (["POST"] if kind in NOT_ACTED else [])
+    assert impatient.office.issued == [("CZ5001", (await row_of(opened, "paper", batch.items[0])).key)]
+    assert len({seen.headers["idempotency-key"] for seen in impatient.system.requests if seen.method == "POST"}) == 1
     assert (await standing(opened, batch)).reference == "P-CZ5001"
     assert await moves(opened, batch.items[0]) == ["intended", "in_doubt", "done"]
 

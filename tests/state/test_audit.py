@@ -12,7 +12,7 @@ import pytest
 from rules_builders import document
 from sqlalchemy import Executable, delete, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from store_builders import MINUTE, NOW, WORKER, incoming, line, new_order
+from store_builders import MINUTE, NOW, WORKER, column, incoming, line, new_order
 
 from domain.matching import Match, Reference, reconcile, references_of
 from domain.orders import Order, Status
@@ -31,6 +31,7 @@ from store.tables import (
     OpenItemRow,
     OrderRow,
     PaymentRow,
+    RevertRow,
     RuleVersion,
     ShipmentRow,
     StatusHistory,
@@ -104,6 +105,7 @@ class Day:
     async def ship(self, order: Order, effect: int, tracking_number: str, collect: int = 0) -> None:
         values = {"order_id": order.id, "carrier": "labels", "tracking_number": tracking_number, "currency": "EUR"}
         values |= {"collect_minor": collect, "effect_id": effect, "live": True, "created_at": NOW + MINUTE}
+        values |= {"settled_minor": order.total.minor - collect}
         await orders.add_shipment(self.connection, values)
 
     async def paid_order(self, number: str, payment: str) -> tuple[Order, dict[str, int]]:
@@ -113,7 +115,14 @@ class Day:
         cause = f"payment:{id_}"
         made = {step: (await self.effect(order, step, cause)).effect_id for step in ("status", "invoice", "stock")}
         await orders.set_status(
-            self.connection, order.id, after="paid", standard=Status.PAID, reason="paid", actor=WORKER, now=NOW
+            self.connection,
+            order.id,
+            after="paid",
+            standard=Status.PAID,
+            reason="paid",
+            actor=WORKER,
+            now=NOW,
+            effect_id=made["status"],
         )
         await self.document(order, made["invoice"], INVOICE)
         await stock.reserve(self.connection, order, effect_id=made["stock"], now=NOW)
@@ -324,7 +333,7 @@ def dispatch(number: str, said: str) -> list[Finding]:
 
 async def test_goods_that_left_before_they_were_paid(shop: Store) -> None:
     order = await order_id(shop, "1042")
-    late = update(AllocationRow).where(AllocationRow.order_id == order).values(at=NOW + 9 * MINUTE)
+    late = update(ShipmentRow).where(ShipmentRow.order_id == order).values(settled_minor=0)
 
     assert await found_after(shop, late) == dispatch(
         "1042", "was ordered while 300.00 EUR was still to be paid, though dispatch waits for payment"
@@ -333,7 +342,7 @@ async def test_goods_that_left_before_they_were_paid(shop: Store) -> None:
 
 async def test_goods_that_left_unpaid_because_the_rules_let_them_go(shop: Store) -> None:
     order = await order_id(shop, "1042")
-    late = update(AllocationRow).where(AllocationRow.order_id == order).values(at=NOW + 9 * MINUTE)
+    late = update(ShipmentRow).where(ShipmentRow.order_id == order).values(settled_minor=0)
     trusting = document(scenarios={"bank_transfer": {"dispatch": {"waits_for": []}}})
 
     assert await found_after(shop, late, update(RuleVersion).values(document=trusting)) == []
@@ -341,9 +350,9 @@ async def test_goods_that_left_unpaid_because_the_rules_let_them_go(shop: Store)
 
 async def test_goods_that_left_unpaid_by_nobodys_rules(shop: Store) -> None:
     order = await order_id(shop, "1042")
-    late = update(AllocationRow).where(AllocationRow.order_id == order).values(at=NOW + 9 * MINUTE)
+    late = update(ShipmentRow).where(ShipmentRow.order_id == order).values(settled_minor=0)
 
-    assert await found_after(shop, late, update(ShipmentRow).values(effect_id=None)) == dispatch(
+    assert await found_after(shop, late, of(order, "dispatch").values(rule_version=None)) == dispatch(
         "1042", "was ordered while 300.00 EUR was still to be paid, but the carrier collects 0.00 EUR"
     )
 
@@ -498,8 +507,8 @@ async def test_steps_that_nothing_due_will_carry_on(shop: Store) -> None:
 async def test_a_step_in_doubt_that_needs_a_person(shop: Store) -> None:
     payment, order = await payment_id(shop, "E3"), await order_id(shop, "1045")
     finished = update(WorkRow).where(WorkRow.subject_id == payment).values(due_at=None)
-    done = of(order, "message").values(state="done", due_at=None)
-    told = update(JournalRow).where(JournalRow.step == "message", JournalRow.move == "to retry").values(move="done")
+    done = of(order, "message").values(state="skipped", due_at=None)
+    told = update(JournalRow).where(JournalRow.step == "message", JournalRow.move == "to retry").values(move="skipped")
 
     found = await found_after(shop, finished, done, told, of(order, "crm").values(due_at=None))
     # The journal was changed for this test, and that shows too.
@@ -515,14 +524,72 @@ async def test_a_step_in_doubt_that_its_run_is_about_to_ask_about(shop: Store) -
 
 
 async def test_a_step_whose_state_the_journal_does_not_tell(shop: Store) -> None:
-    broken = of(await order_id(shop, "1042"), "invoice").values(state="rejected")
-    payment = await payment_id(shop, "E1")
+    broken = of(await order_id(shop, "1045"), "reservation").values(state="rejected")
+    gone = update(StockMove).where(StockMove.kind == "reserve").values(effect_id=None)
+    order = await order_id(shop, "1045")
 
-    assert await found_after(shop, broken) == [
+    assert await found_after(shop, broken, gone) == [
         Finding(
             "the journal tells every step's state",
+            "order 1045",
+            f"step reservation (cause order:{order}) is rejected, but the journal says last that it is done",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "table", "row"),
+    [
+        ("status", "status_history", StatusHistory),
+        ("invoice", "documents", DocumentRow),
+        ("stock", "stock_moves", StockMove),
+        ("dispatch", "shipments", ShipmentRow),
+    ],
+)
+async def test_a_done_step_that_left_nothing_behind(shop: Store, step: str, table: str, row: Any) -> None:
+    order, payment = await order_id(shop, "1042"), await payment_id(shop, "E1")
+    gone = update(row).where(row.order_id == order).values(effect_id=None)
+
+    assert await found_after(shop, gone) == [
+        Finding(
+            "a done step has left what it does",
             "order 1042",
-            f"step invoice (cause payment:{payment}) is rejected, but the journal says last that it is done",
+            f"step {step} (cause payment:{payment}) is told to be done, but left nothing in {table}",
+        )
+    ]
+
+
+async def test_a_step_that_is_not_done_and_has_left_something_behind(shop: Store) -> None:
+    order, payment = await order_id(shop, "1042"), await payment_id(shop, "E1")
+    message = (await column(shop, "SELECT id FROM effects WHERE step = 'message' ORDER BY id"))[0]
+    broken = update(StatusHistory).where(StatusHistory.order_id == order, StatusHistory.after == "paid")
+
+    assert payment
+    assert await found_after(shop, broken.values(effect_id=message)) == [
+        Finding(
+            "a done step has left what it does",
+            "order 1042",
+            f"step status (cause payment:{payment}) is told to be done, but left nothing in status_history",
+        ),
+        Finding(
+            "a done step has left what it does",
+            "order 1045",
+            f"step message (cause payment:{await payment_id(shop, 'E3')}) is intended, "
+            "but there is something of it in status_history",
+        ),
+    ]
+
+
+async def test_a_revert_that_stopped_half_way(shop: Store) -> None:
+    order = await order_id(shop, "1042")
+    begun = insert(RevertRow).values(order_id=order, author="eva", reason="wrong order", force=False, created_at=NOW)
+
+    assert await found_after(shop, begun) == [
+        Finding(
+            "every revert that was begun goes on or ends",
+            "order 1042",
+            "eva has it taken back, and that has stopped (nothing is due); "
+            "settle the step that is in its way with `kvit resolve step`",
         )
     ]
 

@@ -412,6 +412,7 @@ def upgrade() -> None:
         sa.Column("tracking_number", sa.String(length=80), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("collect_minor", sa.BigInteger(), nullable=False),
+        sa.Column("settled_minor", sa.BigInteger(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("effect_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("live", sa.Boolean(), nullable=False),
