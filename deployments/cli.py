@@ -89,7 +89,8 @@ orders_app = App(name="orders", help="Orders: import them, list them, show all t
 payments_app = App(name="payments", help="Payments: read and import statement files, list payments, show one.")
 stock_app = App(name="stock", help="Stock: import what was counted, list what there is.")
 rules_app = App(name="rules", help="Rules: the document of each sales channel.")
-for _sub in (orders_app, payments_app, stock_app, rules_app):
+resolve_app = App(name="resolve", help="Resolve: say by hand what came of what Kvit can't know.")
+for _sub in (orders_app, payments_app, stock_app, rules_app, resolve_app):
     app.command(_sub)
 
 GivenFile = Annotated[
@@ -486,7 +487,7 @@ async def _order(connection: AsyncConnection, order_id: int) -> Json:
         "stock": [shown.plain(row) for row in await stock.moves(connection, order_id)],
         "shipment": shown.shipment(await orders.live_shipment(connection, order_id)),
         "messages": [shown.plain(row) for row in await documents.messages(connection, order_id)],
-        "effects": [shown.plain(row) for row in await effects.of_order(connection, order_id)],
+        "effects": [shown.effect(row, order.number) for row in await effects.of_order(connection, order_id)],
         "journal": [shown.plain(row) for row in await journal.of_order(connection, order_id)],
     }
 
@@ -765,6 +766,7 @@ async def _needs_person(connection: AsyncConnection, now: datetime) -> list[Json
     stuck = and_(EffectRow.state.in_(effects.OPEN), or_(given_up, too_long))
     steps = await connection.execute(
         select(OrderRow.number, OrderRow.channel, EffectRow.step, EffectRow.state, EffectRow.reason)
+        .add_columns(EffectRow.key, EffectRow.system, EffectRow.doubt_since)
         .join(OrderRow, OrderRow.id == EffectRow.order_id)
         .where(or_(EffectRow.state == effects.EffectState.REJECTED, stuck))
         .order_by(EffectRow.id)
@@ -775,7 +777,12 @@ async def _needs_person(connection: AsyncConnection, now: datetime) -> list[Json
             "payment": None,
             "order": row.number,
             "channel": row.channel,
-            "said": f"{row.step}: {row.reason or shown.words(row.state)}",
+            "said": f"{row.step}: {row.reason or shown.words(row.state)}"
+            + (
+                f" ({effects.doubt_said(key=row.key, system=row.system, since=row.doubt_since)})"
+                if row.state == effects.EffectState.IN_DOUBT
+                else ""
+            ),
         }
         for row in steps.all()
     ]
@@ -949,6 +956,7 @@ async def backfill(
 
 app.command("deployments.cli_revert:revert", name="revert")
 payments_app.command("deployments.cli_revert:payments_match", name="match")
+resolve_app.command("deployments.cli_resolve:resolve_step", name="step")
 
 
 @app.command

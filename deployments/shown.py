@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -453,6 +454,16 @@ def plain(row: Mapping[str, Any]) -> Json:
     }
 
 
+def effect(row: Mapping[str, Any], number: str) -> Json:
+    """Return a step of an order from its row, with what a person can do where it waits for one."""
+    since = row["doubt_since"] if row["state"] == "in_doubt" else None
+    waits = row["state"] in ("in_doubt", "rejected")
+    return plain(row) | {
+        "doubt_since": moment(since),
+        "todo": f"kvit resolve step {shlex.quote(number)} {shlex.quote(row['step'])}" if waits else None,
+    }
+
+
 def document(row: Mapping[str, Any]) -> Json:
     """Return an issued document from its row; file is relative to KVIT_HOME."""
     return {
@@ -580,6 +591,23 @@ def _order_tables(one: Json) -> None:
             [
                 (x["step"], x["cause"].replace(":", " "), words(x["state"]), x["reference"], x["reason"])
                 for x in one["effects"]
+            ],
+        ),
+        (
+            "Needs a person (UTC)",
+            ("Step", "State", "Since", "Asked of", "With key", "What is known", "To settle it"),
+            [
+                (
+                    x["step"],
+                    words(x["state"]),
+                    _time(x["doubt_since"] or x["updated_at"]),
+                    x["system"] or "Kvit itself",
+                    x["key"],
+                    x["reason"],
+                    x["todo"],
+                )
+                for x in one["effects"]
+                if x["todo"]
             ],
         ),
         (

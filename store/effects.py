@@ -510,7 +510,7 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
 async def to_settle(
     connection: AsyncConnection, order_id: int, step: str, *, cause: str | None = None
 ) -> list[Row[Any]]:
-    """Return the effects of an order's step that have not ended well, locked, the oldest first."""
+    """Return the effects of an order's step that have not ended well, the oldest first."""
     query = select(*EffectRow.__table__.columns).where(
         EffectRow.order_id == order_id,
         EffectRow.step == step,
@@ -518,7 +518,7 @@ async def to_settle(
     )
     if cause is not None:
         query = query.where(EffectRow.cause == cause)
-    return list((await connection.execute(query.order_by(EffectRow.id).with_for_update())).all())
+    return list((await connection.execute(query.order_by(EffectRow.id))).all())
 
 
 async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:

@@ -84,6 +84,14 @@ async def begin(
     return made
 
 
+async def open_ones(connection: AsyncConnection, order_id: int) -> list[int]:
+    """Return the reverts of an order that are under way; there is one at most."""
+    rows = await connection.execute(
+        select(RevertRow.id).where(RevertRow.order_id == order_id, RevertRow.finished_at.is_(None))
+    )
+    return list(rows.scalars().all())
+
+
 async def wishes(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Wish]:
     """Return reverts by id."""
     found: dict[int, Wish] = {}

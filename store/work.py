@@ -69,6 +69,16 @@ async def add(
         )
 
 
+async def wake(connection: AsyncConnection, subject: str, ids: Sequence[int], *, now: datetime) -> None:
+    """Make subjects due at once in every scenario that knows them."""
+    for some in chunks(list(ids)):
+        await connection.execute(
+            update(WorkRow)
+            .where(WorkRow.subject == subject, WorkRow.subject_id.in_(some))
+            .values(due_at=now, finished_at=None, again=WorkRow.lease_owner.is_not(None))
+        )
+
+
 async def take(
     connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
 ) -> list[Due]:

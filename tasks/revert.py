@@ -17,22 +17,22 @@ from prefect import State, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
+from sqlalchemy import Row
 
+from domain.orders import Order
 from domain.reverting import Way
+from domain.rules import ChannelRules
 from store import orders, reverts, rules, work
 from store.effects import EffectState
 from store.reverts import OrderPlan, Wish
-from tasks.dispatch import start_dispatch
+from tasks.catalogue import STEPS
 from tasks.installation import Installation, installation
-from tasks.invoice import issue_invoice, print_documents
+from tasks.invoice import print_documents
 from tasks.pace import LEASE
-from tasks.status import set_status
 from tasks.step import Attempt, Entry, current_actor, run_log
-from tasks.stock import deduct_stock
 
 RevertId = int
 
-_STEPS = {step.name: step for step in (set_status, issue_invoice, deduct_stock, start_dispatch)}
 _SOON = timedelta(seconds=15)
 
 
@@ -153,17 +153,9 @@ async def _take_back(opened: Installation, wish: Wish) -> Ended:
     for line in current.lines:
         result = line.said
         if line.way in (Way.REVERSIBLE, Way.COMPENSABLE):
-            effect = found[line.effect_id]
-            entry = Entry(
-                effect_id=line.effect_id,
-                order_id=order.id,
-                number=order.number,
-                reference=effect.reference,
-                before=effect.before,
-                after=effect.after,
-                rules=channel.for_customer(group=order.customer.group, customer=order.customer.number),
-            )
-            attempt = await _STEPS[line.step].take_back(opened, entry, owner=f"{opened.worker[-80:]}/{uuid4()}")
+            own = channel.for_customer(group=order.customer.group, customer=order.customer.number)
+            entry = entry_of(found[line.effect_id], order, own)
+            attempt = await STEPS[line.step].take_back(opened, entry, owner=f"{opened.worker[-80:]}/{uuid4()}")
             result = _result(attempt)
             if attempt.state not in (EffectState.DONE, EffectState.SKIPPED):
                 log.warning("%s · undo %s · %s", order.number, line.step, result)
@@ -179,6 +171,19 @@ async def _take_back(opened: Installation, wish: Wish) -> Ended:
     rows.append({"Order": order.number, "Step": "match", "How": Way.REVERSIBLE, "Result": said})
     log.info("%s · %s", order.number, said)
     return Ended(order.number, rows=tuple(rows))
+
+
+def entry_of(effect: Row[Any], order: Order, own: ChannelRules) -> Entry:
+    """Return what whoever takes a done effect back is told of it."""
+    return Entry(
+        effect_id=effect.id,
+        order_id=order.id,
+        number=order.number,
+        reference=effect.reference,
+        before=effect.before,
+        after=effect.after,
+        rules=own,
+    )
 
 
 def _result(attempt: Attempt) -> str:

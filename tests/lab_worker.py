@@ -187,8 +187,8 @@ def _switch_off(guard: str | None) -> None:
 
         async def apart(self: Any, opened: Installation, *given: Any, **named: Any) -> None:
             await record(self, opened, *given, **named)
-            _boundary("between")
             while left:
+                _boundary("between")
                 mine, attempt, actor, now = left.pop(0)
                 async with opened.store.write() as connection:
                     await write(mine, connection, attempt, actor=actor, now=now)
