@@ -75,6 +75,8 @@ CONCURRENT = 32
 RETRIES_IN_RUN_S: tuple[float, ...] = (1, 5, 30)
 """A batch of one is tried again within its run, after these waits; a step takes them over when it is made."""
 _JITTER = 0.3
+_BARRED_S = 15
+"""What waits for something else about its order is not tried again within its run, which would only hold that up."""
 
 
 class Item(NamedTuple):
@@ -483,7 +485,9 @@ class Step:
             await bars.lock(connection, ids)
             busy = await effects.going(connection, ids, self._compensates, now=now)
             return {
-                item: Transient(f"waits until it is known what came of step {busy[item.order_id]}")
+                item: Transient(
+                    f"waits until it is known what came of step {busy[item.order_id]}", retry_after=_BARRED_S
+                )
                 for item in batch.items
                 if item.order_id in busy
             }
@@ -665,7 +669,7 @@ def _stopped(bar: Bar | None) -> Skip | None:
 def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned]) -> Bar | None:
     """Return why a step of a scenario must not begin for an order any more, or not yet."""
     if facts.reverting:
-        return Transient("the order is being taken back to before its payment")
+        return Transient("the order is being taken back to before its payment", retry_after=_BARRED_S)
     if facts.taken_off:
         return Skip("the payment was taken off this order")
     if facts.back and _rules_for(order, versions, quiet=False).money_back.of(facts.back).stop:
