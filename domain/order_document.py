@@ -29,6 +29,10 @@ _ACCOUNT = re.compile(r"[0-9A-Z/-]{4,40}")
 _REPEATABLE = re.compile(r"[0-9 .,+-]{1,40}|[A-Za-z]{3}")
 
 
+# An order can have a mistake for every few bytes of it; who is to correct them needs no more of them at once.
+_MISTAKES_MAX = 20
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, str_max_length=1_000)
 
@@ -209,7 +213,7 @@ def _repeated(value: str, error: MoneyError, otherwise: str) -> str:
 def parse_order(document: object, *, where: str) -> OrderDocument:
     """Check an order as it was handed over; where names the file and place.
 
-    Raises OrderError with a sentence per wrong field, without what the field holds of the customer.
+    Raises OrderError with a sentence per wrong field, the first 20, without what the field holds of the customer.
     """
     try:
         return OrderDocument.model_validate(document)
@@ -222,6 +226,8 @@ def parse_order(document: object, *, where: str) -> OrderDocument:
                 continue  # pydantic counts a wrong line as a missing one too
             field = ".".join(_field(part) for part in problem["loc"])
             problems.append(": ".join(x for x in (field, problem["msg"].removeprefix("Value error, ")) if x))
+        if len(problems) > _MISTAKES_MAX:
+            problems[_MISTAKES_MAX:] = [f"and {len(problems) - _MISTAKES_MAX} more"]
         raise OrderError(f"{where}: " + "; ".join(problems)) from None
 
 

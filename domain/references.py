@@ -80,11 +80,12 @@ def normal_variable_symbol(text: str) -> str | None:
 def normal_account(text: str) -> str:
     """Return an IBAN without spaces, in capitals; a domestic account with its bank's code also without padding."""
     plain = re.sub(r"\s", "", text).upper()
-    domestic = re.fullmatch(r"(?:0*([0-9]*)-)?0*([0-9]+)/([0-9]{4})", plain, re.ASCII)
+    # Zeros are dropped after matching: a pattern that tells them from digits would try every split of a long row of them.
+    domestic = re.fullmatch(r"(?:([0-9]*)-)?([0-9]+)/([0-9]{4})", plain, re.ASCII)
     if domestic is None:
         return plain
-    prefix = f"{domestic[1]}-" if domestic[1] else ""
-    return f"{prefix}{domestic[2]}/{domestic[3]}"
+    prefix, number = (domestic[1] or "").lstrip("0"), domestic[2].lstrip("0") or "0"
+    return f"{prefix}-{number}/{domestic[3]}" if prefix else f"{number}/{domestic[3]}"
 
 
 def normal_rf(text: str) -> str | None:

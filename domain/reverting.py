@@ -39,9 +39,12 @@ class Line:
 def way_back(
     step: str, state: str, reference: str | None, *, undone: bool, live: bool, status: Status
 ) -> tuple[Way, str]:
-    """Return what becomes of one effect; status is its order's, live says that a worker is at it."""
+    """Return what becomes of one effect; status is its order's, live says that a worker is at it, or died at it."""
     if live:
-        return Way.IN_THE_WAY, "it is being carried out right now; try again in a minute"
+        return (
+            Way.IN_THE_WAY,
+            "it is being carried out right now, or was by a worker that is gone; try again in a minute",
+        )
     if state == "in_doubt":
         return Way.IN_THE_WAY, "whether it happened is not known; settle it first with `kvit resolve step`"
     if undone:

@@ -420,14 +420,13 @@ async def settle(
     )
 
 
-async def going(
-    connection: AsyncConnection, order_ids: Sequence[int], steps: Sequence[str], *, now: datetime
-) -> dict[int, str]:
+async def going(connection: AsyncConnection, order_ids: Sequence[int], steps: Sequence[str]) -> dict[int, str]:
     """Return, for each order that has one, which of the steps may be happening to it right now, or may have happened.
 
-    Those that take others back are not counted.
+    Those that take others back are not counted. A worker that died leaves its name in the lease: so one that has run
+    out counts as well, until somebody has asked.
     """
-    held = EffectRow.lease_until.is_not(None) & (EffectRow.lease_until > now)
+    held = EffectRow.lease_owner.is_not(None)
     found: dict[int, str] = {}
     for ids in chunks(list(order_ids)):
         rows = await connection.execute(

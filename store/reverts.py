@@ -158,7 +158,7 @@ async def _effects(connection: AsyncConnection, order_id: int, payments: Sequenc
     return list(rows.all())
 
 
-async def plan(connection: AsyncConnection, order_ids: Sequence[int], *, now: datetime) -> list[OrderPlan]:
+async def plan(connection: AsyncConnection, order_ids: Sequence[int]) -> list[OrderPlan]:
     """Return what reverting orders would come to."""
     found: list[OrderPlan] = []
     for order_id in order_ids:
@@ -172,7 +172,8 @@ async def plan(connection: AsyncConnection, order_ids: Sequence[int], *, now: da
         payments = await _payments(connection, order_id)
         lines: list[Line] = []
         for row in await _effects(connection, order_id, payments):
-            held = row.state == EffectState.INTENDED and row.lease_until is not None and row.lease_until > now
+            # A worker that died leaves its name in the lease: until somebody has asked, it may have happened.
+            held = row.state == EffectState.INTENDED and row.lease_owner is not None
             way, said = way_back(
                 row.step,
                 row.state,
@@ -222,8 +223,7 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
     rows = await _effects(connection, wish.order_id, payments)
     locked = await effects.lock(connection, [row.id for row in rows])
     for row in locked.values():
-        held = row.lease_until is not None and row.lease_until > now
-        if row.state == EffectState.IN_DOUBT or (row.state == EffectState.INTENDED and held):
+        if row.state == EffectState.IN_DOUBT or (row.state == EffectState.INTENDED and row.lease_owner is not None):
             return f"step {row.step} is {'in doubt' if row.state == EffectState.IN_DOUBT else 'still going on'}"
     for row in locked.values():
         if row.state == EffectState.INTENDED:

@@ -44,7 +44,7 @@ async def plan(opened: Installation, order_ids: Sequence[int]) -> list[OrderPlan
     """Return what reverting orders would come to, with the orders that the same payments settled."""
     async with opened.store.read() as connection:
         together = await reverts.paid_together(connection, order_ids)
-        return await reverts.plan(connection, together, now=opened.clock())
+        return await reverts.plan(connection, together)
 
 
 def _refuse(plans: Sequence[OrderPlan], order_ids: Sequence[int], *, force: bool, with_others: bool) -> None:
@@ -84,7 +84,7 @@ async def begin(
     now = opened.clock()
     async with opened.store.write() as connection:
         together = await reverts.paid_together(connection, order_ids)
-        plans = await reverts.plan(connection, together, now=now)
+        plans = await reverts.plan(connection, together)
         _refuse(plans, order_ids, force=force, with_others=with_others)
         begun = [
             await reverts.begin(connection, one.order_id, author=author, reason=because.strip(), force=force, now=now)
@@ -143,7 +143,7 @@ async def _take_back(opened: Installation, wish: Wish) -> Ended:
         order = (await orders.load(connection, [wish.order_id]))[wish.order_id]
         if wish.finished:
             return Ended(order.number)
-        (current,) = await reverts.plan(connection, [wish.order_id], now=opened.clock())
+        (current,) = await reverts.plan(connection, [wish.order_id])
         channel = (await rules.current(connection))[order.channel].rules
         found = await reverts.done_effects(connection, [line.effect_id for line in current.lines])
     if busy := current.of(Way.IN_THE_WAY):

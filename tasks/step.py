@@ -426,7 +426,7 @@ class Step:
                 local=self._local,
             )
             quiet_causes = await _quiet(connection, batch.items)
-            barred = await self._barred(connection, batch, found, versions, reverses, opened.clock())
+            barred = await self._barred(connection, batch, found, versions, reverses)
             failing = await outages.of_systems(connection, systems.values())
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
@@ -475,7 +475,6 @@ class Step:
         found: dict[int, Order],
         versions: dict[str, rules.Versioned],
         reverses: int | None,
-        now: datetime,
     ) -> dict[Item, Bar]:
         """Return what must not begin any more, or not yet, and why."""
         if reverses is not None:
@@ -483,7 +482,7 @@ class Step:
         if self._compensates:
             ids = [item.order_id for item in batch.items]
             await bars.lock(connection, ids)
-            busy = await effects.going(connection, ids, self._compensates, now=now)
+            busy = await effects.going(connection, ids, self._compensates)
             return {
                 item: Transient(
                     f"waits until it is known what came of step {busy[item.order_id]}", retry_after=_BARRED_S
@@ -668,6 +667,9 @@ def _stopped(bar: Bar | None) -> Skip | None:
 
 def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned]) -> Bar | None:
     """Return why a step of a scenario must not begin for an order any more, or not yet."""
+    if facts.reverting and item.cause.startswith("payment:"):
+        # Not "not yet": one in doubt that turns out not to have happened would stay so, in the revert's way, for ever.
+        return Skip("the order is being taken back to before its payment")
     if facts.reverting:
         return Transient("the order is being taken back to before its payment", retry_after=_BARRED_S)
     if facts.taken_off:

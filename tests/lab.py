@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,12 @@ from deployments.sandbox.standin import Misbehavior, Plan, Seen, StandIn
 from deployments.sandbox.stripe import StripeStandIn
 from domain.order_document import parse_order
 from domain.rules import parse_rules
-from store import payments, rules, stock, work
+from store import orders, payments, rules, stock, work
 from store.audit import audit
 from store.journal import Actor
 from tasks.installation import Installation, close_installation, open_installation
 from tasks.intake import take_order
+from tasks.revert import RevertError, begin
 
 ROOT = Path(__file__).parents[1]
 BOUNDARIES = ("before claim", "after claim", "after answer", "inside record", "after record")
@@ -279,6 +280,9 @@ class Bench:
         self.expected: dict[str, int] = {}
         """The orders that are paid, by number."""
         self.refunded: set[str] = set()
+        self.intents: dict[str, str] = {}
+        self.fates: dict[str, str] = {}
+        """What became of an order's money after it was paid, by number; those that are missing kept theirs."""
 
     def now(self) -> datetime:
         """Return the experiment's time."""
@@ -416,7 +420,7 @@ class Bench:
             self.clock.write_text("0")
             self._configure()
             async with _opening:  # Alembic's context belongs to the process
-                self.opened = await open_installation(self.home, database_url=self.url)
+                self.opened = replace(await open_installation(self.home, database_url=self.url), clock=self.now)
             try:
                 await self._open_shop()
                 if self.experiment.without == "unique-key":
@@ -424,7 +428,7 @@ class Bench:
                 for _ in range(self.experiment.dispatchers):
                     self.start()
                 if self.experiment.webhooks:
-                    self.start("web", kill={})
+                    self.start("web")
                 self.world.share = self.gateway.share = self.experiment.share
                 self.world.deadly = _DEADLY if self.experiment.share else 0.0
                 await self._break()
@@ -451,7 +455,10 @@ class Bench:
     async def _open_shop(self) -> None:
         file = ROOT / "deployments" / "rules" / "cz.yaml"
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        document["connectors"] = dict.fromkeys(("accounting", "carrier", "messenger"), "office")
+        outside = (
+            ("carrier", "messenger") if self.experiment.kind == "returned" else ("accounting", "carrier", "messenger")
+        )
+        document["connectors"] = dict.fromkeys(outside, "office")
         document["placed"] = {}
         parsed = parse_rules(document, where=file.name).model_dump(mode="json", exclude_unset=True)
         now = self.now()
@@ -506,9 +513,10 @@ class Bench:
     # Ways to be paid by webhook
 
     async def _sell(self, number: str) -> None:
-        way = self.random.choice(
-            ["twice", "ten at once", "before the order", "after its refund", "late failure", "order"]
-        )
+        ways = ["twice", "ten at once", "before the order", "late failure", "once"]
+        if self.experiment.kind != "returned":
+            ways.append("after its refund")
+        way = self.random.choice(ways)
         event = self.gateway.pay(number, 37_800, "czk", now=self.now())
         intent = event["data"]["object"]["id"]
         self.result.faults[f"webhook: {way}"] += 1
@@ -530,6 +538,7 @@ class Bench:
         if way == "before the order":
             await self._again_until_done(self.place, number)
         self.expected[number] = 1
+        self.intents[number] = intent
 
     async def _deliver(self, event: Any) -> None:
         """Deliver a webhook as its sender does: again until it is answered with success."""
@@ -599,6 +608,40 @@ class Bench:
             self.result.faults["clock set back"] += 1
             self.move(-self.random.randint(10, 7200))
 
+    async def _returned(self) -> None:
+        """Orders that are being carried on are refunded, charged back, or taken back by a person."""
+        for place in range(self.experiment.orders):
+            number = f"CZ{5001 + place}"
+            while number not in self.intents:  # noqa: ASYNC110 - another task sells
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(self.random.uniform(0, 0.3))
+            fate = self.random.choice(["kept", "refunded", "charged back", "reverted", "reverted twice"])
+            if fate in ("refunded", "charged back"):
+                move = self.gateway.refund if fate == "refunded" else self.gateway.dispute
+                event = move(self.intents[number], now=self.now())
+                for _ in range(self.random.randint(1, 3)):
+                    await self._deliver(event)
+            if fate == "reverted" and not await self._revert(number):
+                continue
+            if fate == "reverted twice":
+                begun = await asyncio.gather(self._revert(number), self._revert(number))
+                if not any(begun):
+                    continue
+            if fate != "kept":
+                self.fates[number] = fate.removesuffix(" twice")
+                self.result.faults[f"{fate} while it was carried on"] += 1
+
+    async def _revert(self, number: str) -> bool:
+        """Begin to take an order back as soon as nothing is in the way; say whether that was so in time."""
+        for _ in range(40):
+            with contextlib.suppress(RevertError, SQLAlchemyError, OSError):
+                async with self.opened.store.read() as connection:
+                    ((order_id, _channel),) = await orders.ids_of(connection, number)
+                await begin(self.opened, [order_id], author="laboratory", because="by its plan", force=True)
+                return True
+            await asyncio.sleep(0.2)
+        return False
+
     async def _frozen(self) -> None:
         """A worker is stopped while its request is being carried out, until its lease has long run out."""
         stopped: list[int] = []
@@ -643,6 +686,9 @@ class Bench:
         result.effects += len(rows)
         sold = Counter(number for number, _ in await self._deducted())
         for number in self.expected:
+            if self.experiment.kind == "returned":
+                await self._count_returned(number, acts, rows, waits, tag)
+                continue
             if number in self.refunded:
                 wrong = {s: acts[s, number] for s in ("invoice", "label") if acts[s, number] > 1}
                 result.doubled += [f"{tag}: {number}: {s} {n} times" for s, n in wrong.items()]
@@ -668,10 +714,54 @@ class Bench:
             findings = await audit(connection, now=self.now())
         result.unaccounted += [f"{tag}: {one.invariant}: {one.subject}: {one.said}" for one in findings]
 
+    async def _count_returned(
+        self, number: str, acts: Counter[tuple[str, str]], rows: list[Any], waits: set[str], tag: str
+    ) -> None:
+        """Compare what is left of an order with what became of its money."""
+        fate = self.fates.get(number, "kept")
+        label, cancelled = acts["label", number], acts["cancel", f"L-{number}"]
+        (left,) = await self._sql(
+            "SELECT o.standard_status AS status,"
+            " (SELECT count(*) FROM documents d WHERE d.order_id = o.id AND d.kind = 'invoice') AS invoices,"
+            " (SELECT count(*) FROM documents d WHERE d.order_id = o.id AND d.kind = 'invoice' AND d.live) AS live,"
+            " (SELECT coalesce(sum(CASE m.kind WHEN 'deduct' THEN m.quantity WHEN 'restock' THEN -m.quantity ELSE 0"
+            "  END), 0) FROM stock_moves m WHERE m.order_id = o.id) AS out,"
+            " (SELECT coalesce(sum(a.amount_minor), 0) FROM allocations a WHERE a.order_id = o.id) AS settled"
+            " FROM orders o WHERE o.number = :number",
+            number=number,
+        )
+        seen = f"{tag}: {number}, {fate}"
+        self.result.doubled += [
+            f"{seen}: {what} {times} times"
+            for what, times in (("label", label), ("invoice", left.invoices))
+            if times > 1
+        ]
+        if left.out not in (0, 2):
+            self.result.doubled.append(f"{seen}: {left.out} packets are out")
+        if number in waits:
+            return
+        done = {row.step for row in rows if row.number == number and row.state == "done"}
+        if fate == "kept":
+            missing = {"status", "invoice", "message", "stock", "dispatch", "message dispatch"} - done
+            if missing or (label, cancelled, left.live, left.out, left.settled) != (1, 0, 1, 2, 37_800):
+                self.result.lost.append(f"{seen}: {left} label {label} cancelled {cancelled} missing {sorted(missing)}")
+            return
+        if left.settled:
+            self.result.lost.append(f"{seen}: {left.settled} is still settled")
+        if label and not cancelled:
+            self.result.lost.append(f"{seen}: its label was not cancelled")
+        if fate != "charged back" and (left.live or left.out):
+            self.result.lost.append(f"{seen}: {left.live} invoices in force, {left.out} packets out")
+        if fate == "reverted" and left.status != "new":
+            self.result.lost.append(f"{seen}: its status is {left.status}")
+
     async def _parked(self) -> set[str]:
         """Return the orders of webhooks that are left to a person, as the gateway's answer could not be used."""
         rows = await self._sql("SELECT body FROM inbox WHERE due_at IS NULL AND handled_at IS NULL")
-        return {number for number in self.expected for (body,) in rows if number.encode() in bytes(body)}
+        names = {number: {number, self.intents.get(number, number)} for number in self.expected}
+        return {
+            number for number, of in names.items() for (body,) in rows if any(one.encode() in bytes(body) for one in of)
+        }
 
     async def _deducted(self) -> list[tuple[str, int]]:
         rows = await self._sql(
@@ -744,7 +834,7 @@ class Laboratory:
         return await Bench(experiment, home, url, self.prefect, self.restart_postgres).run()
 
 
-KINDS = ("calls", "twice", "outage", "prefect", "database", "clock", "frozen")
+KINDS = ("calls", "twice", "outage", "prefect", "database", "clock", "frozen", "returned")
 
 
 def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None) -> Experiment:
@@ -761,7 +851,7 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
         postgres=random_.random() < 0.5,
         share=random_.choice([0.3, 0.5, 0.6]) if kind == "calls" else 0.25,
         honours_keys=random_.random() < 0.3,
-        webhooks=random_.random() < 0.3,
+        webhooks=random_.random() < 0.3 or kind == "returned",
         without=without,
     )
 

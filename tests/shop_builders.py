@@ -17,6 +17,7 @@ import yaml
 from prefect import State
 from sqlalchemy import func, select
 
+from connectors.roles import Carrier
 from domain.money import Money
 from domain.order_document import parse_order
 from domain.orders import Order
@@ -26,6 +27,7 @@ from flows.scenarios import SCENARIOS
 from store import effects, orders, payments, rules, stock, work
 from store.journal import Actor
 from store.tables import StockMove
+from tasks.dispatch import consignment_of
 from tasks.installation import Installation, open_installation, working_on
 from tasks.intake import take_order
 from tasks.step import Batch, Item
@@ -181,6 +183,24 @@ async def change_rules(opened: Installation, changes: dict[str, Any], channel: s
         parsed = parse_rules(_merged(now or {}, changes))
         document = parsed.model_dump(mode="json", exclude_unset=True)
         await rules.save(connection, document, channel=channel, author="shopkeeper", reason="test", now=opened.clock())
+
+
+async def order_label_and_die(opened: Installation, order_id: int, cause: str) -> str:
+    """Order a label as a worker does that dies before it can write so down; return the tracking number."""
+    async with opened.store.write() as connection:
+        (claim,) = await effects.claim(
+            connection,
+            "dispatch",
+            [effects.Wanted(order_id, cause, 1)],
+            owner="a worker that is gone",
+            lease_until=opened.clock() + timedelta(minutes=1),
+            actor=SHOPKEEPER,
+            now=opened.clock(),
+        )
+        order = (await orders.load(connection, [order_id]))[order_id]
+        own = (await rules.current(connection))[order.channel].rules
+    carrier = opened.connector(own.connectors.carrier, Carrier)
+    return (await carrier.create(consignment_of(order, own), claim.key)).tracking_number
 
 
 async def steps_of(opened: Installation, order_id: int, cause: str | None = None) -> dict[str, dict[str, Any]]:

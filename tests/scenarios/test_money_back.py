@@ -6,9 +6,11 @@ from typing import Any
 
 from prefect import State
 from shop_builders import (
+    Clock,
     buy,
     carry_on,
     change_rules,
+    order_label_and_die,
     order_of,
     pay,
     payment_of,
@@ -18,7 +20,7 @@ from shop_builders import (
 )
 
 from domain.payments import Kind
-from store import documents, stock
+from store import documents, orders, stock
 from store.audit import audit
 from tasks.installation import Installation
 from tasks.match import match_payments
@@ -203,3 +205,23 @@ async def test_the_rules_say_what_a_refund_takes_back(opened: Installation) -> N
         "status back": "done",
     }
     assert (await order_of(opened, order_id)).status == "cancelled"
+
+
+async def test_a_label_that_a_dead_worker_may_have_ordered_is_cancelled_when_that_is_known(
+    opened: Installation, clock: Clock
+) -> None:
+    order_id = await buy(opened)
+    payment_id = await pay(opened, provider_reference="pi_1")
+    await match_payments.fn([payment_id])
+    await order_label_and_die(opened, order_id, f"payment:{payment_id}")
+    clock.forward(minutes=10)
+    refund, state = await went_back(opened)
+    assert state.name == "Will go on"
+    assert (await done_by(opened, order_id, refund))["cancel dispatch"] == "intended"
+    await carry_on("card", payment_id)
+    clock.forward(minutes=10)
+    assert (await carry_on("money_back", refund)).name == "Done"
+    assert (await done_by(opened, order_id, refund))["cancel dispatch"] == "done"
+    async with opened.store.read() as connection:
+        assert await orders.live_shipment(connection, order_id) is None
+    assert await breaches(opened) == []
