@@ -27,6 +27,7 @@ from typing import Any
 
 import httpx
 import yaml
+from guards import IN_CODE
 from shop_builders import order_document, payment_of
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -50,7 +51,7 @@ from tasks.revert import RevertError, begin
 
 ROOT = Path(__file__).parents[1]
 BOUNDARIES = ("before claim", "after claim", "after answer", "inside record", "after record")
-GUARDS = ("unique-key", "lookup", "lease", "record-transaction")
+GUARDS = ("unique-key", *IN_CODE)
 WAYS = ("twice", "ten at once", "before the order", "after its refund", "late failure", "once")
 _LAB = Actor(name="laboratory")
 _STOCK = 100_000

@@ -27,6 +27,7 @@ import tasks.step  # noqa: E402 - a step takes its retries over when it is made
 tasks.step.RETRIES_IN_RUN_S = (0.02, 0.05, 0.1)
 
 import uvicorn  # noqa: E402
+from guards import switch_off  # noqa: E402
 from sqlalchemy import event, text  # noqa: E402
 
 import tasks.intake  # noqa: E402
@@ -38,7 +39,6 @@ from deployments.dispatcher import Dispatcher  # noqa: E402
 from domain.documents import Document  # noqa: E402
 from flows.scenarios import SCENARIOS  # noqa: E402
 from store import effects  # noqa: E402
-from store.effects import Verdict  # noqa: E402
 from tasks.installation import Installation, open_installation, working_on  # noqa: E402
 from tasks.step import Step  # noqa: E402
 from web.app import create_app  # noqa: E402
@@ -160,42 +160,6 @@ def _wrap() -> None:
     cast("Any", web.app).take_webhook = storing
 
 
-def _switch_off(guard: str | None) -> None:
-    """Take one guard out of the product."""
-    step: Any = Step
-    if guard == "lookup":
-
-        async def never(_self: Any, *_: Any) -> None:
-            """Act again without asking."""
-
-        step._ask = never
-    if guard == "lease":
-        verdict: Any = cast("Any", effects)._verdict
-
-        def alone(row: Any, *, is_new: bool, now: datetime) -> Verdict:
-            found = verdict(row, is_new=is_new, now=now)
-            held = row.lease_owner is not None and row.state in effects.OPEN
-            return Verdict.ASK if found is Verdict.STOP and held else found
-
-        cast("Any", effects)._verdict = alone
-    if guard == "record-transaction":
-        write, record = step._write, step._record
-        left: list[Any] = []
-
-        async def later(self: Any, _connection: Any, attempt: Any, *, actor: Any, now: datetime) -> None:
-            left.append((self, attempt, actor, now))
-
-        async def apart(self: Any, opened: Installation, *given: Any, **named: Any) -> None:
-            await record(self, opened, *given, **named)
-            while left:
-                _boundary("between")
-                mine, attempt, actor, now = left.pop(0)
-                async with opened.store.write() as connection:
-                    await write(mine, connection, attempt, actor=actor, now=now)
-
-        step._write, step._record = later, apart
-
-
 def _clock(file: Path) -> Any:
     def now() -> datetime:
         return datetime.now(UTC) + timedelta(seconds=float(file.read_text() or 0))
@@ -239,7 +203,8 @@ async def _again(opened: Installation) -> None:
 async def main() -> None:
     """Be what the laboratory's plan says, until it is told to stop or dies."""
     _wrap()
-    _switch_off(CONFIG.get("without"))
+    if guard := CONFIG.get("without"):
+        switch_off(guard, setattr, between=lambda: _boundary("between"))
     if not CONFIG.get("outages"):
         cast("Any", tasks.outage).ENOUGH = 1_000_000
     stop = asyncio.Event()
