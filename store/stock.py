@@ -138,7 +138,7 @@ async def deduct(connection: AsyncConnection, order: Order, *, effect_id: int, n
 
 
 async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int, now: datetime) -> dict[str, int]:
-    """Put back what an order deducted and free what it reserved, exactly; return what was put back."""
+    """Put back what an order deducted and free what it reserved, exactly; return all that the order had of both."""
     await _lock(connection, sorted({line.sku for line in order.lines if line.sku}))
     live = await _live(connection, order.id)
     sku_of = {line.id: line.sku or "" for line in order.lines}
@@ -150,10 +150,10 @@ async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int
         if kind == "deduct":
             await _change(connection, sku, on_hand=move.quantity)
             await _move(connection, "restock", sku, move.quantity, live=False, **where)
-            returned[sku] = returned.get(sku, 0) + move.quantity
         elif kind == "reserve":
             await _change(connection, sku, reserved=-move.quantity)
             await _move(connection, "release", sku, move.quantity, live=False, **where)
+        returned[sku] = returned.get(sku, 0) + move.quantity
     return returned
 
 

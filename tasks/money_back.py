@@ -28,6 +28,7 @@ from tasks.invoice import take_back_document
 from tasks.match import PaymentId, match_run_name
 from tasks.status import move_to
 from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
+from tasks.stock import moved
 
 _OUTCOMES = {
     Kind.REFUND: Outcome.REFUND,
@@ -182,7 +183,7 @@ async def told_cancelled(order: Order, rules: ChannelRules, key: str, reference:
 
 @step("restock", local=True, compensates=("stock", "reservation"))
 async def restock_returned(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
-    """Put back the goods of an order whose money went back: what was deducted and not yet put back."""
+    """Put back the goods of an order whose money went back: what is still deducted or reserved."""
     rule = await _rule(order, rules)
     if rule is None:
         return _CAME
@@ -193,8 +194,9 @@ async def restock_returned(order: Order, rules: ChannelRules, key: str) -> Recei
         returned = await stock.give_back(
             transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
         )
-        said = ", ".join(f"{quantity} × {sku}" for sku, quantity in sorted(returned.items()))
-        return Receipt(reference=said, after={"restocked": returned}) if returned else Skip("no goods are out")
+        if not returned:
+            return Skip("no goods are out or reserved")
+        return Receipt(reference=moved(returned), after={"given_back": returned})
 
     return Receipt(write=write)
 

@@ -9,7 +9,8 @@ from store import stock
 from tasks.step import Entry, Receipt, Skip, Transaction, step
 
 
-def _moved(quantities: dict[str, int]) -> str | None:
+def moved(quantities: dict[str, int]) -> str | None:
+    """Say how much of which articles was moved, or None for nothing."""
     return ", ".join(f"{quantity} × {sku}" for sku, quantity in sorted(quantities.items())) or None
 
 
@@ -26,20 +27,20 @@ async def deduct_stock(order: Order, rules: ChannelRules, key: str) -> Receipt |
             )
         except stock.StockError as error:
             raise Rejected(str(error)) from error
-        return Receipt(reference=_moved(taken), after={"deducted": taken}) if taken else Skip("deducted before")
+        return Receipt(reference=moved(taken), after={"deducted": taken}) if taken else Skip("deducted before")
 
     return Receipt(write=write)
 
 
 @deduct_stock.undo
 async def restock(order: Order, entry: Entry, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
-    """Put back exactly what was deducted and not yet put back."""
+    """Put back exactly what was deducted or reserved, and not yet put back."""
 
     async def write(transaction: Transaction) -> Receipt | Skip:
         returned = await stock.give_back(
             transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
         )
-        return Receipt(reference=_moved(returned), before=entry.after, after={"restocked": returned})
+        return Receipt(reference=moved(returned), before=entry.after, after={"given_back": returned})
 
     return Receipt(write=write)
 
@@ -57,7 +58,7 @@ async def reserve_stock(order: Order, rules: ChannelRules, key: str) -> Receipt 
             )
         except stock.StockError as error:
             raise Rejected(str(error)) from error
-        return Receipt(reference=_moved(taken), after={"reserved": taken}) if taken else Skip("reserved before")
+        return Receipt(reference=moved(taken), after={"reserved": taken}) if taken else Skip("reserved before")
 
     return Receipt(write=write)
 

@@ -86,6 +86,22 @@ async def test_a_refund_takes_back_what_was_done_once_however_often_it_is_told(o
     assert await breaches(opened) == []
 
 
+async def test_a_refund_frees_the_goods_of_an_order_that_were_only_reserved(opened: Installation) -> None:
+    await change_rules(
+        opened, {"placed": {"card": {"reserve_stock": True}}, "scenarios": {"card": {"stock": "ignore"}}}
+    )
+    before = await on_hand(opened)
+    order_id = await buy(opened, "CZ5001")
+    await carry_on("order_placed", order_id)
+    assert await on_hand(opened) != before
+    payment_id = await pay(opened, "CZ5001", provider_reference="pi_1")
+    await carry_on("card", payment_id)
+    refund, _ = await went_back(opened)
+    assert (await done_by(opened, order_id, refund))["restock"] == "done"
+    assert await on_hand(opened) == before
+    assert await breaches(opened) == []
+
+
 async def test_a_refunded_order_asks_for_no_money_any_more(opened: Installation) -> None:
     order_id, _ = await paid(opened)
     await went_back(opened)

@@ -143,6 +143,16 @@ async def test_giving_back_restores_exactly_what_was_taken(store: Store) -> None
     assert await levels(store) == {"CUP": (5, 0), "MUG": (5, 0)}
 
 
+async def test_giving_back_frees_what_was_reserved_and_says_so(store: Store) -> None:
+    await count(store, MUG=5)
+    order = await an_order(store, ("MUG", 2))
+    await act(store, stock.reserve, order)
+
+    assert await act(store, stock.give_back, order) == {"MUG": 2}
+    assert await act(store, stock.give_back, order) == {}
+    assert await levels(store) == {"MUG": (5, 0)}
+
+
 async def test_goods_given_back_can_be_taken_again(store: Store) -> None:
     await count(store, MUG=2)
     order = await an_order(store, ("MUG", 2))
@@ -241,6 +251,7 @@ async def test_whatever_is_called_in_whatever_order_the_sums_agree(
         for some in lines
     ]
     deducted: set[int] = set()
+    held: set[int] = set()
     for action, which in acts:
         try:
             changed = await act(store, action, orders[which])
@@ -249,9 +260,12 @@ async def test_whatever_is_called_in_whatever_order_the_sums_agree(
         if action is stock.deduct and changed:
             assert which not in deducted
             deducted.add(which)
-        elif action is stock.give_back:
-            assert bool(changed) == (which in deducted)
+        if action is stock.give_back:
+            assert bool(changed) == (which in held)
             deducted.discard(which)
+            held.discard(which)
+        elif changed:
+            held.add(which)
         async with store.read() as connection:
             sums = (await connection.execute(text(_SUMS))).all()
         for sku, on_hand, reserved, of_deducted, of_reserved in sums:
