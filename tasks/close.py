@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from prefect import State, get_client
@@ -20,6 +20,7 @@ from domain.rules import Policy
 from domain.scenarios import STEPS, cause_of
 from store import effects, payments, work
 from store.effects import EffectState, Standing
+from tasks.cells import cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE, PATIENCE
@@ -27,6 +28,7 @@ from tasks.step import MISCONFIGURED
 
 Subject = Literal["payment", "order"]
 _TABLE_ROWS = 2_000
+_SOON = timedelta(seconds=15)
 
 
 def run_name() -> str:
@@ -68,6 +70,8 @@ def _ended(
     unclear = [s for s in standings if s.state in effects.OPEN and _is_stuck(s, now)]
     going = [(at, s) for s in standings if s.state in effects.OPEN and (at := s.due_at or s.lease_until)]
     due_at, first = min(going, key=lambda one: one[0], default=(None, None))
+    if due_at is not None and due_at <= now:
+        due_at = now + _SOON  # this run has left it alone, and the next one may: that is not to go round and round
     waits = f"{first.number} · {first.step}: {first.reason or 'another run is at it'}" if first else None
     if due_at is None and cut_short:
         due_at, waits = now + LEASE, "another run was at the same order, and some steps have not begun"
@@ -212,7 +216,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
     numbers = {id_: ", ".join(part["number"] or "—" for part in parts) for id_, parts in allocated.items()}
     await acreate_table_artifact(
         key="orders-and-steps",
-        table=_table(rows, numbers, standings),
+        table=cells(_table(rows, numbers, standings)),
         description=f"What this run did: {subject}s, orders and steps",
     )
     if len(ids) == 1:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from domain.orders import CLOSED
 from store import orders
 from tasks.installation import installation
 from tasks.step import Batch, Item, run_log
@@ -15,7 +14,10 @@ from tasks.step import Batch, Item, run_log
 
 @task(name="take orders", cache_policy=NO_CACHE)
 async def placed_orders(ids: Sequence[int]) -> Batch:
-    """Take the placed orders that are still open."""
+    """Take the placed orders; no step begins any more for one that is closed, and each says so itself.
+
+    A closed order is not left out: a step of it that had begun would stay due for ever.
+    """
     opened = await installation()
     async with opened.store.read() as connection:
         found = await orders.load(connection, ids)
@@ -23,8 +25,8 @@ async def placed_orders(ids: Sequence[int]) -> Batch:
     items: list[Item] = []
     for id_ in ids:
         order = found.get(id_)
-        if order is None or order.standard_status in CLOSED:
-            log.info("order %s · left alone: it is %s", id_, order.status if order else "not in the store")
+        if order is None:
+            log.info("order %s · left alone: it is not in the store", id_)
         else:
             items.append(Item(id_, order.number, f"order:{id_}"))
     return Batch(tuple(items))

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from connectors.roles import Carrier
 from domain.money import Money
 from domain.order_document import parse_order
-from domain.orders import Order
+from domain.orders import Order, Status
 from domain.payments import IncomingPayment, Method
 from domain.rules import parse_rules
 from flows.scenarios import SCENARIOS
@@ -183,6 +183,20 @@ async def change_rules(opened: Installation, changes: dict[str, Any], channel: s
         parsed = parse_rules(_merged(now or {}, changes))
         document = parsed.model_dump(mode="json", exclude_unset=True)
         await rules.save(connection, document, channel=channel, author="shopkeeper", reason="test", now=opened.clock())
+
+
+async def cancel(opened: Installation, order_id: int) -> None:
+    """Cancel an order by hand."""
+    async with opened.store.write() as connection:
+        await orders.set_status(
+            connection,
+            order_id,
+            after="cancelled",
+            standard=Status.CANCELLED,
+            reason="the customer has changed his mind",
+            actor=SHOPKEEPER,
+            now=opened.clock(),
+        )
 
 
 async def order_label_and_die(opened: Installation, order_id: int, cause: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from prefect import State, flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
-from shop_builders import NOW, Clock, buy, change_rules, pay, place, placed, shop, steps_of, stock_up
+from shop_builders import NOW, Clock, buy, cancel, change_rules, pay, place, placed, shop, steps_of, stock_up
 from sqlalchemy import select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,7 +27,7 @@ from deployments.dispatcher import Dispatcher
 from deployments.sandbox.standin import Misbehavior, StandIn
 from domain.orders import Order
 from domain.rules import ChannelRules
-from store import effects, outages, stock
+from store import effects, outages, stock, work
 from store.audit import audit
 from store.effects import EffectState, Ending, Wanted
 from store.journal import Actor
@@ -677,3 +677,20 @@ async def order_id(opened: Installation, number: str) -> int:
         found = await connection.scalar(select(OrderRow.id).where(OrderRow.number == number))
     assert found is not None
     return found
+
+
+async def test_of_an_order_that_is_cancelled_while_its_step_waits_nothing_stays_due(
+    sending: Installation, loft: Loft, clock: Clock
+) -> None:
+    loft.system.misbehave(Misbehavior.STATUS_BEFORE, status=429, retry_after=50)
+    order_id = await buy(sending, "CZ5001", method="cash_on_delivery")
+    await work_off(sending)
+    assert (await steps_of(sending, order_id))["dispatch"]["state"] == "intended"
+    await cancel(sending, order_id)
+    clock.forward(minutes=1)
+    assert await work_off(sending) == 1
+    dispatch = (await steps_of(sending, order_id))["dispatch"]
+    assert (dispatch["state"], dispatch["reason"]) == ("skipped", "the order is cancelled")
+    async with sending.store.read() as connection:
+        assert await work.next_due(connection) is None
+    assert loft.office.orders == []

@@ -17,6 +17,7 @@ from shop_builders import (
     SHOPKEEPER,
     Clock,
     buy,
+    cancel,
     carry_on,
     change_rules,
     done_outside,
@@ -699,16 +700,7 @@ async def test_an_order_that_was_cancelled_after_its_payment_was_matched_is_carr
         await match_payments([payment])
 
     await match_only()
-    async with opened.store.write() as connection:
-        await orders.set_status(
-            connection,
-            order_id,
-            after="cancelled",
-            standard=Status.CANCELLED,
-            reason="the customer has changed his mind",
-            actor=SHOPKEEPER,
-            now=opened.clock(),
-        )
+    await cancel(opened, order_id)
     state = await carry_on(method, payment)
     assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     assert (state.message or "").endswith("the order is cancelled; decide by hand what to do with its money")
