@@ -13,12 +13,13 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
 from domain.scenarios import STEPS, cause_of
-from store import effects, payments, work
+from store import bars, effects, payments, work
 from store.effects import EffectState, Standing
 from tasks.cells import cells
 from tasks.installation import Installation, installation
@@ -186,12 +187,28 @@ async def _rename(numbers: Sequence[str]) -> None:
         await client.update_flow_run(context.flow_run.id, name=f"{label} · {numbers[0]}")
 
 
+async def _carried_on(
+    connection: AsyncConnection, scenario: str, allocated: dict[int, list[dict[str, Any]]]
+) -> dict[int, list[int]]:
+    """Return by payment the orders that its scenario's steps are for."""
+    found = {
+        id_: [part["order_id"] for part in parts if part["completes"] and part["order_id"]]
+        for id_, parts in allocated.items()
+    }
+    if scenario != "money_back":
+        return found
+    # When only some of an order's money went back, nothing is undone.
+    gone = await bars.gone_back(connection, sorted({order_id for some in found.values() for order_id in some}))
+    return {id_: [order_id for order_id in some if order_id in gone] for id_, some in found.items()}
+
+
 async def _close(opened: Installation, scenario: str, subject: Subject, ids: Sequence[int]) -> State[Any]:
     async with opened.store.read() as connection:
         rows = await payments.by_ids(connection, ids) if subject == "payment" else {}
         causes = {id_: cause_of(subject, id_, rows[id_]["round"] if id_ in rows else 1) for id_ in ids}
         standings = await effects.of_causes(connection, list(causes.values()))
         allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
+        carried_on = await _carried_on(connection, scenario, allocated)
     by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes.values()}
     for standing in standings:
         by_cause[standing.cause].append(standing)
@@ -202,8 +219,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         policy = Policy(row["policy"]) if row.get("policy") else None
         reason = row.get("reason") or ""
         mine = by_cause[causes[id_]]
-        parts = [part for part in allocated.get(id_, []) if part["completes"] and part["order_id"]]
-        going = [part["order_id"] for part in parts] if subject == "payment" else [id_] * bool(mine)
+        going = carried_on.get(id_, []) if subject == "payment" else [id_] * bool(mine)
         cut_short = _cut_short(scenario, going, mine)
         surplus = Money(row["surplus_minor"], row["currency"]) if row.get("surplus_minor") else None
         ended.append(

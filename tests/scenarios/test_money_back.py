@@ -20,7 +20,7 @@ from shop_builders import (
 )
 
 from domain.payments import Kind
-from store import documents, orders, stock
+from store import documents, orders, stock, work
 from store.audit import audit
 from tasks.installation import Installation
 from tasks.match import match_payments
@@ -188,6 +188,19 @@ async def test_the_refund_of_a_second_charge_leaves_the_order_paid(opened: Insta
     assert await done_by(opened, order_id, refund) == {}
     assert await kinds_of(opened, order_id) == [("invoice", True)]
     assert (await order_of(opened, order_id)).to_pay.minor == 0
+
+
+async def test_when_one_of_two_payments_goes_back_nothing_is_undone_and_nothing_stays_due(opened: Installation) -> None:
+    order_id = await buy(opened)
+    await carry_on("order_placed", order_id)
+    for half, intent in (("100.00", "pi_1"), ("278.00", "pi_2")):
+        await carry_on("card", await pay(opened, amount=half, provider_reference=intent))
+    chargeback, state = await went_back(opened, Kind.CHARGEBACK, "-100.00")
+    assert (state.name, state.is_completed()) == ("Needs a person", True)
+    assert await done_by(opened, order_id, chargeback) == {}
+    assert await kinds_of(opened, order_id) == [("invoice", True)]
+    async with opened.store.read() as connection:
+        assert await work.next_due(connection) is None
 
 
 async def test_steps_that_had_not_happened_do_not_happen_after_a_refund(opened: Installation) -> None:
