@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: setup setup-dev run demo test lint bench soak lock clean
+.PHONY: setup setup-dev run demo test lint bench soak laboratory fuzz lock clean
 
 setup: $(VENV)/.runtime
 setup-dev: $(VENV)/.dev
@@ -22,6 +22,12 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.python
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	$(PIP) install --quiet --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/.fuzz: requirements-fuzz.lock $(VENV)/.dev
+	@$(PIP) install --quiet --only-binary :all: --require-hashes --requirement requirements-fuzz.lock || { \
+		echo "fuzz: atheris can't be installed for this Python; it has wheels for CPython 3.11 to 3.14 on Linux x86-64." >&2; \
+		exit 2; }
 	@touch $@
 
 # Everything on this machine, with the sample shop; stays up until Ctrl-C.
@@ -45,10 +51,17 @@ lint: setup-dev
 bench: setup-dev
 	@$(BIN)/python tests/bench/bench.py $(if $(ONLY),--only $(ONLY))
 
-# Breaks things until 10 000 faults were injected, and counts what was lost or doubled; takes about an hour.
-# make soak ARGS="--seed 17 --experiments 1" repeats one experiment.
-soak: setup-dev
+# Breaks things until 10 000 faults were injected, and counts what was lost or doubled; takes about an hour. Then fuzzes.
+# make soak ARGS="--seed 17 --experiments 1" repeats one experiment, and does nothing else.
+soak: laboratory $(if $(ARGS),,fuzz)
+
+laboratory: setup-dev
 	@$(BIN)/python tests/faults/soak.py $(ARGS)
+
+# Gives every parser of untrusted input, for a minute each, what a coverage-guided fuzzer makes up.
+# make fuzz ARGS="--only camt,rules --seconds 600 --corpus FOLDER" for a part, at length, kept for the next run.
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python tests/faults/fuzz.py $(ARGS)
 
 # Needs uv; writes versions and hashes only.
 lock:
@@ -56,6 +69,8 @@ lock:
 		--no-header --no-annotate --quiet -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 		--no-header --no-annotate --quiet -c requirements.lock -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra fuzz --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet -c requirements.lock -o requirements-fuzz.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -40,6 +40,8 @@ _AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{0,10})?")
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(T.*|Z|[+-][0-9]{2}:[0-9]{2})?")
 _IDENTITY = re.compile(r"(?=\D*[0-9])\S{7,}")
 _NOT_BOOKED = {"PDNG": "pending", "INFO": "for information only", "FUTR": "due in the future"}
+# Each takes some 250 bytes once it is parsed, so a file of 64 MiB could take gigabytes.
+MAX_PARTS = 4_000_000
 _NO_CURRENCY = "XXX"  # ISO 4217's own code for it; only an empty statement that names none can have it
 
 
@@ -99,7 +101,11 @@ class Camt:
 
 
 def _parse(data: bytes) -> _Node:
-    """Parse without entities, network or DTD, and cut the namespaces off the names."""
+    """Parse without entities, network or DTD, and cut the namespaces off the names; raises Unreadable."""
+    if data.count(b"<") + data.count(b"=") > MAX_PARTS:
+        raise Unreadable(
+            f"the XML has more than {MAX_PARTS} elements and attributes; ask for a shorter period per file"
+        )
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
@@ -296,7 +302,7 @@ def _parts(entry: _Node, details: list[_Node], total: Money) -> list[tuple[_Node
             parts.append((part, _money(own, credit=credit)))
         except Unreadable:
             return []
-    return parts if sum((amount for _, amount in parts), start=Money.zero(total.currency)) == total else []
+    return parts if sum(amount.minor for _, amount in parts) == total.minor else []
 
 
 def _described(booked: StatementEntry, entry: _Node, part: _Node, *, batch: bool) -> StatementEntry:

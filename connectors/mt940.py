@@ -148,16 +148,21 @@ def _messages(text: str) -> Iterator[list[_Field]]:
 
 def _joined(pages: Iterable[_Page]) -> list[Statement]:
     """Put the pages of one statement together, so that equal entries on two pages are counted as two."""
-    joined: list[_Page] = []
+    joined: list[list[_Page]] = []
     for page in pages:
-        last = joined[-1] if joined else None
+        last = joined[-1][-1] if joined else None
         if last and not last.ends and not page.begins and _of(last) == _of(page):
-            entries = last.statement.entries + page.statement.entries
-            statement = replace(last.statement, entries=entries, closing=page.statement.closing)
-            joined[-1] = _Page(statement, last.begins, page.ends)
+            joined[-1].append(page)
         else:
-            joined.append(page)
-    return [page.statement for page in joined]
+            joined.append([page])
+    return [
+        replace(
+            of_one[0].statement,
+            entries=tuple(entry for page in of_one for entry in page.statement.entries),
+            closing=of_one[-1].statement.closing,
+        )
+        for of_one in joined
+    ]
 
 
 def _of(page: _Page) -> tuple[str, str]:

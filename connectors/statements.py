@@ -12,8 +12,12 @@ from domain.money import Money, MoneyError
 from domain.payments import Method, Refusal, StatementFile
 
 MAX_BYTES = 64 * 1024 * 1024
+# A file of 64 MiB can have so many lines, or such a long one, that reading it would take gigabytes.
+MAX_LINES = 2_000_000
+MAX_LINE = 1_000_000
 WHOLE_FILE = "whole file"
 _FIRST_LOOK = 65_536
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Single-byte encodings in which banks write, likeliest first; Latin-1 reads every byte, so one always fits.
@@ -55,7 +59,8 @@ def refused_file(form: str, reason: str, method: Method = Method.BANK_TRANSFER) 
 def decode(data: bytes, declared: str | None = None) -> str:
     """Turn a file's bytes into text: by its byte-order mark, else as declared, else UTF-8, else the likeliest.
 
-    Raises Unreadable if the bytes are no text, or are not in the encoding that was declared.
+    Raises Unreadable if the bytes are no text, are not in the encoding that was declared, or have more or longer lines
+    than a statement has.
     """
     encoding = _marked(data) or declared
     try:
@@ -69,7 +74,25 @@ def decode(data: bytes, declared: str | None = None) -> str:
         text = data[: error.start].decode() if cut_off else data.decode(_likeliest(data), errors="replace")
     if "\0" in text:
         raise Unreadable("the file is not text; ask the sender for it again")
+    _bounded(text)
     return text
+
+
+def _bounded(text: str) -> None:
+    """Raise Unreadable for more lines, or a longer one, than can be read within bounds; CR, LF and CRLF end a line."""
+    if max(text.count("\n"), text.count("\r")) >= MAX_LINES:
+        raise Unreadable(f"the file has more than {MAX_LINES} lines; ask for a shorter period per file")
+    number, start = 1, 0
+    while len(text) - start > MAX_LINE:
+        # Looked for in as much as a line may have, so that neither line end is sought through the whole file.
+        window = text[start : start + MAX_LINE + 1]
+        end = max(window.rfind("\n"), window.rfind("\r"))
+        if end < 0:
+            raise Unreadable(
+                f"line {number} is longer than {MAX_LINE} characters, which no statement's is; is the file whole?"
+            )
+        number += len(_LINE_END.findall(window, 0, end + 1))
+        start += end + 1
 
 
 def first_look(data: bytes, declared: str = "utf-8") -> str:
@@ -143,11 +166,16 @@ def discrepancy(
         return None
     if opening.currency != closing.currency:
         return Refusal(where, f"opening {opening} and closing {closing} are of different currencies; ask the bank")
-    moved = sum((a for a in amounts if a.currency == opening.currency), start=Money.zero(opening.currency))
-    if opening + moved == closing:
+    sum_of_entries = sum(amount.minor for amount in amounts if amount.currency == opening.currency)
+    if opening.minor + sum_of_entries == closing.minor:
         return None
+    try:
+        moved = Money(sum_of_entries, opening.currency)
+        reached = opening + moved
+    except MoneyError:
+        return Refusal(where, "the entries come to more than an amount of money can be; ask the bank for it again")
     advice = f"see also the {refusals} refused of its entries" if refusals else "ask the bank for the file again"
     return Refusal(
         where,
-        f"opening {opening} and entries of {moved} come to {opening + moved}, but closing says {closing}; {advice}",
+        f"opening {opening} and entries of {moved} come to {reached}, but closing says {closing}; {advice}",
     )

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -89,7 +89,19 @@ class _Subject(_Object):
     charge: _Id | None = None
 
 
-class _Intent(_Object):
+class _Answer(_Object):
+    """What the API is asked for; KIND is how it names such an object in its field `object`."""
+
+    KIND: ClassVar[str]
+
+
+class _Named(_Object):
+    object: str
+
+
+class _Intent(_Answer):
+    KIND = "payment_intent"
+
     id: _Id
     status: str
     amount_received: _Amount
@@ -99,7 +111,9 @@ class _Intent(_Object):
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
 
 
-class _Charge(_Object):
+class _Charge(_Answer):
+    KIND = "charge"
+
     payment_intent: _Id | None = None
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
 
@@ -114,14 +128,18 @@ class _Movement(_Object):
     status: str | None = None
 
 
-class _Dispute(_Object):
+class _Dispute(_Answer):
+    KIND = "dispute"
+
     amount: _Amount
     currency: str
     charge: _Id
     balance_transactions: list[_Movement]
 
 
-class _List(_Object):
+class _List(_Answer):
+    KIND = "list"
+
     data: list[dict[str, Any]]
     has_more: bool
 
@@ -140,6 +158,7 @@ class _Missing(Rejected):
 
 
 _Read = TypeVar("_Read", bound=_Object)
+_Asked = TypeVar("_Asked", bound=_Answer)
 
 
 def _order_in(metadata: Mapping[str, str]) -> str | None:
@@ -323,31 +342,40 @@ class Stripe:
         return self._read(_Subject, event.data.get("object"))
 
     def _read(self, model: type[_Read], sent: Any) -> _Read:
-        """Read what Stripe sent; no JSON at all is a passing fault of something between, a wrong field is not."""
+        """Read an object of Stripe's; one with a wrong field will have it the next time too."""
         try:
             return model.model_validate_json(sent) if isinstance(sent, bytes) else model.model_validate(sent)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            if first["type"] == "json_invalid":
-                raise Transient(f"{self._config.name}: what came is no JSON") from None
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise Rejected(
-                f"{self._config.name}: an object of Stripe's can't be read: {where}: {first['msg']}"
-            ) from None
+            said = f"an object of Stripe's can't be read: {where[:200]}: {first['msg']}"
+            raise Rejected(f"{self._config.name}: {said}") from None
 
     async def _walk(self, path: str, params: dict[str, Any]) -> AsyncGenerator[_List]:
         """Yield the pages of a list from its top, the newest, to its end."""
         page = await self._get(path, _List, {**params, "limit": _PAGE_SIZE})
         yield page
+        seen: set[str] = set()
         while page.has_more and page.data:
             after = self._read(_Subject, page.data[-1]).id
+            if after in seen:
+                raise Transient(f"{self._config.name}: the next page of a list was the same page again")
+            seen.add(after)
             page = await self._get(path, _List, {**params, "limit": _PAGE_SIZE, "starting_after": after})
             yield page
 
-    async def _get(self, path: str, model: type[_Read], params: dict[str, Any] | None = None) -> _Read:
+    async def _get(self, path: str, model: type[_Asked], params: dict[str, Any] | None = None) -> _Asked:
         response = await self._client.request("GET", path, params=params)
         if not response.is_success:
             self._refuse(response)
+        # A page of something between, or an error with a status of success, says nothing about the object.
+        try:
+            named = _Named.model_validate_json(response.content).object
+        except ValidationError:
+            named = None
+        if named != model.KIND:
+            status = response.status_code
+            raise Transient(f"{self._config.name}: answered {status}, but not with the {model.KIND} that was asked for")
         return self._read(model, response.content)
 
     def _refuse(self, response: httpx.Response) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -31,10 +31,32 @@ _REPEATABLE = re.compile(r"[0-9 .,+-]{1,40}|[A-Za-z]{3}")
 
 # An order can have a mistake for every few bytes of it; who is to correct them needs no more of them at once.
 _MISTAKES_MAX = 20
+# Beyond these nothing is looked into: each part can be wrong in three ways, and a body of 8 MiB has millions of them.
+_FIELDS_MAX = 100
+_LINES_MAX = 1_000
+
+
+def _has_over(most: int, value: object, kind: type[Sized]) -> bool:
+    return isinstance(value, kind) and len(value) > most
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, str_max_length=1_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        if _has_over(_FIELDS_MAX, value, dict):
+            raise ValueError(f"it has more than {_FIELDS_MAX} fields")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _few_entries(cls, value: Any) -> Any:
+        # max_length of a field is looked at only after its entries, and counts none that is wrong.
+        if _has_over(_LINES_MAX, value, list):
+            raise ValueError(f"there are more than {_LINES_MAX} of them")
+        return value
 
     @field_validator("*")
     @classmethod
@@ -42,6 +64,13 @@ class _Part(BaseModel):
         if isinstance(value, str) and _UNPRINTABLE.search(value):
             raise ValueError("it has a line break or another control character in it; write it on one line")
         return value
+
+
+def _all_seen(value: str | None) -> str | None:
+    """Refuse letters that can't be seen in what names something: two that look alike would be two, and logs show it."""
+    if value is not None and not value.isprintable():
+        raise ValueError("it has characters in it that can't be seen; write it anew by hand")
+    return value
 
 
 class AddressDocument(_Part):
@@ -96,6 +125,11 @@ class LineDocument(_Part):
     unit_price: str
     vat_rate: Annotated[Decimal, Field(ge=0, le=100, max_digits=5, decimal_places=2)] = Decimal(0)
 
+    @field_validator("sku")
+    @classmethod
+    def _seen(cls, value: str | None) -> str | None:
+        return _all_seen(value)
+
     @field_validator("quantity", mode="before")
     @classmethod
     def _is_a_number(cls, value: Any) -> Any:
@@ -127,7 +161,7 @@ class OrderDocument(_Part):
     tracking_number: Annotated[str | None, Field(max_length=80)] = None
     customer: CustomerDocument
     delivery: DeliveryDocument = Field(default_factory=DeliveryDocument)
-    lines: Annotated[tuple[LineDocument, ...], Field(min_length=1, max_length=1_000)]
+    lines: Annotated[tuple[LineDocument, ...], Field(min_length=1, max_length=_LINES_MAX)]
 
     @field_validator("number")
     @classmethod
@@ -135,6 +169,11 @@ class OrderDocument(_Part):
         if not re.fullmatch(r"[\w./ -]+", value) or not compact(value):
             raise ValueError("an order number has letters, digits, spaces and . / - _ only, and not only the last four")
         return value
+
+    @field_validator("provider_reference", "tracking_number")
+    @classmethod
+    def _seen(cls, value: str | None) -> str | None:
+        return _all_seen(value)
 
     @field_validator("currency")
     @classmethod

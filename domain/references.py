@@ -80,7 +80,7 @@ def normal_variable_symbol(text: str) -> str | None:
 def normal_account(text: str) -> str:
     """Return an IBAN without spaces, in capitals; a domestic account with its bank's code also without padding."""
     plain = re.sub(r"\s", "", text).upper()
-    # Zeros are dropped after matching: a pattern that tells them from digits would try every split of a long row of them.
+    # Zeros are dropped after matching: a pattern that tells them from digits would try every split of a long row.
     domestic = re.fullmatch(r"(?:([0-9]*)-)?([0-9]+)/([0-9]{4})", plain, re.ASCII)
     if domestic is None:
         return plain

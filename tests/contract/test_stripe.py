@@ -501,6 +501,51 @@ async def test_an_object_that_can_not_be_right_is_rejected_by_name(
         await stripe.truth(body(event))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"<html><body>Please wait</body></html>",
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 200_000,
+        b'{"status": "error", "message": "Jana"}',
+        b'{"error": {"type": "api_error", "message": "Jana"}}',
+        b'{"object": "payment_link", "id": "pi_1"}',
+        b'{"object": ["payment_intent"]}',
+    ],
+    ids=lambda answer: answer[:20],
+)
+async def test_an_answer_of_200_without_the_object_that_was_asked_for_is_asked_for_again(
+    account: StripeStandIn, answer: bytes
+) -> None:
+    events = [
+        account.pay("CZ1042", 5000),
+        {"id": "evt_1", "type": "charge.refunded", "data": {"object": {"id": "ch_1"}}},
+        {"id": "evt_1", "type": "charge.dispute.created", "data": {"object": {"id": "dp_1"}}},
+    ]
+    async with StandIn(Response(answer)) as system:
+        stripe = Stripe(config(base_url=system.url))
+        for asked in (*(stripe.truth(body(event)) for event in events), stripe.check(), stripe.fetch(None, now=NOW)):
+            with pytest.raises(Transient, match=r"not with the .* that was asked for") as raised:
+                await asked
+            assert not raised.value.in_doubt
+            assert "Jana" not in str(raised.value)
+        await stripe.aclose()
+
+
+async def test_a_list_that_never_ends_is_left_once_it_comes_round() -> None:
+    listed: dict[str, Any] = {"id": "evt_1", "type": "payment_intent.succeeded", "created": 1, "data": {}}
+    page = Response(json.dumps({"object": "list", "has_more": True, "data": [listed]}))
+    async with StandIn(page) as system:
+        stripe = Stripe(config(base_url=system.url))
+        with pytest.raises(Transient, match="same page again"):
+            await stripe.fetch(None, now=NOW)
+        assert len(system.requests) == 2
+        await stripe.aclose()
+
+
 async def test_a_part_of_a_whole_krona_is_rejected(account: StripeStandIn, stripe: Stripe) -> None:
     event = account.pay("CZ1042", 500, "isk")
     account.objects["payment_intent"][about(event)]["amount_received"] = 550
