@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from connectors.environment import from_environment
 from connectors.errors import Misconfigured
 
 
@@ -20,14 +20,6 @@ class Config(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="How rules and webhooks name it")
     home: Path = Field(description="Folder of the installation; filled in by the loader")
-
-
-def _from_environment(value: Any, where: str) -> Any:
-    if isinstance(value, str) and value.startswith("$"):
-        if value[1:] not in os.environ:
-            raise Misconfigured(f"{where}: the environment variable {value[1:]} is not set")
-        return os.environ[value[1:]]
-    return value
 
 
 def types() -> dict[str, Any]:
@@ -52,7 +44,7 @@ def load(settings: dict[str, Any], *, home: Path, where: str) -> Any:
     kind = str(settings.get("type", ""))
     if kind not in known:
         raise Misconfigured(f"{where}: type “{kind}” is not known; choose one of {', '.join(sorted(known))}")
-    values = {k: _from_environment(v, f"{where}, {k}") for k, v in settings.items() if k != "type"}
+    values = {k: from_environment(v, f"{where}, {k}") for k, v in settings.items() if k != "type"}
     try:
         config = known[kind].CONFIG(**values, home=home)
     except ValidationError as error:

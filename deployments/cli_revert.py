@@ -19,7 +19,7 @@ from deployments.command import (
     user_name,
     working,
 )
-from deployments.prefect_server import point_at_prefect
+from deployments.prefect_server import login_of, point_at_prefect
 from domain.payments import Kind, Method
 from domain.scenarios import scenario_of
 
@@ -92,7 +92,7 @@ async def revert(
                 else:
                     _print_plan(plans)
                 return DONE
-            point_at_prefect(opened.home, verbose=verbose)
+            point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
             with working("taking back …"):
                 from flows.revert import take_back
                 from tasks.revert import begin_named

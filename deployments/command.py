@@ -62,16 +62,26 @@ def user_name() -> str:
 
 
 async def prefect_answers() -> None:
-    """Start or reach Prefect's server. Raises Wrong when it can't be."""
+    """Start or reach Prefect's server. Raises Wrong when it can't be, or doesn't take the login."""
     from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
 
+    where = os.environ.get("PREFECT_API_URL", "its temporary server")
     try:
         async with get_client() as client:
             problem = await client.api_healthcheck()
+            if problem is None:
+                await client.api_version()  # the first that asks for a login
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != 401:
+            raise
+        raise Wrong(
+            f"Prefect at {where} refuses the login; ui_login in kvit.yaml must be what `kvit up` was started with, "
+            "or PREFECT_API_AUTH_STRING be set"
+        ) from None
     except RuntimeError as error:
         problem = error
     if problem is not None:
-        where = os.environ.get("PREFECT_API_URL", "its temporary server")
         raise Wrong(f"Prefect can't be reached at {where} ({type(problem).__name__})")
 
 

@@ -58,7 +58,22 @@ connectors:
 With no `kvit.yaml` at all an installation has these: `camt`, `mt940`, `csv` (type `csv_statement`),
 `cod` (type `cod_remittance`), `documents`, `labels` and `maildir`. An entry of the same name takes the place of one;
 `csv` and `cod` step back when any connector of their type is set up.
+
+Beside `connectors` stand two settings of the installation itself, which are read from the environment likewise.
 """
+
+_OWN_SETTINGS: list[tuple[str, ...]] = [
+    (
+        "`orders_secret`",
+        "What a shop signs its orders with that come over HTTP; at least 16 characters",
+        "orders over HTTP are refused",
+    ),
+    (
+        "`ui_login`",
+        "What Prefect's UI and API ask for: `user:password`, in ASCII, the password of at least 16 characters",
+        "they ask for nothing",
+    ),
+]
 
 
 def _members(role: type) -> set[str]:
@@ -300,6 +315,8 @@ def connectors_page() -> str:
         [
             _MADE,
             _CONNECTORS,
+            "\n",
+            _table(("Setting", "What it says", "When left out"), _OWN_SETTINGS),
             "\n## Types\n\n",
             _table(("Type", "Roles", "What it is"), overview),
             "\n## Roles\n\n",

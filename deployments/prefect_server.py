@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
+from connectors.environment import SECRET_LENGTH_MIN, secret_setting
+from connectors.errors import Misconfigured
+
 _ANSWERS_WITHIN_S = 2.0
+
+
+def login_of(settings: Mapping[str, Any]) -> str | None:
+    """Return what Prefect's UI and API ask for, `user:password`, or None when kvit.yaml has no ui_login.
+
+    Raises Misconfigured for one that can't be used.
+    """
+    login = secret_setting(settings, "ui_login")
+    if login is None:
+        return None
+    user, _, password = login.partition(":")
+    # Prefect compares, and browsers encode, no other characters.
+    if not user or len(password) < SECRET_LENGTH_MIN or not (login.isascii() and login.isprintable()):
+        raise Misconfigured(
+            "kvit.yaml, ui_login: it must be user:password, in ASCII characters, "
+            f"with a password of at least {SECRET_LENGTH_MIN} of them, made at random"
+        )
+    return login
 
 
 def _answers(url: str) -> bool:
@@ -39,10 +62,11 @@ def _running(home: Path) -> str | None:
     return None
 
 
-def point_at_prefect(home: Path, *, verbose: bool = False) -> None:
+def point_at_prefect(home: Path, *, login: str | None = None, verbose: bool = False) -> None:
     """Set the environment that Prefect reads when it is imported, so call this before; what is set stays as it is.
 
-    The log in Prefect is always whole; verbose shows it on standard error too.
+    login is what the server of `kvit up` asks for. The log in Prefect is always whole; verbose shows it on standard
+    error too.
     """
     wanted = {
         "PREFECT_HOME": str(home / "prefect"),
@@ -53,7 +77,15 @@ def point_at_prefect(home: Path, *, verbose: bool = False) -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "WARNING",
         "PREFECT_CLI_PROMPT": "false",
     }
-    if "PREFECT_API_URL" not in os.environ and (url := _running(home)):
-        wanted["PREFECT_API_URL"] = url
+    if "PREFECT_API_URL" not in os.environ:
+        if url := _running(home):
+            wanted["PREFECT_API_URL"] = url
+        else:
+            # The temporary server is for this process alone, so its login is made up here.
+            login = f"kvit:{secrets.token_urlsafe(32)}"
+            os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = login
+    # Where there is a key, it is for a server that is not ours and takes no login.
+    if login and "PREFECT_API_KEY" not in os.environ:
+        wanted["PREFECT_API_AUTH_STRING"] = login
     for name, value in wanted.items():
         os.environ.setdefault(name, value)

@@ -20,6 +20,7 @@ import httpx
 import uvicorn
 
 from connectors.errors import Misconfigured
+from deployments.prefect_server import login_of
 from tasks.installation import Installation, open_installation, working_on
 from web.app import create_app
 
@@ -64,12 +65,21 @@ def check_port(port: int, option: str, variable: str) -> None:
             ) from None
 
 
-def prefect_environment(home: Path, port: int) -> dict[str, str]:
-    """Return the environment of everything that talks to this installation's Prefect server."""
+def prefect_environment(home: Path, port: int, login: str | None = None) -> dict[str, str]:
+    """Return the environment of this installation's Prefect server, and of everything that talks to it.
+
+    login is what the server asks for, such as user:password. It stands in the environment and nowhere else.
+    """
     api = f"http://{HOST}:{port}/api"
+    asked = {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_API_AUTH_STRING": login} if login else {}
     return {
         **_SERVER_SETTINGS,
+        **asked,
         "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_API_URL": api,
         "PREFECT_UI_API_URL": api,
         "PREFECT_SERVER_UI_API_URL": api,
@@ -162,6 +172,8 @@ class Running:
     dispatcher: Dispatcher
     prefect_url: str
     web_url: str
+    asks_login: bool
+    """Whether Prefect's UI and API ask for a login."""
 
 
 @asynccontextmanager
@@ -196,23 +208,22 @@ async def _send_last_logs() -> None:
 async def machine(home: Path, *, prefect_port: int, web_port: int, serve: bool = True) -> AsyncGenerator[Running]:
     """Bring everything up, and end every process when the block ends.
 
-    Prefect must not have been imported before: it reads its settings once. Raises Misconfigured when a port is taken
-    or the server doesn't start.
+    Prefect must not have been imported before: it reads its settings once. Raises Misconfigured when a port is taken,
+    ui_login in kvit.yaml can't be used, or the server doesn't start.
     """
-    os.environ.update(prefect_environment(home, prefect_port))
-    api = os.environ["PREFECT_API_URL"]
-    logs = home / "logs"
-    await asyncio.to_thread(logs.mkdir, parents=True, exist_ok=True)
-    server_log, state_file = logs / "prefect-server.log", home / "run.json"
-    opened = await open_installation(home)
+    logs, state_file = home / "logs", home / "run.json"
     async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(working_on(await open_installation(home)))
+        login = login_of(opened.settings)
+        os.environ.update(prefect_environment(home, prefect_port, login))
+        api = os.environ["PREFECT_API_URL"]
+        await asyncio.to_thread(logs.mkdir, exist_ok=True)
         stack.callback(state_file.unlink, missing_ok=True)
-        server = ("prefect", "server", "start", "--host", HOST, "--port", str(prefect_port))
-        is_running = await stack.enter_async_context(_kept(server_log, *server))
+        server_log = logs / "prefect-server.log"
+        is_running = await stack.enter_async_context(_kept(server_log, "deployments.guarded_prefect"))
         await _answering(api, is_running, server_log)
         from deployments.dispatcher import Dispatcher
 
-        await stack.enter_async_context(working_on(opened))
         dispatcher = Dispatcher(opened)
         web_url = await stack.enter_async_context(_web(opened, dispatcher, web_port))
         if serve:
@@ -220,7 +231,7 @@ async def machine(home: Path, *, prefect_port: int, web_port: int, serve: bool =
         known: dict[str, Any] = {"prefect_api_url": api, "web_url": web_url, "pid": os.getpid()}
         await asyncio.to_thread(state_file.write_text, json.dumps(known), encoding="utf-8")
         await stack.enter_async_context(_dispatching(dispatcher))
-        yield Running(opened, dispatcher, api.removesuffix("/api"), web_url)
+        yield Running(opened, dispatcher, api.removesuffix("/api"), web_url, asks_login=login is not None)
 
 
 @asynccontextmanager

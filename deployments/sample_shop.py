@@ -32,7 +32,7 @@ _REST_S = 300.0
 
 def prepare(home: Path, stripe: StripeStandIn) -> None:
     """Write the sample shop's kvit.yaml: its bank's and courier's files, and Stripe played by a stand-in here."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = home / "kvit.yaml"
     market = parse_rules(yaml.safe_load((RULES / "market.yaml").read_text(encoding="utf-8")))
     connectors = [

@@ -45,7 +45,7 @@ async def up(home: Path, *, sample: bool = False, prefect_port: int | None = Non
         stack.callback(watching.cancel)
         if stripe is not None:
             await _show_sample(running, stripe, home, stop)
-        _tell_where(running, home)
+        tell_where(running, home)
         await stop.wait()
         _log.print("stopping …")
     return 0
@@ -67,11 +67,14 @@ async def _show_sample(running: Running, stripe: StripeStandIn, home: Path, stop
     played.write_text("worked off\n", encoding="utf-8")
 
 
-def _tell_where(running: Running, home: Path) -> None:
+def tell_where(running: Running, home: Path) -> None:
+    """Print where everything is, and whether the UI is open to whoever uses this machine."""
     console = Console()
     console.print(f"Task log (Prefect UI):   {running.prefect_url}/runs")
     console.print(f"Start things by hand:    {running.prefect_url}/deployments")
     console.print(f"Webhooks and orders:     {running.web_url}")
     console.print(f"Statement files go into: {home / 'inbox'}")
     console.print(f"One order in detail:     kvit orders show NUMBER   (KVIT_HOME={home})")
+    if not running.asks_login:
+        console.print("The UI asks no login:    whoever uses this machine may use it; ui_login in kvit.yaml sets one")
     console.print("Ctrl-C ends everything.")

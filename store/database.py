@@ -12,6 +12,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
@@ -22,6 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 _MIGRATION_LOCK = 0x6B766974
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _SQLITE_WAIT_MS = 30_000
+_NOT_ALLOWED = "42501"
+"""PostgreSQL's code for what a user has no right to."""
 
 
 class StoreError(Exception):
@@ -121,16 +125,20 @@ def migration_config(connection: Connection) -> Config:
 
 
 def _migrate(connection: Connection) -> None:
+    config = migration_config(connection)
+    known = ScriptDirectory.from_config(config).get_heads()
+    if set(MigrationContext.configure(connection).get_current_heads()) == set(known):
+        return  # so that a database user who may change no table can open it
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    command.upgrade(migration_config(connection), "head")
+    command.upgrade(config, "head")
 
 
 async def open_store(url: str) -> Store:
     """Open a database and bring its tables up to date.
 
     Raises StoreError for a URL that is none or of another database, for a database that can't be reached or written
-    to, and for one that a newer Kvit has already changed.
+    to, for one that a newer Kvit has already changed, and for a user who may not do what is to be done.
     """
     store = Store(_engine(url))
     try:
@@ -148,6 +156,12 @@ def _refusal(error: BaseException) -> str | None:
     """Return what is wrong with the database, in a sentence, or None for what is a defect of ours."""
     if isinstance(error, CommandError):
         return f"the database was changed by a newer Kvit ({error}); run that version, or restore a backup from before"
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
+        return (
+            "the tables are not up to date, or the database user of KVIT_DATABASE_URL has no rights on them "
+            f"({str(error.orig).rpartition(': ')[2]}); run `kvit check` with the URL of their owner, "
+            "then give this user what `kvit database rights` prints"
+        )
     if isinstance(error, DBAPIError | OSError):
         said = error.orig if isinstance(error, DBAPIError) else error
         return f"the database of KVIT_DATABASE_URL can't be opened: {said}"

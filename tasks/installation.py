@@ -113,7 +113,7 @@ def _load_connectors(settings: dict[str, Any], home: Path) -> dict[str, Any]:
 
 
 def _prepare(home: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)  # customers' data and secrets; a folder that is there is left
     settings = _settings(home)
     return settings, _load_connectors(settings, home)
 
