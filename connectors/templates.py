@@ -7,22 +7,37 @@ turn. Templates are Jinja in a sandbox: they print and choose, but reach nothing
 from __future__ import annotations
 
 import re
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import wraps
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date
-from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError, TemplateNotFound, Undefined, nodes
+from jinja2 import (
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateNotFound,
+    Undefined,
+    nodes,
+    pass_context,
+    pass_eval_context,
+)
 from jinja2.exceptions import SecurityError, TemplateRuntimeError, TemplateSyntaxError
+from jinja2.nodes import EvalContext
 from jinja2.runtime import BlockReference, Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import escape
 
 from connectors.errors import Misconfigured
 from domain.money import Money, exponent
@@ -31,6 +46,10 @@ MAX_STEPS = 20_000
 """Turns of loops, calls and inclusions that one file of a message may take."""
 MAX_CHARACTERS = 256 * 1024
 """The size of one file of a message, and of every text or list built on the way."""
+MAX_WRITTEN = 4 * MAX_CHARACTERS
+"""All that one file of a message may write, also into variables and where it is thrown away again."""
+MAX_SECONDS = 3.0
+"""The processor's time that one file of a message may take."""
 MAX_SUBJECT = 200
 
 _FALLBACK = "en"
@@ -40,6 +59,10 @@ _LOCALES = {"en": "en_150"}
 _FILTERS = (
     "abs capitalize count default dictsort escape e first float int items join last length list lower map reject "
     "rejectattr round select selectattr sort string sum title trim truncate unique upper"
+).split()
+_TESTS = (
+    "boolean defined divisibleby even false float integer iterable lower mapping none number odd sequence string true "
+    "undefined upper"
 ).split()
 
 
@@ -130,28 +153,122 @@ class Rendered:
     language: str
 
 
-_steps_left: ContextVar[int] = ContextVar("steps left")
+class _Left:
+    """What a file of a message may still use."""
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
+        self.written = MAX_WRITTEN
+        self.until = time.thread_time() + MAX_SECONDS
+
+    def step(self, steps: int = 1) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise SecurityError(f"takes more than {MAX_STEPS} steps; is there a loop that doesn't end?")
+        if time.thread_time() > self.until:
+            raise SecurityError(f"takes more than {MAX_SECONDS:g} seconds; what it does over and over is too much")
+
+    def write(self, characters: int) -> None:
+        self.written -= characters
+        if self.written < 0:
+            raise SecurityError(f"writes more than {MAX_WRITTEN} characters; is there a loop that doesn't end?")
+
+
+_left: ContextVar[_Left] = ContextVar("what is left")
 
 
 def _step(steps: int = 1) -> None:
-    left = _steps_left.get(MAX_STEPS) - steps
-    _steps_left.set(left)
-    if left < 0:
-        raise SecurityError(f"takes more than {MAX_STEPS} steps; is there a loop that doesn't end?")
+    _left.get().step(steps)
 
 
-def _counted(values: Iterable[Any]) -> Iterator[Any]:
+def _counted(values: Iterable[Any], written: int = 0) -> Iterator[Any]:
     for value in values:
         _step()
+        _left.get().write(written)
         yield value
 
 
 def _bounded(value: object) -> object:
-    if isinstance(value, Sized) and len(value) > MAX_CHARACTERS:
+    if isinstance(value, Sized) and not isinstance(value, Undefined) and len(value) > MAX_CHARACTERS:
         raise SecurityError(f"gives more than {MAX_CHARACTERS} characters")
     if isinstance(value, int) and value.bit_length() > 64:
         raise SecurityError("calculates with a number of more than 64 bits")
     return value
+
+
+def _single(value: object) -> object:
+    """Let a value pass that is no list: twenty lists of two lists each would take a million words to write."""
+    if isinstance(value, (Mapping, Sequence, AbstractSet, Iterator)) and not isinstance(value, (str, Undefined)):
+        raise SecurityError("a list can't be written or put into a list; go through it with “for”, or join it")
+    return _bounded(value)
+
+
+@pass_context  # so that constants are counted each time they are written, and not folded into the text around them
+def _written(_context: Context, value: object) -> object:
+    _single(value)
+    _left.get().write(len(value) if isinstance(value, str) else 1)
+    return value
+
+
+@pass_eval_context
+def _join(eval_ctx: EvalContext, value: Iterable[Any], d: Any = "", attribute: str | None = None) -> str:
+    """Join as Jinja does, and stop where the text grows too long."""
+    parts: list[Any] = []
+    size, between = 0, _soft(eval_ctx, d)
+    for item in value:
+        _step()
+        item = item if attribute is None else eval_ctx.environment.getitem(item, attribute)  # noqa: PLW2901
+        part = _soft(eval_ctx, _single(item))
+        size += len(part) + len(between)
+        if size > MAX_CHARACTERS:
+            raise SecurityError(f"gives more than {MAX_CHARACTERS} characters")
+        parts.append(part)
+    return between.join(parts)
+
+
+def _soft(eval_ctx: EvalContext, value: object) -> str:
+    return escape(value) if eval_ctx.autoescape else str(value)
+
+
+def _sum(value: Iterable[Any], attribute: str | None = None, start: int = 0) -> Any:
+    """Add numbers up."""
+    total: Any = start
+    for item in value:
+        _step()
+        number = item if attribute is None else item[attribute]
+        if not isinstance(number, (int, float, Decimal)):
+            raise TemplateRuntimeError("the filter sum is for numbers")
+        total = _bounded(total + number)
+    return total
+
+
+def _round(value: Any, precision: int = 0) -> Any:
+    """Round a number to so many decimals."""
+    if not isinstance(value, (int, float, Decimal)) or not 0 <= precision <= 20:
+        raise TemplateRuntimeError("the filter round is for numbers, to at most 20 decimals")
+    return round(value, precision)
+
+
+# These are given lists; all others are given one thing to write it in another way.
+_OF_LISTS = frozenset(
+    "count default dictsort first items join last length list map reject rejectattr select selectattr".split()
+    + "sort sum unique".split()
+)
+
+
+def _guarded(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
+    """Bound what a filter is given and what it gives; one that writes is not given lists."""
+    check = _bounded if name in _OF_LISTS else _single
+
+    @wraps(made)  # and with it what Jinja notes on a filter that wants its context
+    def guarded(*given: Any, **named: Any) -> Any:
+        _step()
+        for value in (*given, *named.values()):
+            if not isinstance(value, (Context, EvalContext, ImmutableSandboxedEnvironment)):
+                check(value)
+        return _bounded(made(*given, **named))
+
+    return guarded
 
 
 def _range(*bounds: int) -> range:
@@ -170,20 +287,34 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             loader=FileSystemLoader(folders),
             autoescape=html,
+            optimized=False,
+            finalize=_written,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         self.globals = {"range": _range, "language": language}
-        self.filters = {name: self.filters[name] for name in _FILTERS}
-        self.filters |= {"_counted": _counted, "_bounded": _bounded, **_formats(language)}
+        own = {"join": _join, "sum": _sum, "round": _round, **_formats(language)}
+        chosen = {name: self.filters[name] for name in _FILTERS} | own
+        self.filters = {name: _guarded(name, made) for name, made in chosen.items()}
+        self.filters |= {"_counted": _counted, "_bounded": _bounded, "_single": _single}
+        self.tests = {name: self.tests[name] for name in _TESTS}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for loop in [*tree.find_all(nodes.For)]:
-            loop.iter = _filter(loop.iter, "_counted", loop.lineno)
+            text = sum(len(data.data) for data in loop.find_all(nodes.TemplateData))
+            loop.iter = _filter(loop.iter, "_counted", loop.lineno, nodes.Const(text))
         for concat in [*tree.find_all(nodes.Concat)]:
-            concat.nodes = [_filter(part, "_bounded", concat.lineno) for part in concat.nodes]
+            concat.nodes = [_filter(part, "_single", concat.lineno) for part in concat.nodes]
+        for made in [*tree.find_all((nodes.List, nodes.Tuple))]:
+            if getattr(made, "ctx", "load") == "load":
+                made.items = [_element(item) for item in made.items]
+        for pair in [*tree.find_all(nodes.Pair)]:
+            pair.value = _element(pair.value)
+        for named in [*tree.find_all(nodes.Name)]:
+            if named.name in ("varargs", "kwargs"):
+                raise TemplateSyntaxError(f"“{named.name}” can't be used here", named.lineno, name, filename)
         for block in [*tree.find_all(nodes.AssignBlock)]:
             block.filter = _filter(block.filter, "_bounded", block.lineno)
         return tree
@@ -208,8 +339,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return _bounded(super().call_binop(context, operator, left, right))
 
 
-def _filter(node: nodes.Node | None, name: str, line: int) -> nodes.Filter:
-    return nodes.Filter(cast("nodes.Expr | None", node), name, [], [], None, None, lineno=line)
+def _filter(node: nodes.Node | None, name: str, line: int, *given: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(cast("nodes.Expr | None", node), name, [*given], [], None, None, lineno=line)
+
+
+def _element(node: nodes.Expr) -> nodes.Expr:
+    """Check what is put into a list, unless it is written out as one right there."""
+    return node if isinstance(node, nodes.Literal) else _filter(node, "_single", node.lineno)
 
 
 def _formats(language: str) -> dict[str, Any]:
@@ -288,7 +424,7 @@ class Templates:
 
     def _fill(self, name: str, values: Mapping[str, Any]) -> str:
         sandbox = self._sandbox(name.partition("/")[0], html=name.endswith(".html.j2"))
-        steps = _steps_left.set(MAX_STEPS)
+        before = _left.set(_Left())
         try:
             size, pieces = 0, list[str]()
             for piece in sandbox.get_template(name).generate(values):
@@ -308,7 +444,7 @@ class Templates:
         ) as error:
             raise Misconfigured(_complaint(name, error)) from None
         finally:
-            _steps_left.reset(steps)
+            _left.reset(before)
 
 
 def _one_line(text: str) -> str:

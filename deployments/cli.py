@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ from deployments.command import (
     user_name,
     working,
 )
-from deployments.prefect_server import point_at_prefect
+from deployments.prefect_server import login_of, point_at_prefect
 from deployments.shown import Json
 from domain.payments import Outcome
 
@@ -90,7 +91,8 @@ payments_app = App(name="payments", help="Payments: read and import statement fi
 stock_app = App(name="stock", help="Stock: import what was counted, list what there is.")
 rules_app = App(name="rules", help="Rules: the document of each sales channel.")
 resolve_app = App(name="resolve", help="Resolve: say by hand what came of what Kvit can't know.")
-for _sub in (orders_app, payments_app, stock_app, rules_app, resolve_app):
+database_app = App(name="database", help="Database: what its users may do, on PostgreSQL.")
+for _sub in (orders_app, payments_app, stock_app, rules_app, resolve_app, database_app):
     app.command(_sub)
 
 GivenFile = Annotated[
@@ -682,6 +684,8 @@ def _stock_problem(row: Mapping[str, str], counted: Mapping[str, object]) -> str
     sku, on_hand = row.get("sku", ""), row.get("on_hand", "")
     if not 0 < len(sku) <= 80:
         return "sku: it must have 1 to 80 characters"
+    if not sku.isprintable():
+        return "sku: it has characters in it that can't be seen; write it anew by hand"
     if sku in counted:
         return f"sku: {sku} is in the file before; count an article once"
     if not (on_hand.isascii() and on_hand.isdigit()) or int(on_hand[:10]) >= 1_000_000_000:
@@ -834,7 +838,7 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
         async with opened.store.read() as connection:
             before = await _outcomes(connection)
         if await _anything_due(opened):
-            point_at_prefect(opened.home, verbose=verbose)
+            point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
             with working("working off what is due …"):
                 from deployments.dispatcher import Dispatcher
 
@@ -908,7 +912,7 @@ async def backfill(
             await _check_status(connection, status)
             for number in order or ():
                 await _order_id(connection, number, channel)
-        point_at_prefect(opened.home, verbose=verbose)
+        point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
         with working("working …"):
             from flows.backfill import backfill as run
             from tasks.backfill import Selection
@@ -957,6 +961,7 @@ async def backfill(
 app.command("deployments.cli_revert:revert", name="revert")
 payments_app.command("deployments.cli_revert:payments_match", name="match")
 resolve_app.command("deployments.cli_resolve:resolve_step", name="step")
+database_app.command("deployments.cli_database:database_rights", name="rights")
 
 
 @app.command
@@ -966,7 +971,7 @@ async def dispatcher(*, verbose: Verbose = False) -> int:
     KVIT_DATABASE_URL=postgresql://kvit@db/kvit kvit dispatcher
     """
     async with opened_home() as opened:
-        point_at_prefect(opened.home, verbose=verbose)
+        point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
         from deployments.dispatcher import Dispatcher
 
         # Runs are spaced for SQLite's sake; where the store is on PostgreSQL, Prefect is too.
@@ -1190,9 +1195,9 @@ async def _asked(name: str, connector: Any) -> Json:
         said = str(error)
     except TimeoutError:
         said = f"no answer within {_CHECK_S:.0f} seconds"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - one connector that trips us must not stop the others
         said = f"unexpected {type(error).__name__}; the log has more"
-        logging.getLogger("kvit").exception("checking %s", name)
+        _defect(f"checking {name}: {said}", error)
     return {"name": name, "ok": False, "said": said}
 
 
@@ -1278,7 +1283,7 @@ async def audit(*, as_json: AsJson = False) -> int:
 
 def _say(text: str) -> None:
     """Tell a person something on standard error."""
-    sys.stderr.write(f"kvit: {text}\n")
+    sys.stderr.write(f"kvit: {shown.clean(text)}\n")
 
 
 def _sentence(error: Exception) -> str | None:
@@ -1315,6 +1320,11 @@ def _keep_output_clean() -> None:
     sys.stdout = own
 
 
+def _defect(said: str, error: Exception) -> None:
+    """Tell the place of what nobody foresaw; its own text may quote anything."""
+    logging.getLogger("kvit").error("%s, at\n%s", said, "".join(traceback.format_tb(error.__traceback__)))
+
+
 def _end(number: int, _frame: object) -> None:
     """End at once, but in order: what was started is stopped, and what was begun goes on another time."""
     sys.exit(128 + number)
@@ -1323,6 +1333,7 @@ def _end(number: int, _frame: object) -> None:
 def main() -> int:
     """Run the command line and return the exit code."""
     arguments = sys.argv[1:]
+    os.umask(0o077)  # what is written is customers' data, of us and of every process that we start
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
@@ -1332,10 +1343,10 @@ def main() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the program ends with it, and must not quote it
         said = _sentence(error)
         if said is None:
-            logging.getLogger("kvit").exception("unexpected %s: a defect of Kvit", type(error).__name__)
+            _defect(f"unexpected {type(error).__name__}: a defect of Kvit", error)
             return DEFECT
         for line in said.splitlines():
             _say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,16 +32,22 @@ _ROWS = 50
 """Rows of a list that a person is not expected to read to its end."""
 _WIDE = 10_000
 """Columns of an output that is no terminal: what reads it wants whole lines."""
+_UNSEEN = re.compile(r"[^\n -~]")
+"""What may be a control or direction character; the standard module escapes only some of these."""
 
 
 def as_json(document: Mapping[str, Any]) -> None:
-    """Print the one document of a command's output."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    """Print the one document of a command's output; what could steer a terminal is written as an escape."""
+    sys.stdout.write(_UNSEEN.sub(_escaped, json.dumps(document, ensure_ascii=False, indent=2)) + "\n")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def line(text: str) -> None:
     """Print a line for a person; what could steer his terminal is shown as a replacement character."""
-    sys.stdout.write(_clean(text) + "\n")
+    sys.stdout.write(clean(text) + "\n")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
@@ -54,7 +61,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         right = header.endswith(">")
         made.add_column(header.rstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(_clean(cell) for cell in row))
+        made.add_row(*(clean(cell) for cell in row))
     if title:
         line(f"\n{title}")
     console.print(made)
@@ -62,10 +69,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
     """Print names with their values, leaving out those that have none."""
-    told = [(name, _clean(value)) for name, value in rows if value not in (None, "")]
+    told = [(name, clean(value)) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in told), default=0)
     for name, value in told:
-        sys.stdout.write(f"{name:<{width}}  {value}\n")
+        # Set in, so that a second line of what a customer wrote can't pass for a name with a value.
+        sys.stdout.write(f"{name:<{width}}  {value}\n".replace("\n", "\n" + " " * (width + 2), value.count("\n")))
 
 
 def _console() -> Console:
@@ -79,7 +87,8 @@ def _console() -> Console:
     return Plain(file=sys.stdout, markup=False, emoji=False, highlight=False, width=wide)
 
 
-def _clean(value: object) -> str:
+def clean(value: object) -> str:
+    """Return what may be printed: control and direction characters are replaced, and only line breaks are kept."""
     text = "" if value is None else str(value)
     if text.isprintable():
         return text

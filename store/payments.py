@@ -161,6 +161,12 @@ async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int
     return dict(found)
 
 
+_LOCK = {
+    "ROW EXCLUSIVE": text("LOCK TABLE payment_references IN ROW EXCLUSIVE MODE"),
+    "SHARE": text("LOCK TABLE payment_references IN SHARE MODE"),
+}
+
+
 async def _keep_apart(connection: AsyncConnection, mode: Literal["ROW EXCLUSIVE", "SHARE"]) -> None:
     """Let a matching and an order's intake not run side by side, though several of a kind may.
 
@@ -168,7 +174,7 @@ async def _keep_apart(connection: AsyncConnection, mode: Literal["ROW EXCLUSIVE"
     SQLite has one writer anyway.
     """
     if connection.dialect.name == "postgresql":
-        await connection.execute(text(f"LOCK TABLE payment_references IN {mode} MODE"))
+        await connection.execute(_LOCK[mode])
 
 
 async def candidates(connection: AsyncConnection, references: Iterable[Reference]) -> dict[int, OpenItem]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from domain.payments import Method
 from store import work
 from store.work import Due
+from tasks.cells import cells
 from tasks.installation import installation
 
 CHUNK = 200
@@ -81,7 +82,7 @@ async def show_plan(planned: Sequence[Planned], *, dry_run: bool, notify: bool) 
     """Show what a backfill would do, as a table in the run."""
     await acreate_table_artifact(
         key="backfill-plan",
-        table=[
+        table=cells(
             {
                 "Order": item.number,
                 "Scenario": item.due.scenario.replace("_", " "),
@@ -89,7 +90,7 @@ async def show_plan(planned: Sequence[Planned], *, dry_run: bool, notify: bool) 
                 "Would": "look at every step again; what is done stays done",
             }
             for item in planned[:2_000]
-        ],
+        ),
         description=("Dry run: nothing was done. " if dry_run else "")
         + f"{len(planned)} to carry on; messages to customers are {'on' if notify else 'off'}",
     )
@@ -125,7 +126,7 @@ def by_scenario(planned: Sequence[Planned]) -> list[tuple[str, list[int]]]:
 
 async def show_results(results: Sequence[dict[str, str]]) -> None:
     """Show what became of each chunk, as a table in the run."""
-    await acreate_table_artifact(key="backfill-report", table=list(results), description="What the backfill did")
+    await acreate_table_artifact(key="backfill-report", table=cells(results), description="What the backfill did")
 
 
 class Progress:

@@ -16,6 +16,7 @@ from domain.payments import Kind, Method, Outcome
 from domain.rules import Policy
 from domain.scenarios import scenario_of
 from store import inbox, payments, work
+from tasks.cells import cells
 from tasks.installation import installation
 from tasks.intake import defect, poll
 from tasks.step import run_log
@@ -75,7 +76,7 @@ async def report_payments() -> int:
         parked = await inbox.parked(connection)
     await acreate_table_artifact(
         key="payments-by-outcome",
-        table=[
+        table=cells(
             {
                 "Outcome": (outcome or "not matched yet").replace("_", " "),
                 "Currency": currency,
@@ -83,7 +84,7 @@ async def report_payments() -> int:
                 "Sum": Money(minor, currency).amount,
             }
             for outcome, currency, count, minor in sums
-        ],
+        ),
         description="All payments by what they turned out to be",
     )
     rows: list[dict[str, Any]] = [
@@ -107,6 +108,6 @@ async def report_payments() -> int:
         for row in parked
     ]
     await acreate_table_artifact(
-        key="needs-a-person", table=rows[:2_000], description="Payments and messages that a person must look at"
+        key="needs-a-person", table=cells(rows[:2_000]), description="Payments and messages that a person must look at"
     )
     return len(rows)

@@ -26,6 +26,7 @@ from store import orders, reverts, rules, work
 from store.effects import EffectState
 from store.reverts import OrderPlan, Wish
 from tasks.catalogue import STEPS
+from tasks.cells import cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE
@@ -121,7 +122,7 @@ async def take_back_orders(ids: Sequence[RevertId]) -> list[Ended]:
     await print_documents(opened, sorted({wishes[id_].order_id for id_ in ids}))
     await acreate_table_artifact(
         key="taken-back",
-        table=[row for end in ended for row in end.rows],
+        table=cells(row for end in ended for row in end.rows),
         description="What this run took back, newest first",
     )
     return ended
@@ -205,11 +206,11 @@ async def show_plan(plans: Sequence[OrderPlan], *, planned_only: bool) -> None:
     """Show what a revert does, as a table in the run."""
     await acreate_table_artifact(
         key="revert-plan",
-        table=[
+        table=cells(
             {"Order": one.number, "Step": line.step, "How": line.way, "What": line.said}
             for one in plans
             for line in one.lines
-        ],
+        ),
         description=f"{len(plans)} orders: {', '.join(one.number for one in plans[:20])}. "
         + ("A plan only: nothing was done." if planned_only else ""),
     )

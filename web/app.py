@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
@@ -25,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connectors.errors import Misconfigured
+from connectors.environment import secret_setting
 from connectors.roles import BadSignature, WebhookReader
 from domain.order_document import OrderDocument, OrderError, parse_order
 from store import outages
@@ -34,7 +33,7 @@ from store.outages import Down
 from tasks.installation import Installation
 from tasks.intake import take_order, take_webhook
 from web import signature
-from web.limits import BodyRefused, LastAnswer, read_body
+from web.limits import BodyRefused, LastAnswer, Room
 
 WEBHOOK_BYTES_MAX = 1024 * 1024
 ORDERS_BYTES_MAX = 8 * 1024 * 1024
@@ -42,10 +41,11 @@ ORDERS_MAX = 1_000
 """Orders in one request at most."""
 BODY_SECONDS = 15.0
 """How long a request's body may take to arrive."""
+ROOM_BYTES = 64 * 1024 * 1024
+"""How much of the bodies of all requests is kept in memory at once."""
 
 _ANSWER_SECONDS = 5.0
 _RETRY_AFTER = {"Retry-After": "30"}
-_SECRET_LENGTH_MIN = 16
 _NUMBER_SHOWN = 80
 _ROOMS = frozenset({"connectors", "deployments", "domain", "store", "tasks", "web"})
 _ACTOR = Actor(name="web")
@@ -150,20 +150,6 @@ async def _database() -> AsyncGenerator[None]:
         raise HTTPException(503, "the database is not available; try again later", _RETRY_AFTER) from None
 
 
-def _orders_secret(settings: Mapping[str, Any]) -> str | None:
-    value = settings.get("orders_secret")
-    if value is None:
-        return None
-    where = "kvit.yaml, orders_secret"
-    if isinstance(value, str) and value.startswith("$"):
-        if value[1:] not in os.environ:
-            raise Misconfigured(f"{where}: the environment variable {value[1:]} is not set")
-        value = os.environ[value[1:]]
-    if not isinstance(value, str) or len(value) < _SECRET_LENGTH_MIN:
-        raise Misconfigured(f"{where}: it must be text of at least {_SECRET_LENGTH_MIN} characters, made at random")
-    return value
-
-
 def _orders_in(body: bytes) -> list[Any]:
     try:
         sent: Any = from_json(body, allow_inf_nan=False)  # bounds depth and digits, which the standard module doesn't
@@ -197,16 +183,20 @@ class _Web:
     ) -> None:
         self._opened = opened
         self._readers = opened.playing(WebhookReader)
-        self._secret = _orders_secret(opened.settings)
+        self._secret = secret_setting(opened.settings, "orders_secret")
         self._metrics = metrics
         self._wake = wake
         self._waiting = waiting
         self._body_seconds = body_seconds
+        self._room = Room(ROOM_BYTES)
 
     async def webhook(self, connector: str, request: Request) -> Response:
         """Store a provider's webhook, once; only what the provider signed is stored."""
         # Read before anything is refused: a sender that is still sending may not see an answer.
-        body = await read_body(request, at_most=WEBHOOK_BYTES_MAX, within=self._body_seconds)
+        async with self._room.body(request, at_most=WEBHOOK_BYTES_MAX, within=self._body_seconds) as body:
+            return await self._webhook(connector, request, body)
+
+    async def _webhook(self, connector: str, request: Request, body: bytes) -> Response:
         reader = self._readers.get(connector)
         if reader is None:
             raise HTTPException(404, "no connector of this name takes webhooks; kvit.yaml says what they are called")
@@ -226,7 +216,10 @@ class _Web:
 
     async def orders(self, request: Request) -> Response:
         """Store a shop's orders, each by itself, and say of each what became of it."""
-        body = await read_body(request, at_most=ORDERS_BYTES_MAX, within=self._body_seconds)
+        async with self._room.body(request, at_most=ORDERS_BYTES_MAX, within=self._body_seconds) as body:
+            return await self._orders(request, body)
+
+    async def _orders(self, request: Request, body: bytes) -> Response:
         if self._secret is None:
             raise HTTPException(
                 403,
@@ -244,6 +237,7 @@ class _Web:
         return JSONResponse({"results": results}, 200 if taken else 422)
 
     async def _order(self, sent: Any, place: int) -> dict[str, Any]:
+        await asyncio.sleep(0)  # a thousand orders that are refused wait for nothing else, and webhooks are waiting
         try:
             result = {"status": await self._store(_document(sent, where=f"order {place} of the request"))}
         except OrderError as error:

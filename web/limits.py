@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,13 +16,40 @@ _LINGER_BYTES = 4 * 1024 * 1024
 
 
 class BodyRefused(HTTPException):
-    """A request that is answered while its body is still under way, with 408 or 413."""
+    """A request that is answered while its body is still under way, with 408, 413 or 503."""
 
 
-async def read_body(request: Request, *, at_most: int, within: float) -> bytes:
+class Room:
+    """The memory for the bodies of all requests that are under way together, which anybody can send."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    @asynccontextmanager
+    async def body(self, request: Request, *, at_most: int, within: float) -> AsyncGenerator[bytes]:
+        """Give a request's body, as read_body reads it, and its room free again when the block ends.
+
+        Raises BodyRefused with 503, for the sender to repeat it later, while there is no room.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self._free:
+                raise BodyRefused(503, "too much is being sent at once; nothing was taken, send it again later")
+            self._free -= size
+            taken += size
+
+        try:
+            yield await read_body(request, at_most=at_most, within=within, take=take)
+        finally:
+            self._free += taken
+
+
+async def read_body(request: Request, *, at_most: int, within: float, take: Callable[[int], None]) -> bytes:
     """Return a request's body of at most so many bytes that arrives within so many seconds.
 
-    Raises BodyRefused as soon as it is known to be larger or late.
+    take is told of each piece before it is kept. Raises BodyRefused as soon as it is known to be larger or late.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > at_most:
@@ -32,6 +60,7 @@ async def read_body(request: Request, *, at_most: int, within: float) -> bytes:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > at_most:
                     raise _too_large(at_most)
+                take(len(chunk))
                 body += chunk
     except TimeoutError:
         raise BodyRefused(408, f"the body did not arrive within {within:g} seconds; nothing was taken") from None
@@ -50,7 +79,7 @@ class LastAnswer(JSONResponse):
     """
 
     def __init__(self, content: object, status: int) -> None:
-        super().__init__(content, status, {"Connection": "close"})
+        super().__init__(content, status, {"Connection": "close"} | ({"Retry-After": "30"} if status == 503 else {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and end it when the sender has ended or had its while."""

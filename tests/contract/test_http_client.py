@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import socket
 import time
@@ -20,19 +21,22 @@ from connectors.http import MAX_ANSWER_BYTES, Client, Limits
 from deployments.sandbox.standin import Misbehavior, StandIn
 
 TOKEN = "tok-9f8e7d6c"
+BOMB = gzip.compress(bytes(MAX_ANSWER_BYTES + 1))
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer 200; /slow takes a moment, /drip takes two seconds, /large is too large, /packed says gzip and isn't."""
+    """Answer 200; /slow takes a moment, /drip two seconds, /large and /bomb are too large, /packed is no gzip."""
     del receive
     path = scope["path"].rpartition("/")[2]
-    headers = [(b"content-encoding", b"gzip")] if path == "packed" else []
+    headers = [(b"content-encoding", b"gzip")] if path in ("packed", "bomb") else []
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if path == "slow":
         await asyncio.sleep(0.05)
     for _ in range(100 if path == "drip" else 0):
         await send({"type": "http.response.body", "body": b".", "more_body": True})
         await asyncio.sleep(0.02)
+    if path == "bomb":
+        await send({"type": "http.response.body", "body": BOMB, "more_body": True})
     if path == "large":
         for _ in range(MAX_ANSWER_BYTES // 2**20 + 1):
             await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
@@ -151,12 +155,13 @@ async def test_an_answer_that_drips_is_given_up_in_time_and_in_doubt(system: Sta
     assert time.monotonic() - before < 1.5
 
 
-@pytest.mark.parametrize("path", ["/large", "/packed"])
+@pytest.mark.parametrize("path", ["/large", "/packed", "/bomb"])
 async def test_an_answer_too_large_or_badly_packed_is_in_doubt(system: StandIn, path: str) -> None:
     async with client(system.url, timeout=20) as bank:
         with pytest.raises(Transient) as raised:
             await bank.request("POST", path)
         assert raised.value.in_doubt
+        assert ("larger than 32 MiB" in str(raised.value)) == (path != "/packed")
         assert (await bank.request("POST", "/pay")).content == b"done"
 
 
@@ -287,6 +292,28 @@ async def test_a_failed_request_frees_its_place(system: StandIn) -> None:
             with pytest.raises(Transient):
                 await bank.request("GET", "/pay")
         assert (await bank.request("GET", "/pay")).status_code == 200
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_redirection_is_not_followed_so_no_credentials_go_elsewhere(status: int, method: str) -> None:
+    async with StandIn(echo) as elsewhere:
+
+        async def redirect(_scope: Scope, _receive: Receive, send: Send) -> None:
+            location = [(b"location", f"{elsewhere.url}/taken".encode())]
+            await send({"type": "http.response.start", "status": status, "headers": location})
+            await send({"type": "http.response.body", "body": b""})
+
+        async with StandIn(redirect) as system:
+            made = Client("bank", system.url, Limits(timeout=2), headers={"Authorization": f"Bearer {TOKEN}"})
+            response = await made.request(method, "/pay")
+            await made.aclose()
+        assert response.status_code == status
+        assert [seen.headers["authorization"] for seen in system.requests] == [f"Bearer {TOKEN}"]
+        assert not elsewhere.requests
+    with pytest.raises(Misconfigured) as raised:
+        raise_for_status("bank", response)
+    assert TOKEN not in str(raised.value)
 
 
 @pytest.mark.parametrize("kind", [None, *LOST, Misbehavior.STATUS_BEFORE])

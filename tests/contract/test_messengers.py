@@ -222,6 +222,13 @@ async def test_a_line_break_in_a_header_is_refused(way: Way, wrong: dict[str, An
     assert way.arrived() == []
 
 
+@pytest.mark.parametrize("end", [chr(letter) for letter in (*range(32), 0x7F, 0x85, 0x2028, 0x2029)], ids=ascii)
+@pytest.mark.parametrize("name", ["subject", "sender_name"])
+def test_no_line_end_of_any_script_and_no_control_character_gets_into_a_header(name: str, end: str) -> None:
+    with pytest.raises(Rejected, match="a line break or a control character"):
+        build(replace(MESSAGE, **{name: f"Paid{end}Bcc: everyone@example.net"}))
+
+
 @pytest.mark.parametrize(
     "recipient",
     [

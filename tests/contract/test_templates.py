@@ -446,6 +446,9 @@ def test_a_template_reaches_nothing_but_its_context(own: Own, text: str) -> None
         own.render(text)
 
 
+LARGE = "{% set x = order.number + '" + 250_000 * "x" + "' %}"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -464,9 +467,36 @@ def test_a_template_reaches_nothing_but_its_context(own: Own, text: str) -> None
         "{% macro f(x, n) %}{% set y %}{{ x }}{{ x }}{% endset %}{{ f(y, n-1) if n }}{% endmacro %}{{ f('x', 60) }}",
         "{% include 'en/note.txt.j2' %}",
         "{% for a in order.lines recursive %}{{ loop(order.lines) }}{% endfor %}",
+        "{% for x in range(10**9) %}{% endfor %}",
+        "{% for x in range(1000000000) %}{% endfor %}",
+        "{{ 'a' * 10**9 }}",
+        # Written into a variable, or over and over.
+        LARGE + "{% set y %}{% for n in range(9000) %}{{ x }}{% endfor %}{% endset %}",
+        LARGE + "{% macro f() %}{% for n in range(9000) %}{{ x }}{% endfor %}{% endmacro %}{% set y = f() %}",
+        "{% set y %}{% for n in range(9000) %}" + 250_000 * "x" + "{% endfor %}{% endset %}",
+        "{% set y %}{% for n in range(9000) %}{{ '" + 250_000 * "x" + "' }}{% endfor %}{% endset %}",
+        # Filters that give far more than they are given.
+        LARGE + "{{ range(9000) | join(x) }}",
+        LARGE + "{{ range(9000) | map(attribute='none', default=x) | join }}",
+        LARGE + "{% set a = [x] %}" + 16 * "{% set a = a + a %}" + "{{ a | join }}",
+        "{% set a = [order.lines] %}" + 16 * "{% set a = a + a %}" + "{{ a | sum(start=[]) }}",
+        "{{ 5 | round(-1000000000) }}",
+        "{{ 5 | round(1000000000, 'ceil') }}",
+        # Lists of lists, each twice as long when it is written, compared or looked up.
+        "{% set a = [1, 1] %}" + 60 * "{% set a = [a, a] %}" + "{{ a }}",
+        "{% set a = [1, 1] %}" + 60 * "{% set a = [a, a] %}" + "{{ a | string | length }}",
+        "{% set a = [1, 1] %}" + 60 * "{% set a = [a, a] %}" + "{{ a ~ '' }}",
+        "{% set a = {'x': 1} %}" + 60 * "{% set a = {'x': a, 'y': a} %}" + "{{ a | upper }}",
+        "{% set a = (1, 1) %}" + 60 * "{% set a = (a, a) %}" + "{{ {a: 1} | length }}",
+        "{% set a = [1, 1] %}{% set b = [1, 1] %}" + 60 * "{% set a = [a, a] %}{% set b = [b, b] %}" + "{{ a == b }}",
+        "{% macro f(n) %}{{ f(n - 1, varargs, varargs) if n else varargs }}{% endmacro %}{{ f(60, 1) }}",
+        # Long work over and over, within the number of steps.
+        "{% set a = range(1000) | list %}" + 7 * "{% set a = a + a %}" + "{% for n in range(5000) %}"
+        "{% if 'x' in a | sort %}{% endif %}{% endfor %}",
     ],
+    ids=lambda text: text[-40:],
 )
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_template_that_would_never_end_ends(own: Own, text: str) -> None:
     order = minimal()["order"] | {"lines": context()["order"]["lines"]}
     with pytest.raises(Misconfigured, match=r"note\.txt\.j2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -233,6 +234,16 @@ async def test_a_webhook_delivered_again_is_known_and_adds_nothing(site: Site) -
     assert len(await site.stored()) == 1
 
 
+async def test_a_request_that_was_overheard_and_is_sent_again_adds_nothing_and_soon_is_refused(opening: Open) -> None:
+    opened = await opening()
+    headers, body = StripeStandIn(webhook_secret=WEBHOOK_SECRET).signed({"id": "evt_1", "type": "ping"}, NOW)
+    for later, status in ((0, 200), (60, 200), (300, 200), (301, 401), (86_400, 401)):
+        at = NOW + timedelta(seconds=later)
+        async with served(replace(opened, clock=lambda at=at: at)) as site:
+            assert (await site.deliver(headers, body)).status_code == status
+            assert len(await site.stored()) == 1
+
+
 async def test_ten_deliveries_at_once_are_one_webhook(site: Site) -> None:
     headers, body = site.webhook()
 
@@ -425,6 +436,61 @@ async def test_a_sender_that_goes_away_leaves_no_trace_but_a_count(
             pass
     assert await site.stored() == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+MEBIBYTE = 1024 * 1024
+
+
+async def test_many_bodies_at_once_have_one_room_and_who_finds_none_is_told_to_come_later(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.app.ROOM_BYTES", 3 * MEBIBYTE)
+    head = f"POST /orders HTTP/1.1\r\nHost: kvit\r\nContent-Length: {MEBIBYTE + 1}\r\n\r\n".encode()
+    async with served(await opening(orders_secret=ORDERS_SECRET)) as site, asyncio.timeout(20):
+        held = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(3)]
+        for _, writer in held:
+            writer.write(head + bytes(MEBIBYTE))  # a byte is missing, so each stays where it is
+            await writer.drain()
+        while site.taken < 3 * MEBIBYTE:
+            await site.metrics()
+
+        refused = await site.order(order())
+        webhook = await site.deliver(*site.webhook())
+        assert (refused.status_code, webhook.status_code) == (503, 503)
+        assert int(refused.headers["Retry-After"]) > 0
+        assert refused.json() == {"error": "too much is being sent at once; nothing was taken, send it again later"}
+
+        held[0][1].transport.abort()
+        while (answer := await site.order(order())).status_code == 503:
+            pass
+        assert answer.json()["results"][0]["status"] == "stored"
+        for _, writer in held:
+            writer.transport.abort()
+
+
+async def test_the_room_of_a_request_that_was_answered_is_free_again(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.app.ROOM_BYTES", 2 * MEBIBYTE)
+    async with served(await opening(orders_secret=ORDERS_SECRET)) as site:
+        for status, body in ((401, bytes(MEBIBYTE)), (413, bytes(9 * MEBIBYTE)), (404, bytes(MEBIBYTE))) * 3:
+            to = "/webhooks/nobody" if status == 404 else "/orders"
+            assert (await site.client.post(to, content=body)).status_code == status
+        assert (await site.order(order())).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
+async def test_a_packed_body_is_never_unpacked(site: Site, encoding: str) -> None:
+    packed = gzip.compress(dumps(order()).encode())
+    headers = {"Content-Encoding": encoding, "Kvit-Signature": signature.sign(ORDERS_SECRET, packed, NOW)}
+    answer = await site.client.post("/orders", headers=headers, content=packed)
+    assert answer.status_code == 400
+    assert "the body is not JSON" in answer.json()["error"]
+
+    signed, body = site.webhook()
+    answer = await site.deliver(signed | {"Content-Encoding": encoding}, gzip.compress(body))
+    assert answer.status_code == 401
+    assert await site.stored() == []
 
 
 # Orders

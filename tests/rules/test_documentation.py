@@ -283,7 +283,7 @@ def test_the_example_subject_takes_the_place_of_the_built_in_one(tmp_path: Path)
     assert rendered.subject == "Thank you! Order C10001 is on its way to you"
 
 
-@pytest.mark.parametrize("page", ["reliability.md"])
+@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
@@ -291,3 +291,16 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
     for file, test in named:
         code = (ROOT / file).read_text(encoding="utf-8")
         assert not test or re.search(rf"^(async )?def {test}\(", code, re.MULTILINE), f"{file} has no {test}"
+
+
+def test_every_threat_names_its_test() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = [
+        line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| What could", "| ---"))
+    ]
+    assert len(rows) > 50
+    for row in rows:
+        threat, defence, tests = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert threat
+        assert defence
+        assert all(re.fullmatch(r"`tests/[\w/]+\.py::\w+`", test) for test in tests.split(", ")), threat

@@ -609,6 +609,24 @@ def test_a_database_that_cannot_be_used_is_said_without_its_password(kvit: Kvit,
     assert "hidden" not in told
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://kvit:hidden@127.0.0.1:1/kvit",
+        "postgresql://kvit:hidden@no-such-host.invalid/kvit",
+        "postgresql://kvit:hidden@127.0.0.1:1/kvit?no_such_option=hidden",
+        "postgresql://127.0.0.1:1/kvit?user=kvit&password=hidden",
+    ],
+)
+def test_check_tells_that_the_database_is_wrong_and_never_its_password(kvit: Kvit, url: str) -> None:
+    told = kvit.run("check", "--json", KVIT_DATABASE_URL=url)
+
+    assert told.returncode == 2
+    assert json.loads(told.stdout)["error"]
+    assert "hidden" not in told.stdout + told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_a_file_in_the_place_of_the_installation_is_said(kvit: Kvit) -> None:
     kvit.home.write_text("")
 

@@ -33,6 +33,8 @@ from deployments.sandbox.stripe import StripeStandIn
 from flows.pull_payments import pull_payments
 from tasks.installation import Installation
 
+MARKUP = "[pay](javascript:alert(1))<img src=x>"
+"""Prefect's UI reads the cells of a table as Markdown."""
 MESSAGE = "za čaj pro tetičku Hedviku"
 API_KEY, WEBHOOK_SECRET, ORDERS_SECRET = "sk_test_never_shown", "whsec_never_shown", "orders_never_shown_anywhere"
 
@@ -94,6 +96,7 @@ CASES = {
     "outgoing": (1, 1),
     "no address": (6, 6),
     "no stock": (5, 5),
+    "markup": (5, 5),
 }
 """How many task runs each case has, and how many lines of orders and payments."""
 
@@ -104,6 +107,8 @@ async def _all(opened: Installation) -> dict[str, Run]:
     await buy(opened, "CZ5005", delivery={}, customer={"number": "C0901", "name": NAME, "email": EMAIL})
     grinders = {"sku": "GRD-HND-01", "title": "Mlýnek", "quantity": 6, "unit_price": "63.00"}
     await buy(opened, "CZ5006", lines=[grinders])
+    packets = {"sku": MARKUP, "title": "Čaj", "quantity": 1, "unit_price": "378.00"}
+    await buy(opened, "CZ5007", lines=[packets])
     paid = {
         "one": [await pay(opened, "CZ5001", text=MESSAGE)],
         "two": [await pay(opened, "CZ5002"), await pay(opened, "CZ5003")],
@@ -112,6 +117,7 @@ async def _all(opened: Installation) -> dict[str, Run]:
         "outgoing": [await pay(opened, None, "-12.00", text=MESSAGE)],
         "no address": [await pay(opened, "CZ5005")],
         "no stock": [await pay(opened, "CZ5006")],
+        "markup": [await pay(opened, "CZ5007")],
     }
     ids = {case: _id(await carry_on("card", *paid[case])) for case in CASES}
     return {case: await _read(ids[case], tasks=tasks, lines=lines) for case, (tasks, lines) in CASES.items()}
@@ -198,6 +204,12 @@ def test_the_table_says_why_a_step_needs_a_person(log: dict[str, Run]) -> None:
     (parked,) = [row for row in log["no stock"].table if row["Result"] == "needs a person"]
     assert (parked["Order"], parked["Step"]) == ("CZ5006", "stock")
     assert parked["Why"] == "article GRD-HND-01: 6 needed, 5 free"
+
+
+def test_markup_in_what_a_shop_wrote_is_taken_for_text_in_the_table(log: dict[str, Run]) -> None:
+    (parked,) = [row for row in log["markup"].table if row["Result"] == "needs a person"]
+    said = MARKUP.replace("[", "\\[").replace("<", "\\<")
+    assert parked["Why"] == f"article {said} is not in stock's list; add it with `kvit stock import`"
 
 
 def test_the_state_of_a_run_says_in_words_how_it_ended(log: dict[str, Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -12,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from connectors.statements import MAX_BYTES
-from deployments.watched import import_ready, watch
+from deployments.watched import (
+    _read,  # pyright: ignore[reportPrivateUsage] - what happens between the two can't be timed from outside
+    _ready,  # pyright: ignore[reportPrivateUsage]
+    import_ready,
+    watch,
+)
 from domain.payments import Method, StatementFile
 from store import payments
 from tasks.installation import Installation
@@ -105,6 +111,71 @@ async def test_hidden_files_links_and_folders_are_left_alone(opened: Installatio
     assert await import_ready(opened) == []
     assert await amounts(opened) == []
     assert elsewhere.exists()
+
+
+async def test_a_file_that_becomes_a_link_after_it_was_chosen_is_not_read(opened: Installation, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text(GOOD, encoding="utf-8")
+    file = put(opened, "november.csv")
+    chosen = _ready(opened.home / "inbox")
+    file.unlink()
+    file.symlink_to(secret)
+    assert chosen == [file]
+    with pytest.raises(OSError, match="symbolic link"):
+        _read(file)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..csv",
+        "...",
+        "-rf.csv",
+        "a\nb.csv",
+        "\x1b[2J.csv",
+        "$(id).csv",
+        "\u202evsc.csv",
+        "n\udcff.csv",
+        "x" * 251 + ".csv",
+    ],
+    ids=ascii,
+)
+async def test_whatever_a_file_is_called_it_is_put_aside_under_its_name_and_its_note_beside_it(
+    opened: Installation, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for content in (BAD, f"{BAD}{BAD}"):
+        put(opened, name, content)
+        assert len(await import_ready(opened)) == (0 if name.startswith(".") else 1)
+    if not name.startswith("."):
+        kept = lying_in(opened, "refused")
+        assert name in kept
+        assert len([other for other in kept if other.endswith(".refused.txt")]) == 2
+        assert len(kept) == 4
+        assert lying_in(opened) == []
+    assert {entry.name for entry in opened.home.iterdir()} >= {"inbox", "kvit.sqlite"}
+    assert "can't be imported now" not in caplog.text
+
+
+async def test_a_note_overwrites_no_file_that_is_called_as_a_note_is(opened: Installation) -> None:
+    for name in ("a.csv.refused.txt", "a.csv"):
+        put(opened, name, BAD)
+        await import_ready(opened)
+    assert (opened.home / "inbox" / "refused" / "a.csv.refused.txt").read_text(encoding="utf-8") == BAD
+    assert "a.csv.refused-2.txt" not in lying_in(opened, "refused")
+    assert "a.csv-2.refused.txt" in lying_in(opened, "refused")
+
+
+async def test_a_files_name_can_not_forge_a_line_of_the_log_or_steer_a_terminal(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deployments.watched._EVERY_S", 0.05)
+    caplog.set_level(logging.INFO, logger="kvit.watched")
+    put(opened, "a\nWARNING all is lost\x1b[2J.csv")
+    async with watched(opened) as woken, asyncio.timeout(10):
+        await woken.wait()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "kvit.watched"]
+    assert line == "a WARNING all is lost\N{REPLACEMENT CHARACTER}[2J.csv: 1 entries, 1 new"
 
 
 async def test_a_file_that_is_too_large_is_refused_without_being_read_whole(opened: Installation) -> None:
