@@ -34,11 +34,14 @@ class Facts:
 
 
 async def lock(connection: AsyncConnection, order_ids: Sequence[int], *, shared: bool = False) -> dict[int, Status]:
-    """Lock orders, in one order everywhere, and return their statuses; shared is enough for who only begins steps."""
+    """Lock orders, in one order everywhere, and return their statuses; shared is enough for who only begins steps.
+
+    Neither holds up who adds a row that points at an order, as each claim does before it comes here.
+    """
     found: dict[int, Status] = {}
     for ids in chunks(sorted(set(order_ids))):
         query = select(OrderRow.id, OrderRow.standard_status).where(OrderRow.id.in_(ids)).order_by(OrderRow.id)
-        rows = await connection.execute(query.with_for_update(read=shared, key_share=shared))
+        rows = await connection.execute(query.with_for_update(read=shared, key_share=not shared))
         found.update({row.id: Status(row.standard_status) for row in rows.all()})
     return found
 

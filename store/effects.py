@@ -445,6 +445,34 @@ async def going(connection: AsyncConnection, order_ids: Sequence[int], steps: Se
     return found
 
 
+async def behind(connection: AsyncConnection, step: str, claims: Sequence[Claim]) -> dict[int, str]:
+    """Return, for those of a step's claimed effects that have to wait, the cause that they wait for.
+
+    One waits while the same step of its order may be happening, or may have happened, for another cause. Of two that
+    were claimed together or that are both in doubt, the later one waits. Lock the orders first.
+    """
+    mine = {claim.effect_id: claim for claim in claims if claim.verdict in (Verdict.ACT, Verdict.ASK)}
+    found: dict[int, str] = {}
+    others: dict[int, list[Row[Any]]] = {}
+    for ids in chunks(sorted({claim.order_id for claim in mine.values()})):
+        rows = await connection.execute(
+            select(EffectRow.id, EffectRow.order_id, EffectRow.cause, EffectRow.state).where(
+                EffectRow.order_id.in_(ids),
+                EffectRow.step == step,
+                (EffectRow.state == EffectState.IN_DOUBT.value)
+                | ((EffectRow.state == EffectState.INTENDED.value) & EffectRow.lease_owner.is_not(None)),
+            )
+        )
+        for row in rows.all():
+            others.setdefault(row.order_id, []).append(row)
+    for claim in mine.values():
+        for row in others.get(claim.order_id, []):
+            equals = row.id in mine or row.state == claim.state == EffectState.IN_DOUBT
+            if row.id < claim.effect_id or not equals:
+                found[claim.effect_id] = row.cause
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How one effect stands, for whoever watches a run."""

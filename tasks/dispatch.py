@@ -77,7 +77,7 @@ def _ordered(
     )
 
 
-@step("dispatch", system=lambda rules: rules.connectors.carrier)
+@step("dispatch", system=lambda rules: rules.connectors.carrier, one_per_order=True)
 async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Order the carrier's label, with the amount to collect when the order is not paid yet."""
     if not rules.scenarios.of(order.method).dispatch.start:

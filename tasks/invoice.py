@@ -158,7 +158,7 @@ def _issued_outside(order: Order, draft: Document, number: str) -> Receipt:
     return Receipt(reference=number, after={draft.kind.value: number}, write=write)
 
 
-@step("invoice", system=lambda rules: rules.connectors.accounting)
+@step("invoice", system=lambda rules: rules.connectors.accounting, one_per_order=True)
 async def issue_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Issue the invoice or proforma that the scenario's rules ask for."""
     rule = rules.scenarios.of(order.method).invoice
@@ -167,7 +167,7 @@ async def issue_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt 
     return await _issue(order, rules, rule.kind, key, update=rule.action is InvoiceAction.UPDATE)
 
 
-@step("proforma", system=lambda rules: rules.connectors.accounting)
+@step("proforma", system=lambda rules: rules.connectors.accounting, one_per_order=True)
 async def issue_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Issue a proforma with payment instructions for an order that was placed."""
     if not rules.placed.of(order.method).proforma:

@@ -245,7 +245,14 @@ class Step:
     """A step of the scenarios; call it with batches inside a flow. Made by `@step`."""
 
     def __init__(
-        self, name: str, act: Act, *, local: bool, compensates: Sequence[str] = (), system: System | None = None
+        self,
+        name: str,
+        act: Act,
+        *,
+        local: bool,
+        compensates: Sequence[str] = (),
+        system: System | None = None,
+        one_per_order: bool = False,
     ) -> None:
         self.name = name
         self.__doc__ = act.__doc__
@@ -253,6 +260,7 @@ class Step:
         self._local = local
         self._compensates = tuple(compensates)
         self._system = system
+        self._one_per_order = one_per_order
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
@@ -426,7 +434,7 @@ class Step:
                 local=self._local,
             )
             quiet_causes = await _quiet(connection, batch.items)
-            barred = await self._barred(connection, batch, found, versions, reverses)
+            barred = await self._barred(connection, batch, claims, found, versions, reverses)
             failing = await outages.of_systems(connection, systems.values())
         attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
@@ -472,6 +480,7 @@ class Step:
         self,
         connection: AsyncConnection,
         batch: Batch,
+        claims: Sequence[Claim],
         found: dict[int, Order],
         versions: dict[str, rules.Versioned],
         reverses: int | None,
@@ -479,6 +488,18 @@ class Step:
         """Return what must not begin any more, or not yet, and why."""
         if reverses is not None:
             return {}
+        waiting: dict[Item, Bar] = {}
+        if self._one_per_order:
+            await bars.lock(connection, [item.order_id for item in batch.items])
+            behind = await effects.behind(connection, self.name, claims)
+            waiting = {
+                item: Transient(
+                    f"waits until it is known what came of this step for {behind[claim.effect_id]}",
+                    retry_after=_BARRED_S,
+                )
+                for item, claim in zip(batch.items, claims, strict=True)
+                if claim.effect_id in behind
+            }
         if self._compensates:
             ids = [item.order_id for item in batch.items]
             await bars.lock(connection, ids)
@@ -494,7 +515,7 @@ class Step:
         barred = {
             item: _bar(item, found[item.order_id], facts[item.order_id, item.cause], versions) for item in batch.items
         }
-        return {item: bar for item, bar in barred.items() if bar is not None}
+        return waiting | {item: bar for item, bar in barred.items() if bar is not None}
 
     async def _attempt(
         self, attempt: Attempt, order: Order, versions: dict[str, rules.Versioned], *, quiet: bool, bar: Bar | None
@@ -551,7 +572,8 @@ class Step:
             now = opened.clock()
             rows = await effects.lock(connection, [attempt.claim.effect_id for attempt in attempts])
             endings: list[Ending] = []
-            for attempt in attempts:
+            # In the order in which orders are locked everywhere, so that no two workers wait for each other.
+            for attempt in sorted(attempts, key=lambda attempt: attempt.item.order_id):
                 row = rows[attempt.claim.effect_id]
                 if row.state in effects.OPEN:
                     await self._write(connection, attempt, actor=actor, now=now)
@@ -603,18 +625,24 @@ class Step:
 
 
 def step(
-    name: str, *, local: bool = False, compensates: Sequence[str] = (), system: System | None = None
+    name: str,
+    *,
+    local: bool = False,
+    compensates: Sequence[str] = (),
+    system: System | None = None,
+    one_per_order: bool = False,
 ) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
 
     local says that it acts in our own database alone, through Receipt.write: then nothing can be in doubt. compensates
     names the steps that it makes up for: it waits until each of these is known to have happened or not, and nothing
     that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
-    that is down, its orders wait.
+    that is down, its orders wait. one_per_order says that an order has it once, whatever the cause, such as a label:
+    for one cause it does not begin while it may be happening, or may have happened, for another.
     """
 
     def make(act: Act) -> Step:
-        return Step(name, act, local=local, compensates=compensates, system=system)
+        return Step(name, act, local=local, compensates=compensates, system=system, one_per_order=one_per_order)
 
     return make
 

@@ -285,6 +285,11 @@ class Bench:
         self.fates: dict[str, str] = {}
         """What became of an order's money after it was paid, by number; those that are missing kept theirs."""
 
+    @property
+    def tag(self) -> str:
+        """What names this experiment in what it finds."""
+        return f"{self.experiment.kind} (seed {self.experiment.seed})"
+
     def now(self) -> datetime:
         """Return the experiment's time."""
         return datetime.now(UTC) + timedelta(seconds=self.moved_s)
@@ -405,13 +410,16 @@ class Bench:
         self.world.behave()
         self.gateway.behave()
         self.world.on_act = None
-        deadline = time.monotonic() + _REST_S
+        told, deadline, at_last = -1, 0.0, time.monotonic() + 10 * _REST_S
         while not await self.pass_time():
+            ((now_told,),) = await self._sql("SELECT count(*) FROM journal")
+            if now_told != told:  # a busy machine takes its time; what stands still is what never rests
+                told, deadline = now_told, min(time.monotonic() + _REST_S, at_last)
             if time.monotonic() > deadline:
                 due = await self._sql(
                     "SELECT subject, subject_id, scenario, due_at, note FROM work WHERE due_at IS NOT NULL"
                 )
-                self.result.unaccounted.append(f"it did not come to rest: {[tuple(row) for row in due[:3]]}")
+                self.result.unaccounted.append(f"{self.tag}: it did not come to rest: {[tuple(r) for r in due[:3]]}")
                 return
             await asyncio.sleep(0.05)
 
@@ -677,7 +685,7 @@ class Bench:
 
     async def _count(self) -> None:
         """Compare what was delivered with what the outside world and the store have."""
-        result, tag = self.result, f"{self.experiment.kind} (seed {self.experiment.seed})"
+        result, tag = self.result, self.tag
         acts = Counter((service, order) for service, order, _ in self.world.acts)
         rows = await self._sql(
             "SELECT o.number, e.step, e.state, e.cause FROM effects e JOIN orders o ON o.id = e.order_id"

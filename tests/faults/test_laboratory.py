@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from lab import GUARDS, KINDS, Experiment, Laboratory, Result, aimed, drawn, laboratory
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(420)
 together = pytest.mark.asyncio(loop_scope="module")
 
 

@@ -190,6 +190,96 @@ async def test_workers_that_race_for_the_same_shelf_take_from_it_once(
     assert await on_hand(opened) == before - 5
 
 
+def labelling(desk: Desk) -> Step:
+    """Make a step that an order has once, whatever the cause: it looks whether there is one, then orders one."""
+
+    @step("label", one_per_order=True)
+    async def order_label(order: Order, _rules: ChannelRules, key: str) -> Receipt | Skip:
+        """Have the office issue a label, unless the order has one."""
+        if order.number in desk.office.orders:
+            return Skip("there is one")
+        return Receipt(reference=await desk.connector.issue(order.number, key))
+
+    @order_label.lookup
+    async def find(_order: Order, _rules: ChannelRules, key: str) -> Receipt | None:
+        reference = await desk.connector.find(key)
+        return Receipt(reference=reference) if reference else None
+
+    del find
+    return order_label
+
+
+def for_other_payments(batch: Batch) -> Batch:
+    return Batch(tuple(Item(item.order_id, item.number, f"payment:{item.order_id + 1000}") for item in batch.items))
+
+
+@EITHER_DATABASE
+async def test_while_it_goes_on_for_one_cause_it_does_not_begin_for_another(
+    opened: Installation, other: Installation, clock: Clock
+) -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    labels: list[str] = []
+
+    @step("label", one_per_order=True)
+    async def order_label(order: Order, _rules: ChannelRules, _key: str) -> Receipt | Skip:
+        """Order a label, slowly at first, unless the order has one."""
+        if labels:
+            return Skip("there is one")
+        if not begun.is_set():
+            begun.set()
+            await goes_on.wait()
+        labels.append(order.number)
+        return Receipt()
+
+    first = await placed(opened)
+    second = for_other_payments(first)
+    slow = asyncio.create_task(carry_out(order_label, opened, first, "worker 1"))
+    await begun.wait()
+    assert await carry_out(order_label, other, second, "worker 2") == {"CZ5001": "intended"}
+    goes_on.set()
+    assert await slow == {"CZ5001": "done"}
+    await due_now(opened, clock, second)
+    assert await carry_out(order_label, other, second, "worker 2") == {"CZ5001": "skipped"}
+    assert labels == ["CZ5001"]
+
+
+@EITHER_DATABASE
+async def test_of_two_causes_in_one_batch_the_later_one_waits(opened: Installation, desk: Desk, clock: Clock) -> None:
+    first = await placed(opened, 3)
+    second = for_other_payments(first)
+    label = labelling(desk)
+    both = Batch(second.items + first.items)
+    await carry_out(label, opened, both)
+    assert desk.office.orders == [item.number for item in first.items]
+    clock.forward(minutes=5)
+    await carry_out(label, opened, both)
+    assert desk.office.orders == [item.number for item in first.items]
+    ended = [one.state for one in await standings(opened, both)]
+    assert (ended.count(EffectState.DONE), ended.count(EffectState.SKIPPED)) == (3, 3)
+
+
+@EITHER_DATABASE
+@pytest.mark.parametrize("kind", [Misbehavior.CUT_AFTER, Misbehavior.CUT_BEFORE])
+async def test_while_it_is_in_doubt_for_one_cause_it_does_not_begin_for_another(
+    opened: Installation, desk: Desk, clock: Clock, kind: Misbehavior
+) -> None:
+    first = await placed(opened)
+    second = for_other_payments(first)
+    label = labelling(desk)
+    desk.system.misbehave(kind)
+    assert await carry_out(label, opened, first) == {"CZ5001": "in_doubt"}
+    assert await carry_out(label, opened, second) == {"CZ5001": "intended"}
+    waiting = await standing(opened, second)
+    assert waiting.reason == f"waits until it is known what came of this step for {first.items[0].cause}"
+    assert desk.asked == ["POST"]
+    await due_now(opened, clock, Batch(first.items + second.items))
+    assert await carry_out(label, opened, second) == {"CZ5001": "intended"}
+    assert await carry_out(label, opened, first) == {"CZ5001": "done"}
+    await due_now(opened, clock, second)
+    assert await carry_out(label, opened, second) == {"CZ5001": "skipped"}
+    assert desk.office.orders == ["CZ5001"]
+
+
 # Outside systems that don't answer.
 
 ACTED = [
