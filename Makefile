@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .PHONY: setup setup-dev run demo test lint bench soak laboratory fuzz lock clean
 
+# The lock files have all that is needed, so pip is to look for nothing else.
 setup: $(VENV)/.runtime
 setup-dev: $(VENV)/.dev
 
@@ -16,16 +17,16 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/.python
-	$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(PIP) install --quiet --require-hashes --requirement requirements-dev.lock
+	$(PIP) install --quiet --no-deps --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 $(VENV)/.fuzz: requirements-fuzz.lock $(VENV)/.dev
-	@$(PIP) install --quiet --only-binary :all: --require-hashes --requirement requirements-fuzz.lock || { \
+	@$(PIP) install --quiet --only-binary :all: --no-deps --require-hashes --requirement requirements-fuzz.lock || { \
 		echo "fuzz: atheris can't be installed for this Python; it has wheels for CPython 3.11 to 3.14 on Linux x86-64." >&2; \
 		exit 2; }
 	@touch $@
@@ -38,8 +39,9 @@ run: setup
 demo: setup
 	@$(BIN)/kvit demo
 
+# make test ARGS=tests/rules for a part.
 test: setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: setup-dev
 	$(BIN)/ruff check .
