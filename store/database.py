@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 # Taken while migrating on PostgreSQL, so that processes that start together don't migrate twice.
@@ -35,15 +35,31 @@ class StoreError(Exception):
 class Store:
     """One database. `read` and `write` give a transaction each; what a `write` did is there or isn't, never half."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, driver_errors: tuple[type[Exception], ...] = ()) -> None:
+        """driver_errors are what the driver raises while connecting, which SQLAlchemy does not translate."""
         self._engine = engine
+        self._driver_errors = driver_errors
         self.is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer; waiting here is fair and cheap, waiting in SQLite is neither.
         self._writer = asyncio.Lock()
 
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Raise what the driver raises as what SQLAlchemy raises, so that nobody has to know of both."""
+        try:
+            yield
+        except self._driver_errors as error:
+            raise OperationalError(None, None, error) from error
+
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Open a transaction that only reads, and sees one state of the database."""
+        with self._translated():
+            async with self._reading() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncGenerator[AsyncConnection]:
         async with self._engine.connect() as connection:
             if not self.is_sqlite:
                 # PostgreSQL's default lets each statement see what was committed before it.
@@ -53,6 +69,12 @@ class Store:
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
         """Open a transaction that commits when the block ends, and rolls back when it raises."""
+        with self._translated():
+            async with self._writing() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncGenerator[AsyncConnection]:
         if not self.is_sqlite:
             async with self._engine.begin() as connection:
                 yield connection
@@ -87,6 +109,14 @@ def _sqlite_begin(connection: Connection) -> None:
     # A transaction that will write takes the lock at once: one that upgrades later can fail however long it waits.
     writes = connection.get_execution_options().get("kvit_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _driver_errors(engine: AsyncEngine) -> tuple[type[Exception], ...]:
+    if engine.dialect.name == "sqlite":
+        return ()
+    from asyncpg import InterfaceError, PostgresError  # pyright: ignore[reportMissingTypeStubs]
+
+    return InterfaceError, PostgresError
 
 
 def _engine(url: str) -> AsyncEngine:
@@ -140,7 +170,8 @@ async def open_store(url: str) -> Store:
     Raises StoreError for a URL that is none or of another database, for a database that can't be reached or written
     to, for one that a newer Kvit has already changed, and for a user who may not do what is to be done.
     """
-    store = Store(_engine(url))
+    engine = _engine(url)
+    store = Store(engine, _driver_errors(engine))
     try:
         async with store.write() as connection:
             await connection.run_sync(_migrate)

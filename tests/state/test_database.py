@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, text, update
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from store_builders import NOW, change, column, scalar
 
 from store.database import Store, StoreError, open_store
@@ -45,6 +46,23 @@ async def test_a_refused_database_does_not_give_its_password_away() -> None:
         await open_store("postgresql://kvit:hunter2@127.0.0.1:1/kvit")
 
     assert "hunter2" not in str(refused.value)
+
+
+async def test_a_database_that_is_not_there_is_refused_in_a_sentence(postgres: Any) -> None:
+    with pytest.raises(StoreError, match='can\'t be opened: database "nowhere" does not exist'):
+        await open_store(postgres.url("nowhere"))
+
+
+async def test_a_database_that_lets_nobody_in_fails_like_any_other_statement(postgres: Any) -> None:
+    url = await asyncio.to_thread(postgres.new)
+    name = make_url(url).database
+    store = await open_store(url)
+    await store.close()
+    await postgres.run("postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    for way in (store.read, store.write):
+        with pytest.raises(OperationalError):
+            async with way():
+                raise AssertionError("nobody gets in here")
 
 
 async def test_the_address_of_a_hosted_postgresql_is_taken_as_its_provider_writes_it(url: str) -> None:
