@@ -86,6 +86,9 @@ class _Soak:
                 done = await self._experiment(lab, seed)
                 self.total.add(done)
                 self._progress.update(self._bar, completed=self.total.faults.total())
+                if not self._progress.console.is_terminal:  # a bar is not seen in a file
+                    said = f"seed {seed}: {done.faults.total()} faults, {self.total.faults.total()} in all"
+                    self._progress.console.print(said)
                 if not done.is_clean:
                     self._progress.console.print("\n".join([*done.lost, *done.doubled, *done.unaccounted][:10]))
 
