@@ -13,7 +13,7 @@ from tasks.resolve import ResolveError, Said, resolve_named
 
 @flow(name="resolve step")
 async def resolve_step(
-    order: str = form_field("Order", "Its number", ""),
+    order: str = form_field("Order", "Its number, such as CZ1042", ""),
     step: str = form_field("Step", "As the run's table names it, such as dispatch", ""),
     said: Said | None = form_field(
         "What is so", "It happened; it did not, so it is to be tried again; or it is left undone for good", None
