@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 from tasks.audit import check_invariants
 
 
-@flow(name="audit")
+@flow(name="audit", flow_run_name="audit")
 async def audit() -> State[Any]:
     """Check → show."""
     breaches, digest = await check_invariants()

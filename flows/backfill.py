@@ -12,7 +12,7 @@ from tasks.backfill import Progress, Selection, by_scenario, choose, set_aside, 
 from tasks.forms import form_field
 
 
-@flow(name="backfill")
+@flow(name="backfill", flow_run_name="backfill")
 async def backfill(
     selection: Selection = form_field("Orders", "Which orders to carry on; what is empty chooses all", Selection()),
     dry_run: bool = form_field("Dry run", "Only show what would be carried on; nothing is done", default=True),

@@ -11,7 +11,7 @@ from tasks.forms import form_field
 from tasks.reconcile import pull_sources
 
 
-@flow(name="pull payments")
+@flow(name="pull payments", flow_run_name="pull payments")
 async def pull_payments(
     sources: list[str] = form_field("Sources", "Names of connectors as in kvit.yaml; empty: every source", []),
 ) -> State[Any]:

@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 from tasks.reconcile import match_again, pull_sources, report_payments
 
 
-@flow(name="reconcile")
+@flow(name="reconcile", flow_run_name="reconcile")
 async def reconcile() -> State[Any]:
     """Pull → match again → report."""
     said, failed = await pull_sources([])

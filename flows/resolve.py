@@ -7,11 +7,12 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
+from tasks.close import name_by_orders
 from tasks.forms import form_field
 from tasks.resolve import ResolveError, Said, resolve_named
 
 
-@flow(name="resolve step")
+@flow(name="resolve step", flow_run_name=name_by_orders)
 async def resolve_step(
     order: str = form_field("Order", "Its number, such as CZ1042", ""),
     step: str = form_field("Step", "As the run's table names it, such as dispatch", ""),

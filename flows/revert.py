@@ -7,7 +7,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from tasks.close import run_name
+from tasks.close import name_by_orders, run_name
 from tasks.forms import form_field
 from tasks.revert import RevertError, RevertId, begin_named, ended_as, plan_named, show_plan, take_back_orders
 
@@ -18,7 +18,7 @@ async def take_back(reverts: list[RevertId]) -> State[Any]:
     return ended_as(await take_back_orders(reverts))
 
 
-@flow(name="revert")
+@flow(name="revert", flow_run_name=name_by_orders)
 async def revert(
     orders: list[str] = form_field("Orders", "Their numbers", []),
     because: str = form_field("Because", "Why they are taken back; it stands in their history", ""),

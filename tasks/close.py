@@ -29,6 +29,7 @@ from tasks.step import MISCONFIGURED
 
 Subject = Literal["payment", "order"]
 _TABLE_ROWS = 2_000
+_NUMBER_SHOWN = 40
 _SOON = timedelta(seconds=15)
 
 
@@ -39,6 +40,14 @@ def run_name() -> str:
     ids: list[int] = parameters.get(f"{subject}s") or []
     label = str(flow_run.flow_name).replace(" payment", "")
     return f"{label} · {subject} {ids[0]}" if len(ids) == 1 else f"{label} · {len(ids)} {subject}s"
+
+
+def name_by_orders() -> str:
+    """Name an operator's run by the orders that its form names: `revert · CZ1042`, `revert · 3 orders`."""
+    parameters: dict[str, Any] = flow_run.parameters or {}
+    numbers: list[str] = parameters.get("orders") or [parameters.get("order") or "no order"]
+    which = numbers[0][:_NUMBER_SHOWN] if len(numbers) == 1 else f"{len(numbers)} orders"
+    return f"{flow_run.flow_name} · {which}"
 
 
 @dataclass(frozen=True, slots=True)

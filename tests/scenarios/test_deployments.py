@@ -11,13 +11,16 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from prefect import State, get_client
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
+from shop_builders import buy
 
 from deployments.serve import deployments
 from flows.scenarios import SCENARIOS
+from tasks.installation import Installation
 
 ROOT = Path(__file__).parents[2]
 STANZAS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
@@ -139,3 +142,23 @@ def test_a_flow_says_what_it_is_and_has_a_name_that_operators_read() -> None:
     assert len(found) >= len(SCENARIOS) + len(STANZAS)
     for node in found:
         assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "run"),
+    [
+        ("revert", {"orders": ["CZ5001"]}, "revert · CZ5001"),
+        ("revert", {"orders": ["CZ5001", "CZ5002"]}, "revert · 2 orders"),
+        ("resolve step", {"order": "CZ5001", "step": "dispatch"}, "resolve step · CZ5001"),
+        ("audit", {}, "audit"),
+    ],
+)
+async def test_a_run_is_named_by_what_the_operator_asked_for(
+    opened: Installation, name: str, form: dict[str, Any], run: str
+) -> None:
+    for number in ("CZ5001", "CZ5002"):
+        await buy(opened, number)
+    state: State[Any] = await cast("Any", load(name))(**form, return_state=True)
+    assert state.state_details.flow_run_id is not None
+    async with get_client() as client:
+        assert (await client.read_flow_run(state.state_details.flow_run_id)).name == run
