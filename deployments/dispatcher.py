@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import StateType
 from prefect.context import AsyncClientContext
 from prefect.states import Crashed
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from flows.scenarios import SCENARIOS
 from store import inbox, work
@@ -160,7 +160,7 @@ class Dispatcher:
         async def renew() -> None:
             while True:
                 await asyncio.sleep(LEASE.total_seconds() / 3)
-                with suppress(DBAPIError):
+                with suppress(SQLAlchemyError, OSError):  # the next renewal may come in time
                     async with self._opened.store.write() as connection:
                         await work.renew(connection, self._opened.worker, ids, self._opened.clock() + LEASE)
 
