@@ -852,7 +852,7 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
     """Draw an experiment from a seed."""
     random_ = random.Random(seed)
     # What the outside world does is where most money is lost, and each call of it is a fault of its own.
-    weights = [6 if kind == "calls" else 1 for kind in kinds]
+    weights = [12 if kind == "calls" else 1 for kind in kinds]
     kind = random_.choices(list(kinds), weights)[0]
     return Experiment(
         kind=kind,
@@ -860,10 +860,10 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
         orders=random_.choice([200, 300]) if kind == "calls" else 40,
         dispatchers=random_.choice([1, 2, 4]),
         postgres=random_.random() < 0.5,
-        share=random_.choice([0.3, 0.5, 0.6]) if kind == "calls" else 0.25,
+        share=random_.choice([0.5, 0.7, 0.8]) if kind == "calls" else 0.3,
         honours_keys=random_.random() < 0.3,
         webhooks=random_.random() < 0.3 or kind == "returned",
-        seconds=60.0 if kind == "calls" else 15.0,
+        seconds=90.0 if kind == "calls" else 15.0,
         without=without,
     )
 
