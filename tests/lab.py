@@ -855,19 +855,22 @@ KINDS = ("calls", "twice", "outage", "prefect", "database", "clock", "frozen", "
 def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None) -> Experiment:
     """Draw an experiment from a seed."""
     random_ = random.Random(seed)
-    # What the outside world does is where most money is lost, and each call of it is a fault of its own.
-    weights = [20 if kind == "calls" else 1 for kind in kinds]
+    # What the outside world does is where most money is lost, and each call of it is a fault of its own: so there such
+    # experiments are many and large.
+    weights = [6 if kind == "calls" else 1 for kind in kinds]
     kind = random_.choices(list(kinds), weights)[0]
+    calls, webhooks = kind == "calls", random_.random() < 0.3 or kind == "returned"
+    large = 300 if webhooks else random_.choice([800, 1200])
     return Experiment(
         kind=kind,
         seed=seed,
-        orders=random_.choice([300, 400]) if kind == "calls" else 40,
+        orders=large if calls else 40,
         dispatchers=random_.choice([1, 2, 4]),
         postgres=random_.random() < 0.5,
-        share=random_.choice([0.5, 0.7, 0.8]) if kind == "calls" else 0.3,
+        share=random_.choice([0.5, 0.7, 0.8]) if calls else 0.3,
         honours_keys=random_.random() < 0.3,
-        webhooks=random_.random() < 0.3 or kind == "returned",
-        seconds=90.0 if kind == "calls" else 15.0,
+        webhooks=webhooks,
+        seconds=120.0 if calls else 15.0,
         without=without,
     )
 
