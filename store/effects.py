@@ -19,7 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, bindparam, or_, select, update
+from sqlalchemy import Row, and_, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import journal
@@ -39,6 +39,11 @@ class EffectState(StrEnum):
 
 OPEN = (EffectState.INTENDED, EffectState.IN_DOUBT)
 _IS_OPEN = or_(*(EffectRow.state == state.value for state in OPEN))  # IN can't be used where many rows are updated
+_MAY_BE_HAPPENING = or_(
+    EffectRow.state == EffectState.IN_DOUBT.value,
+    and_(EffectRow.state == EffectState.INTENDED.value, EffectRow.lease_owner.is_not(None)),
+)
+"""A worker that died leaves its name in the lease, so one that has run out counts as well, until somebody has asked."""
 _CAUSES_MAX = 20_000
 
 
@@ -423,18 +428,15 @@ async def settle(
 async def going(connection: AsyncConnection, order_ids: Sequence[int], steps: Sequence[str]) -> dict[int, str]:
     """Return, for each order that has one, which of the steps may be happening to it right now, or may have happened.
 
-    Those that take others back are not counted. A worker that died leaves its name in the lease: so one that has run
-    out counts as well, until somebody has asked.
+    Those that take others back are not counted.
     """
-    held = EffectRow.lease_owner.is_not(None)
     found: dict[int, str] = {}
     for ids in chunks(list(order_ids)):
         rows = await connection.execute(
             select(EffectRow.order_id, EffectRow.step)
             .where(
                 EffectRow.order_id.in_(ids),
-                (EffectRow.state == EffectState.IN_DOUBT.value)
-                | ((EffectRow.state == EffectState.INTENDED.value) & held),
+                _MAY_BE_HAPPENING,
                 EffectRow.step.in_(list(steps)),
                 EffectRow.reverses_id.is_(None),
             )
@@ -459,8 +461,7 @@ async def behind(connection: AsyncConnection, step: str, claims: Sequence[Claim]
             select(EffectRow.id, EffectRow.order_id, EffectRow.cause, EffectRow.state).where(
                 EffectRow.order_id.in_(ids),
                 EffectRow.step == step,
-                (EffectRow.state == EffectState.IN_DOUBT.value)
-                | ((EffectRow.state == EffectState.INTENDED.value) & EffectRow.lease_owner.is_not(None)),
+                _MAY_BE_HAPPENING,
             )
         )
         for row in rows.all():
