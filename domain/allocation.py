@@ -12,7 +12,10 @@ from domain.rules import EvidenceKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenItem:
-    """Something that can be settled: what it asks for in all, and what is still open of that."""
+    """Something that can be settled: what it asks for in all, and what is still open of that.
+
+    customer is who owes it, by an id of the store's or the file's; group is the customer's, within its channel.
+    """
 
     id: int
     order_id: int | None
@@ -22,19 +25,24 @@ class OpenItem:
     amount: Money
     open: Money
     references: frozenset[tuple[EvidenceKind, str]]
+    customer: int | str | None = None
+    customer_name: str = ""
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a payment for one item. The item is relieved of amount + write_off.
 
-    write_off is what tolerance lets pass: positive when too little came, negative when too much.
+    write_off is what tolerance lets pass: positive when too little came, negative when too much. taken is what it takes
+    of the payment, where that is of another currency than the item; amount is then what that is worth.
     """
 
     item: OpenItem
     amount: Money
     write_off: Money
     completes: bool
+    taken: Money | None = None
 
 
 def split(amount: Money, item: OpenItem, tolerance: Money) -> tuple[Part, Money]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from domain.allocation import OpenItem, Part, split
 from domain.money import Money
 from domain.orders import CLOSED
-from domain.payments import IncomingPayment, Outcome
+from domain.payments import IncomingPayment, Kind, Outcome
 from domain.references import (
     compact,
+    names_agree,
     normal_account,
     normal_number,
     normal_rf,
     normal_variable_symbol,
+    payer_reference,
     rf_references_in,
     symbol_readings,
     token_readings,
@@ -122,6 +124,9 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
     # A domestic number is another account at every bank.
     if not _WITHOUT_BANK.fullmatch(payer):
         add(EvidenceKind.PAYER_ACCOUNT, payer)
+        add(EvidenceKind.GROUP_ACCOUNT, payer)
+    if payment.payer_name and payment.amount.minor > 0:
+        add(EvidenceKind.PAYER_NAME, payer_reference(payment.payer_name, payment.amount))
     return tuple(Reference(kind, value, channel, sure) for (kind, value, channel), sure in found.items())
 
 
@@ -134,20 +139,23 @@ _WORDS = {
     EvidenceKind.INVOICE_NUMBER: "the invoice number",
     EvidenceKind.ORDER_NUMBER: "the order number",
     EvidenceKind.PAYER_ACCOUNT: "the payer's known account",
+    EvidenceKind.GROUP_ACCOUNT: "the known account of a company of its group",
+    EvidenceKind.PAYER_NAME: "the payer's name with the exact amount",
 }
+_PERSONAL = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME})
+"""Kinds that tell who paid and not what for; their values are personal and are never shown."""
 
 
 def _said(kind: EvidenceKind, value: str, *, sure: bool) -> str:
-    # An account number is personal; that it is known says enough.
-    said = _WORDS[kind] if kind is EvidenceKind.PAYER_ACCOUNT else f"{_WORDS[kind]} {value}"
+    said = _WORDS[kind] if kind in _PERSONAL else f"{_WORDS[kind]} {value}"
     return said if sure else f"{said}, if the text is read so"
 
 
 def _candidates(
-    references: Sequence[Reference], items: Iterable[OpenItem], channels: Mapping[str, ChannelRules]
+    references: Sequence[Reference], items: Sequence[OpenItem], channels: Mapping[str, ChannelRules]
 ) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
-    for item in sorted({item.id: item for item in items}.values(), key=lambda item: item.id):
+    for item in items:
         said: dict[tuple[EvidenceKind, str], bool] = {}
         for ref in references if item.channel in channels else ():
             if ref.channel in (None, item.channel) and (ref.kind, ref.value) in item.references:
@@ -163,12 +171,27 @@ def _candidates(
 def reconcile(payment: IncomingPayment, items: Iterable[OpenItem], channels: Mapping[str, ChannelRules]) -> Match:
     """Decide what a payment settles among the items that its references can mean.
 
-    items are candidates from the store: those that share a reference with the payment, and those of the customers who
-    own its payer's account. More items do no harm; they have no evidence.
+    items are candidates from the store: those that share a reference with the payment, and the open items of the
+    customers who owe these and of those who own its payer's account. More items do no harm; they have no evidence.
     """
-    references = references_of(payment, channels)
-    case = _Case(payment.amount, _candidates(references, items, channels), channels)
-    named = [c for c in case.candidates if any(e.kind is not EvidenceKind.PAYER_ACCOUNT for e in c.evidence)]
+    known = sorted({item.id: item for item in items}.values(), key=lambda item: item.id)
+    return decide(payment, references_of(payment, channels), known, channels)
+
+
+def decide(
+    payment: IncomingPayment,
+    references: Sequence[Reference],
+    items: Sequence[OpenItem],
+    channels: Mapping[str, ChannelRules],
+) -> Match:
+    """Do what reconcile does with references that are read already, and with items in the order of their ids."""
+    owners = channels_of(payment, channels)
+    case = _Case(
+        payment, _candidates(references, items, channels), items, channels, owners[0] if len(owners) == 1 else None
+    )
+    named = [c for c in case.candidates if any(e.kind not in _PERSONAL for e in c.evidence)]
+    if payment.kind is Kind.RETURN:
+        return case.ends(Outcome.RETURNED, "the bank sent back what had been paid out", named)
     if not payment.amount:
         return case.ends(Outcome.UNKNOWN, "the amount is zero, so there is nothing to settle", named)
     if payment.amount.minor < 0:
@@ -183,11 +206,32 @@ def reconcile(payment: IncomingPayment, items: Iterable[OpenItem], channels: Map
 
 
 # Gateways and banks give these to every payment, so they don't say that the payer meant an order.
-_NAMING = frozenset(EvidenceKind) - {
-    EvidenceKind.PAYER_ACCOUNT,
-    EvidenceKind.PROVIDER_REFERENCE,
-    EvidenceKind.END_TO_END_ID,
-}
+_NAMING = frozenset(EvidenceKind) - _PERSONAL - {EvidenceKind.PROVIDER_REFERENCE, EvidenceKind.END_TO_END_ID}
+
+# What a person typed, and can have mistyped; the others come from machines or carry check digits.
+_TYPED = frozenset(
+    {EvidenceKind.END_TO_END_ID, EvidenceKind.VARIABLE_SYMBOL, EvidenceKind.INVOICE_NUMBER, EvidenceKind.ORDER_NUMBER}
+)
+
+_SUBSET_ITEMS_MAX = 10
+"""Among more items than these, so many sums are possible that one which fits says little."""
+
+
+def exact_sets(amount: int, items: Sequence[OpenItem]) -> list[tuple[OpenItem, ...]]:
+    """Return up to two sets of items whose open amounts come to exactly an amount; none where there are too many."""
+    if len(items) > _SUBSET_ITEMS_MAX:
+        return []
+    found: list[tuple[OpenItem, ...]] = []
+
+    def search(left: int, at: int, taken: tuple[OpenItem, ...]) -> None:
+        if not left:
+            found.append(taken)
+        for place in range(at, len(items) if left else 0):
+            if len(found) < 2 and items[place].open.minor <= left:
+                search(left - items[place].open.minor, place + 1, (*taken, items[place]))
+
+    search(amount, 0, ())
+    return found
 
 
 def _listed(words: Sequence[str], last: str = "and") -> str:
@@ -198,24 +242,43 @@ def _numbers(candidates: Iterable[Candidate]) -> str:
     return _listed([candidate.item.number for candidate in candidates])
 
 
+def _item_numbers(items: Iterable[OpenItem]) -> str:
+    return _listed([item.number for item in items])
+
+
 def _named(candidate: Candidate) -> str:
     return f"{candidate.item.number} is named by {_listed([evidence.said for evidence in candidate.evidence])}"
 
 
 def _told_apart(candidates: Sequence[Candidate]) -> bool:
     """Say whether every item is named by references of its own; one that fits two of them means either, not both."""
-    own = [{e for e in c.evidence if e.kind is not EvidenceKind.PAYER_ACCOUNT} for c in candidates]
+    own = [{e for e in c.evidence if e.kind not in _PERSONAL} for c in candidates]
     sure = all(any(evidence.sure for evidence in each) for each in own)
     return sure and all(one.isdisjoint(other) for one, other in combinations(own, 2))
 
 
+def _who(candidate: Candidate) -> bool:
+    """Say whether who paid speaks for an item, too."""
+    return any(evidence.kind in _PERSONAL for evidence in candidate.evidence)
+
+
+def _of_machines(candidate: Candidate) -> bool:
+    return any(evidence.sure and evidence.kind not in _TYPED | _PERSONAL for evidence in candidate.evidence)
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A payment's amount and everything that it may be for."""
+    """A payment and everything that it may be for; home is the one channel whose account it arrived on."""
 
-    amount: Money
+    payment: IncomingPayment
     candidates: tuple[Candidate, ...]
+    items: Sequence[OpenItem]
     channels: Mapping[str, ChannelRules]
+    home: ChannelRules | None
+
+    @property
+    def amount(self) -> Money:
+        return self.payment.amount
 
     def ends(
         self,
@@ -226,8 +289,8 @@ class _Case:
         surplus: Money | None = None,
     ) -> Match:
         """End with an outcome and what the channel does about it; what a person decides is not allocated."""
-        outcomes = self.channels[chosen[0].item.channel].outcomes if chosen else Outcomes()
-        policy = outcomes.policy(outcome)
+        rules = self.channels[chosen[0].item.channel] if chosen else self.home
+        policy = (rules.outcomes if rules else Outcomes()).policy(outcome)
         allocated = parts if policy is not Policy.OPERATOR else ()
         return Match(
             outcome=outcome,
@@ -241,9 +304,14 @@ class _Case:
     def single(self, chosen: Candidate) -> Match:
         """Settle the one item that is named."""
         item, named = chosen.item, _named(chosen)
+        if item.amount.currency != self.amount.currency:
+            return self._converted(chosen)
         if bar := self._bar(item):
             outcome, why = bar
             return self.ends(outcome, f"{named}, but {why}", [chosen])
+        if against := self._against(chosen):
+            said = f"{named}, but who paid speaks for {_numbers(against)}"
+            return self.ends(Outcome.AMBIGUOUS, said, [chosen, *against])
         part, surplus = split(self.amount, item, self.channels[item.channel].tolerance.limit(item.open))
         difference = self.amount - item.open
         if not difference:
@@ -251,24 +319,29 @@ class _Case:
         off = f"{difference} is too much" if difference.minor > 0 else f"{-difference} is still missing"
         if part.write_off:
             return self.ends(Outcome.WITHIN_TOLERANCE, f"{named}; {off}, within tolerance", [chosen], (part,))
-        if not any(evidence.sure for evidence in chosen.evidence):
-            return self.ends(Outcome.AMBIGUOUS, f"{named}, but the amount does not confirm it: {off}", [chosen])
+        if doubt := self._doubt(chosen):
+            return self.ends(Outcome.AMBIGUOUS, f"{named}, but {doubt}: {off}", [chosen])
+        if difference.minor > 0 and (sets := self._with_others(item)):
+            if len(sets) > 1:
+                said = f"{named}, and with others of its customer it comes to {self.amount} in more than one way"
+                return self.ends(Outcome.AMBIGUOUS, said, [chosen])
+            said = f"{named}, and what is open of {_item_numbers(sets[0])}, all of one customer, comes to exactly that"
+            return self.ends(Outcome.EXACT, said, [chosen], tuple(self._whole(each) for each in sets[0]))
         outcome = Outcome.SHORT if difference.minor < 0 else Outcome.OVER
         return self.ends(outcome, f"{named}; {off}", [chosen], (part,), surplus)
 
     def several(self, named: Sequence[Candidate]) -> Match:
-        """Settle all open items that are named, or the strongest, when the amount is exactly that; else leave it."""
+        """Settle all open items that are named, or the one that the amount singles out; else leave it."""
         bars = {c.item.id: self._bar(c.item) for c in named}
         open_ = [c for c in named if not bars[c.item.id]]
         if len(open_) > 1 and _told_apart(open_) and sum(c.item.open.minor for c in open_) == self.amount.minor:
             reason = f"{_numbers(open_)} are named, and what is open of them comes to exactly {self.amount}"
-            return self.ends(Outcome.EXACT, reason, open_, tuple(self._whole(c) for c in open_))
-        best = [c for c in self._strongest(named) if c in open_]
-        if len(best) == 1 and best[0].item.open == self.amount:
-            others = [c for c in named if c is not best[0]]
+            return self.ends(Outcome.EXACT, reason, open_, tuple(self._whole(c.item) for c in open_))
+        if best := self._singled_out(named, open_):
+            others = [c for c in named if c is not best]
             also = f"; {_numbers(others)} {'is' if len(others) == 1 else 'are'} named too"
-            reason = f"{_named(best[0])}, and the amount is exact{also}"
-            return self.ends(Outcome.EXACT, reason, best, (self._whole(best[0]),))
+            reason = f"{_named(best)}, and the amount is exact{also}"
+            return self.ends(Outcome.EXACT, reason, [best], (self._whole(best.item),))
         outcomes = {bar[0] for bar in bars.values() if bar}
         if not open_ and len(outcomes) == 1:
             said = _listed([f"{c.item.number}: {self._standing(c.item)}" for c in named])
@@ -277,16 +350,113 @@ class _Case:
         return self.ends(Outcome.AMBIGUOUS, f"it could be for {said}, and the amount does not decide", named)
 
     def by_account(self, *, silent: bool) -> Match:
-        """Settle by the payer's known account: only what names nothing, and has the amount of one open item."""
-        fitting = [c for c in self.candidates if c.item.open == self.amount and not self._bar(c.item)]
-        if not silent or not fitting:
-            return self.ends(Outcome.UNKNOWN, "no reference in the payment names an order that is known")
+        """Settle by the payer's known account: only what names nothing, and what is open has one sum that fits."""
+        pool = [
+            c
+            for c in self.candidates
+            if not self._bar(c.item) and any(e.kind in _PERSONAL - {EvidenceKind.PAYER_NAME} for e in c.evidence)
+        ]
+        fitting = [c.item for c in pool if c.item.open.minor <= self.amount.minor] if silent else []
+        sets = exact_sets(self.amount.minor, fitting)
+        if len(sets) == 1:
+            chosen = [c for c in pool if c.item in sets[0]]
+            own = all(e.kind is not EvidenceKind.GROUP_ACCOUNT for c in chosen for e in c.evidence)
+            whose = "the payer's account is known" if own else "the payer's account is that of a company of the group"
+            has = "has exactly this amount" if len(chosen) == 1 else "together have exactly this amount"
+            reason = f"no order is named, but {whose}, and only {_numbers(chosen)} {has} open"
+            return self.ends(Outcome.EXACT, reason, chosen, tuple(self._whole(c.item) for c in chosen))
+        if sets:
+            said = _listed([_item_numbers(each) for each in sets], "or")
+            reason = f"no order is named; the payer's account is known, and what is open fits in two ways: {said}"
+            return self.ends(Outcome.AMBIGUOUS, reason, [c for c in pool if any(c.item in each for each in sets)])
+        reason = "no reference in the payment names an order that is known"
+        if len(fitting) > _SUBSET_ITEMS_MAX:
+            reason += (
+                f"; the payer's account is known, but {len(fitting)} open orders are too many to tell by the amount"
+            )
+        elif pool:
+            reason += "; the payer's account is known, but " + (
+                "no open orders of its owner come to this amount" if silent else "something else is named"
+            )
+        alike = [c for c in self.candidates if any(e.kind is EvidenceKind.PAYER_NAME for e in c.evidence)]
+        alike = [c for c in alike if not self._bar(c.item)]
+        if alike:
+            reason += (
+                f"; the payer's name and the amount are those of {_numbers(alike[:5])}, which only a person may take"
+            )
+        return self.ends(Outcome.UNKNOWN, reason)
+
+    def _converted(self, chosen: Candidate) -> Match:
+        """Settle an item in another currency at the channel's rate, when the amount confirms it."""
+        item, named = chosen.item, _named(chosen)
+        said = f"{named}, but is to be paid in {item.amount.currency}"
+        conversion = self.channels[item.channel].conversion
+        worth = conversion.convert(self.amount, item.amount.currency)
+        if worth is None:
+            return self.ends(Outcome.WRONG_CURRENCY, said, [chosen])
+        if bar := self._bar(replace(item, amount=Money.zero(self.amount.currency))):
+            outcome, why = bar
+            return self.ends(outcome, f"{named}, but {why}", [chosen])
+        difference = worth - item.open
+        if abs(difference.minor) > item.open.minor * conversion.percent / 100:
+            return self.ends(Outcome.WRONG_CURRENCY, f"{said}, and {worth} is too far from {item.open}", [chosen])
+        part = Part(item, worth, -difference, completes=True, taken=self.amount)
+        outcome = Outcome.WITHIN_TOLERANCE if difference else Outcome.EXACT
+        reason = f"{named}; {self.amount} is worth {worth}, and {item.open} is open"
+        return self.ends(outcome, reason, [chosen], (part,))
+
+    def _doubt(self, chosen: Candidate) -> str | None:
+        """Return what keeps a reference from being believed when the amount is not exactly what is open."""
+        sure = {evidence.kind for evidence in chosen.evidence if evidence.sure}
+        if not sure:
+            return "the amount does not confirm it"
+        if len(sure) > 1 or _of_machines(chosen) or _who(chosen):
+            return None
+        if names_agree(self.payment.payer_name or "", chosen.item.customer_name) is False:
+            return "neither the amount nor the payer's name confirms it"
+        return None
+
+    def _against(self, chosen: Candidate) -> list[Candidate]:
+        """Return other customers' items of exactly this amount that who paid speaks for, against what was typed."""
+        if _of_machines(chosen) or _who(chosen):
+            return []
+        if names_agree(self.payment.payer_name or "", chosen.item.customer_name):
+            return []
+        return [
+            c
+            for c in self.candidates
+            if _who(c)
+            and c.item.open == self.amount
+            and not self._bar(c.item)
+            and not _same_customer(c.item, chosen.item)
+        ]
+
+    def _with_others(self, item: OpenItem) -> list[tuple[OpenItem, ...]]:
+        """Return up to two sets of items of one customer, with the named one in each, that come to the amount."""
+        left = self.amount.minor - item.open.minor
+        others = [
+            each
+            for each in self.items
+            if each.id != item.id
+            and _same_customer(each, item)
+            and each.channel in self.channels
+            and not self._bar(each)
+            and each.open.minor <= left
+        ]
+        return [(item, *each) for each in exact_sets(left, others)]
+
+    def _singled_out(self, named: Sequence[Candidate], open_: Sequence[Candidate]) -> Candidate | None:
+        """Return the one named item that has exactly the amount open, where no other can be meant instead."""
+        fitting = [c for c in open_ if c.item.open == self.amount]
         if len(fitting) > 1:
-            reason = f"no order is named; the payer's account is known, and {_numbers(fitting)} have this amount open"
-            return self.ends(Outcome.AMBIGUOUS, reason, fitting)
-        number = fitting[0].item.number
-        reason = f"no order is named, but the payer's account is known, and only {number} has exactly this amount open"
-        return self.ends(Outcome.EXACT, reason, fitting, (self._whole(fitting[0]),))
+            # Only the reference itself decides between them, and only if it is no other's.
+            best = [c for c in self._strongest(named) if c in fitting]
+            return best[0] if len(best) == 1 and not any(_who(c) for c in fitting if c is not best[0]) else None
+        if not fitting or ((against := self._against(fitting[0])) and any(c is not fitting[0] for c in against)):
+            return None
+        alone = [c for c in self._strongest(named) if c in open_] == fitting
+        one_customer = all(c is fitting[0] or _same_customer(c.item, fitting[0].item) for c in named)
+        return fitting[0] if alone or _who(fitting[0]) or one_customer else None
 
     def _bar(self, item: OpenItem) -> tuple[Outcome, str] | None:
         """Return why this payment can't settle an item, whatever its amount."""
@@ -307,10 +477,18 @@ class _Case:
         channels = {candidate.item.channel for candidate in named}
         priority = self.channels[channels.pop()].references.priority if len(channels) == 1 else ()
         ranks = [
-            min((not e.sure, priority.index(e.kind) if priority else 0) for e in candidate.evidence)
+            min(
+                (not e.sure, priority.index(e.kind) if priority else 0)
+                for e in candidate.evidence
+                if e.kind not in _PERSONAL
+            )
             for candidate in named
         ]
         return [candidate for candidate, rank in zip(named, ranks, strict=True) if rank == min(ranks)]
 
-    def _whole(self, candidate: Candidate) -> Part:
-        return Part(candidate.item, candidate.item.open, Money.zero(self.amount.currency), completes=True)
+    def _whole(self, item: OpenItem) -> Part:
+        return Part(item, item.open, Money.zero(self.amount.currency), completes=True)
+
+
+def _same_customer(one: OpenItem, other: OpenItem) -> bool:
+    return one.customer is not None and (one.channel, one.customer) == (other.channel, other.customer)

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     CHARGEBACK = "chargeback"
     REINSTATED = "reinstated"
     """A dispute was won: what a chargeback took came back."""
+    RETURN = "return"
+    """A bank's return of what was paid out before, or of what had been collected."""
 
 
 class Outcome(StrEnum):
@@ -48,6 +50,10 @@ class Outcome(StrEnum):
     REINSTATED = "reinstated"
     TAKEN_BACK = "taken_back"
     """A person took it off the order that it had settled; it is matched again only when that is asked for."""
+    RETURNED = "returned"
+    """The bank sent it back: money that we had paid out and that reached nobody."""
+    PAYOUT = "payout"
+    """A gateway's lump sum: its report says whose payments it is made of, and they settle the orders."""
     OUTGOING = "outgoing"
     """Money that left the account and names no order of ours (a fee, a supplier): nothing to settle."""
 

@@ -11,7 +11,10 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+
+from domain.money import Money
 
 # Cyrillic and Greek capitals that look like Latin ones, as people and banks mix them.
 _LOOK_ALIKES = str.maketrans("АВЕЅІЈКМНОРСТУХЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABESIJKMHOPCTYXSABEZHIKMNOPTYX")
@@ -47,6 +50,8 @@ class Reading:
 
 def fold(text: str) -> str:
     """Bring text to plain capitals: no diacritics, wide forms and look-alike Cyrillic and Greek letters made Latin."""
+    if text.isascii() and len(text) <= _MAX_TEXT:
+        return text.upper()
     if len(text) > _MAX_TEXT:
         # A word that is cut off would be read as another one.
         text = (text[:_MAX_TEXT].rsplit(maxsplit=1) or [""])[0]
@@ -98,6 +103,66 @@ def normal_rf(text: str) -> str | None:
     # Zeros may pad the reference on the left; the check digits don't change with them.
     reference = plain[4:].lstrip("0")
     return f"RF{plain[2:4]}{reference}" if number % 97 == 1 and reference else None
+
+
+# By the passports' tables of Ukraine (2010) and Russia (2014); where they differ, _SAME_SOUND makes them one.
+_LATIN = str.maketrans(
+    dict(zip("АБВГҐДЕЗІИЙКЛМНОПРСТУФЫЭ", "ABVHGDEZIYJKLMNOPRSTUFYE", strict=True))
+    | dict.fromkeys("ЬЪ'’ʼ", "")
+    | {"Ж": "ZH", "Х": "KH", "Ц": "TS", "Ч": "CH", "Ш": "SH", "Щ": "SHCH"}
+    | {"Є": "IE", "Ї": "I", "Ю": "IU", "Я": "IA", "Ё": "E"}
+)
+_SAME_SOUND = (
+    *(("KH", "H"), ("G", "H"), ("Y", "I"), ("J", "I"), ("W", "V"), ("X", "KS")),
+    *(("II", "I"), ("IE", "E"), ("AE", "A"), ("OE", "O"), ("UE", "U"), ("SS", "S")),
+)
+_LOOK_ALIKES_BACK = str.maketrans("ABCEHIKMOPTXY", "АВСЕНІКМОРТХУ")
+_CYRILLIC = re.compile("[Ѐ-ӿ]")
+_NO_NAME = frozenset(
+    "SRO SPOL VOS OSVC GMBH AG KG UG OHG CO SRL SA PFA SC TOV TZOV FOP PP PAT PRAT TDV OOO IP AO PAO ZAO OAO LTD LLC "
+    "INC ING MGR BC MUDR JUDR PHDR RNDR DR PROF DOC DIPL PHD MBA HERR FRAU PAN PANI".split()
+)
+
+
+def _sound(word: str) -> str:
+    if _CYRILLIC.search(word):
+        word = word.translate(_LOOK_ALIKES_BACK).translate(_LATIN)
+    word = fold(word)
+    for written, same in _SAME_SOUND:
+        word = word.replace(written, same)
+    return word
+
+
+@lru_cache(maxsize=65_536)
+def name_words(name: str) -> frozenset[str]:
+    """Return the words of a person's or company's name as they sound, whatever their script, order and title.
+
+    Titles, legal forms and single letters say nothing about who it is.
+    """
+    words = (
+        _sound(word) for word in re.findall(r"[^\W_]+(?:['’ʼ][^\W_]+)?", unicodedata.normalize("NFC", name).upper())
+    )
+    return frozenset(word for word in words if len(word) > 1 and not word.isdigit() and word not in _NO_NAME_SOUND)
+
+
+_NO_NAME_SOUND = frozenset(_sound(word) for word in _NO_NAME)
+
+
+def names_agree(one: str, other: str) -> bool | None:
+    """Say whether two names can be one person's or company's; None when there is nothing to compare.
+
+    One word in common is not enough, unless one of them has no other: first names, towns and trades are shared.
+    """
+    left, right = name_words(one), name_words(other)
+    if not left or not right:
+        return None
+    return len(left & right) >= min(len(left), len(right), 2)
+
+
+def payer_reference(name: str, amount: Money) -> str | None:
+    """Return what a name and an exact amount come to as one reference, or None where there is no name."""
+    words = name_words(name)
+    return f"{' '.join(sorted(words))[:160]} {amount.minor}{amount.currency}" if words else None
 
 
 def symbol_readings(text: str) -> Iterator[Reading]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from itertools import combinations
 from typing import Annotated, Any, Literal, cast
@@ -39,6 +39,10 @@ class EvidenceKind(StrEnum):
     INVOICE_NUMBER = "invoice_number"
     ORDER_NUMBER = "order_number"
     PAYER_ACCOUNT = "payer_account"
+    GROUP_ACCOUNT = "group_account"
+    """The known account of a company that pays for the customers of its group."""
+    PAYER_NAME = "payer_name"
+    """With the exact amount it confirms or contradicts; it never decides."""
 
 
 class Policy(StrEnum):
@@ -50,6 +54,10 @@ class Policy(StrEnum):
     """The money is kept for the order, which waits for the rest; the customer is told what is missing."""
     OPERATOR = "operator"
     """A person decides."""
+    BALANCE = "balance"
+    """The money is kept on the customer's balance."""
+    REFUND = "refund"
+    """The money is to go back to the payer; it stays listed until it has gone."""
     IGNORE = "ignore"
     """Nothing is done; the payment stays listed."""
 
@@ -419,6 +427,9 @@ _DEFAULT_POLICIES = {
 }
 
 
+_Left = Literal[Policy.OPERATOR, Policy.BALANCE, Policy.REFUND, Policy.IGNORE]
+
+
 class Outcomes(_Part):
     """What to do with a payment, by what it turned out to be."""
 
@@ -430,6 +441,18 @@ class Outcomes(_Part):
     surplus: Annotated[Surplus, Field(title="Surplus", description="Where the part paid too much goes")] = (
         Surplus.OPERATOR
     )
+    duplicate: Annotated[_Left, Field(title="Duplicate", description="The order is paid already")] = Policy.OPERATOR
+    late: Annotated[_Left, Field(title="Late", description="The order is cancelled, expired or returned")] = (
+        Policy.OPERATOR
+    )
+    wrong_currency: Annotated[
+        Literal[Policy.OPERATOR, Policy.REFUND],
+        Field(title="Wrong currency", description="No rate is given for it, or the amount is off"),
+    ] = Policy.OPERATOR
+    unknown: Annotated[
+        Literal[Policy.OPERATOR, Policy.IGNORE],
+        Field(title="Unknown", description="It names no order; for accounts that get other money too, ignore"),
+    ] = Policy.OPERATOR
 
     def policy(self, outcome: Outcome) -> Policy:
         """Return what to do with a payment of an outcome; what nobody may automate goes to the operator."""
@@ -437,8 +460,43 @@ class Outcomes(_Part):
             Outcome.WITHIN_TOLERANCE: self.within_tolerance,
             Outcome.SHORT: self.short,
             Outcome.OVER: self.over,
+            Outcome.DUPLICATE: self.duplicate,
+            Outcome.LATE: self.late,
+            Outcome.WRONG_CURRENCY: self.wrong_currency,
+            Outcome.UNKNOWN: self.unknown,
         }
         return chosen.get(outcome) or _DEFAULT_POLICIES.get(outcome, Policy.OPERATOR)
+
+
+class Conversion(_Part):
+    """Payments in another currency, taken at the channel's own rates; without a rate they are left to a person."""
+
+    rates: Annotated[
+        dict[str, Annotated[Decimal, Field(gt=0, le=1_000_000)]],
+        Field(title="Rates", description="What one unit is worth in the channel's currency, such as EUR: 25.10"),
+    ] = Field(default_factory=dict[str, Decimal])
+    percent: Annotated[
+        Decimal,
+        Field(ge=0, le=10, title="Per cent", description="How far the converted amount may be off, either way"),
+    ] = Decimal(4)
+
+    @field_validator("rates")
+    @classmethod
+    def _currencies(cls, value: dict[str, Decimal]) -> dict[str, Decimal]:
+        for currency in value:
+            try:
+                exponent(currency)
+            except MoneyError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+    def convert(self, amount: Money, to: str) -> Money | None:
+        """Return an amount in the channel's currency, rounded to its smallest unit, or None without a rate."""
+        rate = self.rates.get(amount.currency)
+        if rate is None:
+            return None
+        worth = (amount.decimal * rate).quantize(Decimal(1).scaleb(-exponent(to)), ROUND_HALF_EVEN)
+        return Money.from_decimal(worth, to)
 
 
 class MoneyBack(_Part):
@@ -549,6 +607,7 @@ class ChannelRules(_Part):
     references: ReferenceRules = Field(default_factory=ReferenceRules)
     tolerance: Tolerance = Field(default_factory=Tolerance)
     outcomes: Outcomes = Field(default_factory=Outcomes)
+    conversion: Annotated[Conversion, Field(title="Conversion")] = Field(default_factory=Conversion)
     money_back: Annotated[MoneyBackRules, Field(title="Money back")] = MoneyBackRules()
     placed: Placed = Field(default_factory=Placed)
     scenarios: Scenarios = Field(default_factory=Scenarios)

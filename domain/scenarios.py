@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 
 def scenario_of(method: Method, kind: Kind = Kind.PAYMENT) -> str:
     """Return the scenario that carries a payment on."""
-    return method.value if kind is Kind.PAYMENT else "money_back"
+    return method.value if kind in (Kind.PAYMENT, Kind.RETURN) else "money_back"
 
 
 def in_order(scenario: str, steps: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from store.tables import (
     AllocationRow,
+    BalanceEntry,
     ConnectorState,
     CustomerRow,
     DocumentRow,
@@ -27,6 +28,8 @@ from store.tables import (
     PayerAccount,
     PaymentReference,
     PaymentRow,
+    PayoutLine,
+    PayoutRow,
     ReferenceRow,
     RevertRow,
     RuleVersion,
@@ -61,6 +64,7 @@ class Use:
 _ADDS_ONLY = Use()
 USES: Mapping[type[Table], Use] = {
     AllocationRow: Use(("reversed",)),
+    BalanceEntry: Use(("reversed",)),
     ConnectorState: Use(("cursor", "polled_at")),
     CustomerRow: Use(("name", "email", "phone", "language", "group", "tax_id", "address")),
     DocumentRow: Use(("live", "file")),
@@ -79,9 +83,11 @@ USES: Mapping[type[Table], Use] = {
     OrderLineRow: _ADDS_ONLY,
     OrderRow: Use(("status", "standard_status")),
     OutageRow: Use(("since", "reason", "failed", "attempts", "probe_at"), deletes=True),
-    PayerAccount: _ADDS_ONLY,
+    PayerAccount: Use(("payment_id",)),
     PaymentReference: Use(deletes=True),
     PaymentRow: Use(("outcome", "policy", "reason", "candidates", "surplus_minor", "round", "matched_at")),
+    PayoutLine: Use(("payment_id",)),
+    PayoutRow: Use(("payment_id",)),
     ReferenceRow: _ADDS_ONLY,
     RevertRow: Use(("finished_at",)),
     RuleVersion: _ADDS_ONLY,

@@ -201,7 +201,11 @@ class ReferenceRow(Table):
 
 
 class PayerAccount(Table):
-    """An account known to belong to a customer; one seen with two customers proves nothing."""
+    """An account known to belong to a customer; one seen with two customers proves nothing.
+
+    payment_id is the payment that taught it, empty where the shop told it: what was taught counts as long as that
+    payment settles something of the customer.
+    """
 
     __tablename__ = "payer_accounts"
     __table_args__ = (UniqueConstraint("account", "customer_id"),)
@@ -209,6 +213,7 @@ class PayerAccount(Table):
     id: Mapped[int] = _id()
     account: Mapped[str] = mapped_column(String(64))
     customer_id: Mapped[int] = _to("customers.id")
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
 
 
 class InboxRow(Table):
@@ -296,6 +301,7 @@ class AllocationRow(Table):
     """A part of a payment that settles an open item; append-only, a reversal is a row of its own.
 
     write_off_minor is the difference let pass by tolerance: amount + write-off is what the item is relieved of.
+    taken_minor is what it takes of the payment, in the payment's currency; empty where that is the item's, and the same.
     completes says that with this allocation the item was settled.
     """
 
@@ -317,11 +323,92 @@ class AllocationRow(Table):
     order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     write_off_minor: Mapped[int] = mapped_column(BigInteger, default=0)
+    taken_minor: Mapped[int | None] = mapped_column(BigInteger)
     completes: Mapped[bool] = mapped_column(default=False)
     evidence: Mapped[list[Any]]
     reverses_id: Mapped[int | None] = _to("allocations.id", nullable=True)
     reversed: Mapped[bool] = mapped_column(default=False)
     at: Mapped[datetime]
+
+
+class BalanceEntry(Table):
+    """A movement of a customer's balance, append-only: credit is positive, and the balance is their sum.
+
+    payment_id is the payment whose money, or surplus, it is. An entry taken back is marked, and the one that reverses it
+    names it.
+    """
+
+    __tablename__ = "balance_entries"
+    __table_args__ = (
+        Index(
+            "uq_balance_entries_live",
+            "payment_id",
+            unique=True,
+            sqlite_where=text("reverses_id IS NULL AND reversed = false"),
+            postgresql_where=text("reverses_id IS NULL AND reversed = false"),
+        ),
+        Index("ix_balance_entries_customer_id", "customer_id", "currency"),
+    )
+
+    id: Mapped[int] = _id()
+    customer_id: Mapped[int] = _to("customers.id")
+    currency: Mapped[str] = mapped_column(String(3))
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True)
+    reverses_id: Mapped[int | None] = _to("balance_entries.id", nullable=True)
+    reversed: Mapped[bool] = mapped_column(default=False)
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime]
+
+
+class PayoutRow(Table):
+    """A gateway's payout to the bank account, as its report tells it; net is what should arrive there.
+
+    payment_id is the movement on the bank statement that it was found to be.
+    """
+
+    __tablename__ = "payouts"
+    __table_args__ = (
+        UniqueConstraint("source", "external_id"),
+        Index("ix_payouts_payment_id", "payment_id", unique=True),
+        Index("ix_payouts_net_minor", "currency", "net_minor"),
+    )
+
+    id: Mapped[int] = _id()
+    source: Mapped[str] = mapped_column(String(80))
+    external_id: Mapped[str] = mapped_column(String(200))
+    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True)
+    currency: Mapped[str] = mapped_column(String(3))
+    gross_minor: Mapped[int] = mapped_column(BigInteger)
+    fee_minor: Mapped[int] = mapped_column(BigInteger)
+    net_minor: Mapped[int] = mapped_column(BigInteger)
+    paid_on: Mapped[date]
+    reference: Mapped[str | None] = mapped_column(Text)
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True)
+    received_at: Mapped[datetime]
+
+
+class PayoutLine(Table):
+    """One line of a payout's report; payment_id is the payment, refund or chargeback that it is, once that is known."""
+
+    __tablename__ = "payout_lines"
+    __table_args__ = (
+        UniqueConstraint("payout_id", "external_id"),
+        Index("ix_payout_lines_provider_reference", "provider_reference"),
+        CheckConstraint("kind IN ('payment', 'refund', 'chargeback', 'reinstated', 'fee', 'other')", name="kind"),
+    )
+
+    id: Mapped[int] = _id()
+    payout_id: Mapped[int] = _to("payouts.id")
+    external_id: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(12))
+    provider_reference: Mapped[str | None] = mapped_column(Text)
+    order_reference: Mapped[str | None] = mapped_column(Text)
+    gross_minor: Mapped[int] = mapped_column(BigInteger)
+    fee_minor: Mapped[int] = mapped_column(BigInteger)
+    net_minor: Mapped[int] = mapped_column(BigInteger)
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
 
 
 class WorkRow(Table):

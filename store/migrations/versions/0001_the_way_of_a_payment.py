@@ -135,7 +135,11 @@ def upgrade() -> None:
         sa.Column("variable_symbol", sa.String(length=10), nullable=True),
         sa.Column("rf", sa.String(length=25), nullable=True),
         sa.Column("delivery_method", sa.String(length=80), nullable=True),
-        sa.Column("delivery_address", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column(
+            "delivery_address",
+            sa.JSON().with_variant(postgresql.JSONB(), "postgresql"),
+            nullable=False,
+        ),
         sa.Column("placed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -146,15 +150,6 @@ def upgrade() -> None:
     op.create_index("ix_orders_channel_placed_at", "orders", ["channel", "placed_at"], unique=False)
     op.create_index(op.f("ix_orders_customer_id"), "orders", ["customer_id"], unique=False)
     op.create_index("ix_orders_number", "orders", ["number"], unique=False)
-    op.create_table(
-        "payer_accounts",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("account", sa.String(length=64), nullable=False),
-        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_payer_accounts_customer_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_payer_accounts")),
-        sa.UniqueConstraint("account", "customer_id", name=op.f("uq_payer_accounts_account_customer_id")),
-    )
     op.create_table(
         "payments",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -191,6 +186,32 @@ def upgrade() -> None:
     )
     op.create_index("ix_payments_outcome", "payments", ["outcome"], unique=False)
     op.create_index("ix_payments_provider_reference", "payments", ["provider_reference"], unique=False)
+    op.create_table(
+        "balance_entries",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("reverses_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("reversed", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_balance_entries_customer_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_balance_entries_payment_id")),
+        sa.ForeignKeyConstraint(["reverses_id"], ["balance_entries.id"], name=op.f("fk_balance_entries_reverses_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_balance_entries")),
+    )
+    op.create_index("ix_balance_entries_customer_id", "balance_entries", ["customer_id", "currency"], unique=False)
+    op.create_index(
+        "uq_balance_entries_live",
+        "balance_entries",
+        ["payment_id"],
+        unique=True,
+        sqlite_where=sa.text("reverses_id IS NULL AND reversed = false"),
+        postgresql_where=sa.text("reverses_id IS NULL AND reversed = false"),
+    )
     op.create_table(
         "effects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -252,6 +273,18 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_order_lines_order_id"), "order_lines", ["order_id"], unique=False)
     op.create_table(
+        "payer_accounts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("account", sa.String(length=64), nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_payer_accounts_customer_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_payer_accounts_payment_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_payer_accounts")),
+        sa.UniqueConstraint("account", "customer_id", name=op.f("uq_payer_accounts_account_customer_id")),
+    )
+    op.create_index(op.f("ix_payer_accounts_payment_id"), "payer_accounts", ["payment_id"], unique=False)
+    op.create_table(
         "payment_references",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -262,6 +295,27 @@ def upgrade() -> None:
         sa.UniqueConstraint("payment_id", "kind", "value", name=op.f("uq_payment_references_payment_id_kind_value")),
     )
     op.create_index("ix_payment_references_kind_value", "payment_references", ["kind", "value"], unique=False)
+    op.create_table(
+        "payouts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("source", sa.String(length=80), nullable=False),
+        sa.Column("external_id", sa.String(length=200), nullable=False),
+        sa.Column("inbox_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("gross_minor", sa.BigInteger(), nullable=False),
+        sa.Column("fee_minor", sa.BigInteger(), nullable=False),
+        sa.Column("net_minor", sa.BigInteger(), nullable=False),
+        sa.Column("paid_on", sa.Date(), nullable=False),
+        sa.Column("reference", sa.Text(), nullable=True),
+        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["inbox_id"], ["inbox.id"], name=op.f("fk_payouts_inbox_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_payouts_payment_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_payouts")),
+        sa.UniqueConstraint("source", "external_id", name=op.f("uq_payouts_source_external_id")),
+    )
+    op.create_index("ix_payouts_net_minor", "payouts", ["currency", "net_minor"], unique=False)
+    op.create_index("ix_payouts_payment_id", "payouts", ["payment_id"], unique=True)
     op.create_table(
         "reverts",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -291,6 +345,7 @@ def upgrade() -> None:
         sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("write_off_minor", sa.BigInteger(), nullable=False),
+        sa.Column("taken_minor", sa.BigInteger(), nullable=True),
         sa.Column("completes", sa.Boolean(), nullable=False),
         sa.Column("evidence", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("reverses_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
@@ -404,6 +459,29 @@ def upgrade() -> None:
         sa.UniqueConstraint("message_id", name=op.f("uq_messages_message_id")),
     )
     op.create_index(op.f("ix_messages_order_id"), "messages", ["order_id"], unique=False)
+    op.create_table(
+        "payout_lines",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("payout_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("external_id", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(length=12), nullable=False),
+        sa.Column("provider_reference", sa.Text(), nullable=True),
+        sa.Column("order_reference", sa.Text(), nullable=True),
+        sa.Column("gross_minor", sa.BigInteger(), nullable=False),
+        sa.Column("fee_minor", sa.BigInteger(), nullable=False),
+        sa.Column("net_minor", sa.BigInteger(), nullable=False),
+        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.CheckConstraint(
+            "kind IN ('payment', 'refund', 'chargeback', 'reinstated', 'fee', 'other')",
+            name=op.f("ck_payout_lines_kind"),
+        ),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_payout_lines_payment_id")),
+        sa.ForeignKeyConstraint(["payout_id"], ["payouts.id"], name=op.f("fk_payout_lines_payout_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_payout_lines")),
+        sa.UniqueConstraint("payout_id", "external_id", name=op.f("uq_payout_lines_payout_id_external_id")),
+    )
+    op.create_index(op.f("ix_payout_lines_payment_id"), "payout_lines", ["payment_id"], unique=False)
+    op.create_index("ix_payout_lines_provider_reference", "payout_lines", ["provider_reference"], unique=False)
     op.create_table(
         "shipments",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
