@@ -17,8 +17,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -46,6 +45,7 @@ from deployments.command import (
     user_name,
     working,
 )
+from deployments.given_files import file_said, named, parsed_rules, progress, read_bytes, read_text
 from deployments.prefect_server import login_of, point_at_prefect
 from deployments.shown import Json
 from domain.payments import Outcome
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from store.journal import Actor
     from tasks.installation import Installation
 
-_MAX_BYTES = 256 * 1024 * 1024
-_MAX_RULES_BYTES = 1024 * 1024
 _CHECK_S = 30.0
 _STOP_S = 30.0
 
@@ -116,62 +114,6 @@ def _database_said(error: Exception) -> str:
     return said[:200] or type(original).__name__
 
 
-def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
-
-
-def _bytes(file: str, limit: int = _MAX_BYTES) -> bytes:
-    """Read a file, or standard input for `-`. Raises Wrong, naming the file, when that can't be done."""
-    try:
-        if file == "-":
-            data = sys.stdin.buffer.read(limit + 1)
-        else:
-            with Path(file).open("rb") as opened:
-                data = opened.read(limit + 1)
-    except (OSError, ValueError) as error:
-        raise Wrong(_file_said(file, error)) from error
-    if len(data) > limit:
-        raise Wrong(f"{_name(file)}: it is over {limit >> 20} MiB; cut it into smaller files")
-    return data
-
-
-def _file_said(file: str, error: OSError | ValueError) -> str:
-    known: dict[type[Exception], str] = {
-        FileNotFoundError: "there is no such file",
-        IsADirectoryError: "it is a folder; name a file in it",
-        PermissionError: "you have no permission for it",
-        NotADirectoryError: "a part of its path is a file, not a folder",
-        FileExistsError: "it is a file where a folder is needed",
-    }
-    said = known.get(type(error)) or getattr(error, "strerror", None) or str(error)
-    return f"{_name(file)}: {said}"
-
-
-def _text(file: str, limit: int = _MAX_BYTES) -> str:
-    data = _bytes(file, limit)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Wrong(f"{_name(file)}, line {line}: it is not UTF-8 text; save it as UTF-8") from error
-    if not text.strip():
-        raise Wrong(f"{_name(file)}: it is empty")
-    return text
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Generator[Any]:
-    """Show a progress bar on standard error where a person sees it; yields what is called after each piece."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
-
-
 def _exit(*, read: bool, refused: bool) -> int:
     """Return the exit code of a command that reads: whether anything was read, and whether anything was refused."""
     if not refused:
@@ -215,7 +157,7 @@ def _rows(file: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tu
 
     Columns are separated by commas, semicolons or tabs, as the header shows. Raises Wrong for a bad header.
     """
-    text = _text(file)
+    text = read_text(file)
     header_line = text.partition("\n")[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True, skipinitialspace=True
@@ -242,8 +184,8 @@ def _header(file: str, reader: Iterator[list[str]], known: Sequence[str], needed
     try:
         header = [cell.strip() for cell in next(reader)]
     except csv.Error as error:
-        raise Wrong(f"{_name(file)}, line 1: it is not CSV: {error}") from None
-    where, columns = f"{_name(file)}, line 1", f"the columns are {', '.join(known)}"
+        raise Wrong(f"{named(file)}, line 1: it is not CSV: {error}") from None
+    where, columns = f"{named(file)}, line 1", f"the columns are {', '.join(known)}"
     if strange := [place for place, cell in enumerate(header, start=1) if cell not in known]:
         raise Wrong(f"{where}: the name of column {strange[0]} is not known; {columns}")
     if missing := [name for name in needed if name not in header]:
@@ -273,7 +215,7 @@ def _number(document: object) -> str | None:
 
 def _orders_of(file: str) -> Iterator[_Given]:
     """Read orders as JSON (one, a list, or one per line) or as CSV. Raises Wrong for what is neither."""
-    text = _text(file)
+    text = read_text(file)
     start = text.lstrip()[:1]
     if start == "[":
         return _orders_of_list(file, text)
@@ -284,9 +226,9 @@ def _orders_of_list(file: str, text: str) -> Iterator[_Given]:
     try:
         documents = cast("list[object]", json.loads(text))
     except json.JSONDecodeError as error:
-        raise Wrong(f"{_name(file)}, line {error.lineno}: it is not JSON ({error.msg})") from None
+        raise Wrong(f"{named(file)}, line {error.lineno}: it is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):
-        raise Wrong(f"{_name(file)}: it is JSON nested too deep, or with numbers too long") from None
+        raise Wrong(f"{named(file)}: it is JSON nested too deep, or with numbers too long") from None
     for place, document in enumerate(documents, start=1):
         number = _number(document)
         yield _Given(f"order {place} ({number})" if number else f"order {place}", number, document)
@@ -378,9 +320,9 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     refused: list[Json] = []
     async with opened_home() as opened:
         actor = acting()
-        with _progress("orders", len(given)) as advance:
+        with progress("orders", len(given)) as advance:
             for one in given:
-                where = f"{_name(file)}, {one.where}"
+                where = f"{named(file)}, {one.where}"
                 problem = one.problem
                 try:
                     if not problem:
@@ -525,7 +467,7 @@ def _unread(file: str, reason: str) -> Json:
 
 
 def _told(file: str, error: Wrong) -> str:
-    return str(error).removeprefix(f"{_name(file)}: ")
+    return str(error).removeprefix(f"{named(file)}: ")
 
 
 @payments_app.command(name="read")
@@ -552,7 +494,7 @@ def payments_read(files: GivenFiles, /, *, as_json: AsJson = False) -> int:
     found: list[Json] = []
     for file in files:
         try:
-            read = read_statement(_bytes(file, MAX_BYTES), Path(file).name, readers)
+            read = read_statement(read_bytes(file, MAX_BYTES), Path(file).name, readers)
             found.append(shown.statement_file(file, read))
         except Wrong as error:
             found.append({**_unread(file, _told(file, error)), "statements": []})
@@ -582,10 +524,10 @@ async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> i
     found: list[Json] = []
     none: Json = {"entries": 0, "new": 0, "already_known": 0}
     async with opened_home() as opened:
-        with _progress("files", len(files)) as advance:
+        with progress("files", len(files)) as advance:
             for file in files:
                 try:
-                    data = _bytes(file, MAX_BYTES)
+                    data = read_bytes(file, MAX_BYTES)
                     found.append(shown.imported_file(file, await take_statement(opened, data, Path(file).name)))
                 except Wrong as error:
                     found.append({**_unread(file, _told(file, error)), **none})
@@ -674,7 +616,7 @@ def _counted(file: str) -> tuple[dict[str, tuple[str, int]], list[Json]]:
     refused: list[Json] = []
     for line, row, problem in _rows(file, ("sku", "title", "on_hand"), ("sku", "on_hand")):
         if said := problem or _stock_problem(row, counted):
-            refused.append({"where": f"{_name(file)}, line {line}", "reason": said})
+            refused.append({"where": f"{named(file)}, line {line}", "reason": said})
         else:
             counted[row["sku"]] = (row.get("title", ""), int(row["on_hand"]))
     return counted, refused
@@ -959,6 +901,7 @@ async def backfill(
 
 
 app.command("deployments.cli_revert:revert", name="revert")
+app.command("deployments.cli_match:match", name="match")
 payments_app.command("deployments.cli_revert:payments_match", name="match")
 resolve_app.command("deployments.cli_resolve:resolve_step", name="step")
 database_app.command("deployments.cli_database:database_rights", name="rights")
@@ -1035,60 +978,6 @@ async def demo(*, as_json: AsJson = False) -> int:
 # Rules
 
 
-def _mapping(text: str, file: str) -> object:
-    """Read a YAML or JSON file that a person wrote: no key twice, no aliases. Raises Wrong with the line."""
-    import yaml
-
-    composed: dict[int, object] = {}
-
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            node: Any = super().compose_node(parent, index)
-            if id(node) in composed:
-                raise yaml.MarkedYAMLError(problem="aliases (*) are not taken", problem_mark=node.start_mark)
-            composed[id(node)] = node
-            return node
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if str(key.value) in seen:
-                    said = f"“{key.value}” is there twice"
-                    raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-                seen.add(str(key.value))
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{file}, line {mark.line + 1}" if mark else file
-        raise Wrong(f"{where}: it is not YAML: {getattr(error, 'problem', None) or error}") from None
-    except (RecursionError, ValueError):
-        raise Wrong(f"{file}: it is not YAML that can be read") from None
-
-
-def _parsed(files: Sequence[str]) -> tuple[dict[str, tuple[str, ChannelRules]], list[Json]]:
-    """Read rules: (file, rules) by channel, and what was refused."""
-    from connectors.iban import wrong_ibans
-    from domain.rules import RulesError, parse_rules
-
-    found: dict[str, tuple[str, ChannelRules]] = {}
-    refused: list[Json] = []
-    for file in files:
-        try:
-            rules = parse_rules(_mapping(_text(file, _MAX_RULES_BYTES), file), where=file)
-        except (Wrong, RulesError) as error:
-            refused += [{"file": file, "reason": line} for line in str(error).splitlines()]
-            continue
-        refused += [{"file": file, "reason": f"{file}: {said}"} for said in wrong_ibans(rules)]
-        if rules.channel in found:
-            said = f"{file}: channel {rules.channel} is in {found[rules.channel][0]} too; apply one of them"
-            refused.append({"file": file, "reason": said})
-        found[rules.channel] = (file, rules)
-    return found, refused
-
-
 @rules_app.command(name="apply")
 async def rules_apply(
     files: GivenFiles,
@@ -1105,7 +994,7 @@ async def rules_apply(
     """
     from store import rules
 
-    found, refused = _parsed(files)
+    found, refused = parsed_rules(files)
     applied: list[Json] = []
     if not refused:
         async with opened_home() as opened, opened.store.write() as connection:
@@ -1291,7 +1180,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, Wrong):
         return str(error)
     if isinstance(error, OSError) and error.filename:
-        return _file_said(str(error.filename), error)
+        return file_said(str(error.filename), error)
     if isinstance(error, UnusedCliTokensError):
         return f"too many arguments: {' '.join(error.unused_tokens or [])}"
     if isinstance(error, ValidationError):

@@ -80,9 +80,7 @@ class Match:
 
 def channels_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]) -> tuple[ChannelRules, ...]:
     """Return the channels that own the account a payment arrived on; all of them when nobody owns it."""
-    account = normal_account(payment.account or "")
-    owners = tuple(rules for rules in channels.values() if account in rules.accounts)
-    return owners or tuple(channels.values())
+    return Reader(channels).channels_of(payment.account)
 
 
 def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]) -> tuple[Reference, ...]:
@@ -91,43 +89,77 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
     A variable symbol counts only in the channels that own the receiving account. Order and invoice numbers are looked
     for in free text by each channel's own pattern; the end-to-end id, which the payer chose, counts in the same ones.
     """
-    found: dict[tuple[EvidenceKind, str, str | None], bool] = {}
+    return Reader(channels).references(payment)
 
-    def add(kind: EvidenceKind, value: str | None, channel: str | None = None, *, sure: bool = True) -> None:
-        if value and value not in _NO_REFERENCE:
-            found[kind, value, channel] = found.get((kind, value, channel), False) or sure
 
-    texts = [text for text in (payment.text, payment.end_to_end_id, payment.order_reference) if text]
-    add(EvidenceKind.PROVIDER_REFERENCE, payment.provider_reference)
-    add(EvidenceKind.RF, normal_rf(payment.rf) if payment.rf else None)
-    add(EvidenceKind.TRACKING_NUMBER, compact(payment.tracking_number or ""))
-    add(EvidenceKind.ORDER_NUMBER, normal_number(payment.order_reference or ""))
-    for text in texts:
-        for reference in rf_references_in(text):
-            add(EvidenceKind.RF, reference)
-    account = normal_account(payment.account or "")
-    for rules in channels_of(payment, channels):
-        add(EvidenceKind.END_TO_END_ID, compact(payment.end_to_end_id or ""), rules.channel)
-        if account in rules.accounts:
-            add(EvidenceKind.VARIABLE_SYMBOL, normal_variable_symbol(payment.variable_symbol or ""), rules.channel)
-            for text in texts:
-                for symbol in symbol_readings(text):
-                    add(EvidenceKind.VARIABLE_SYMBOL, symbol.value, rules.channel, sure=symbol.sure)
-        for kind, pattern in (
-            (EvidenceKind.ORDER_NUMBER, rules.references.order_number),
-            (EvidenceKind.INVOICE_NUMBER, rules.references.invoice_number),
-        ):
-            for text in texts if pattern else ():
-                for token in token_readings(text, pattern or ""):
-                    add(kind, token.value, rules.channel, sure=token.sure)
-    payer = normal_account(payment.payer_account or "")
-    # A domestic number is another account at every bank.
-    if not _WITHOUT_BANK.fullmatch(payer):
-        add(EvidenceKind.PAYER_ACCOUNT, payer)
-        add(EvidenceKind.GROUP_ACCOUNT, payer)
-    if payment.payer_name and payment.amount.minor > 0:
-        add(EvidenceKind.PAYER_NAME, payer_reference(payment.payer_name, payment.amount))
-    return tuple(Reference(kind, value, channel, sure) for (kind, value, channel), sure in found.items())
+class Reader:
+    """Reads what payments carry, for a set of channels; one serves for any number of payments."""
+
+    def __init__(self, channels: Mapping[str, ChannelRules]) -> None:
+        self._channels = tuple(channels.values())
+        self._owners: dict[str | None, tuple[tuple[ChannelRules, bool], ...]] = {}
+
+    def channels_of(self, account: str | None) -> tuple[ChannelRules, ...]:
+        """Return the channels that own an account; all of them when nobody owns it."""
+        return tuple(rules for rules, _ in self._owning(account))
+
+    def _owning(self, account: str | None) -> tuple[tuple[ChannelRules, bool], ...]:
+        if account not in self._owners:
+            normal = normal_account(account or "")
+            owners = tuple((rules, True) for rules in self._channels if normal in rules.accounts)
+            self._owners[account] = owners or tuple((rules, False) for rules in self._channels)
+        return self._owners[account]
+
+    def references(self, payment: IncomingPayment) -> tuple[Reference, ...]:
+        """Return every reference a payment carries, in normal form, without repeats."""
+        return tuple(Reference(*name, sure) for name, sure in self.read(payment).items())
+
+    def read(self, payment: IncomingPayment) -> dict[tuple[EvidenceKind, str, str | None], bool]:
+        """Return the same as bare (kind, value, channel) → sure."""
+        found: dict[tuple[EvidenceKind, str, str | None], bool] = {}
+
+        def add(kind: EvidenceKind, value: str | None, channel: str | None = None, *, sure: bool = True) -> None:
+            if value and value not in _NO_REFERENCE:
+                found[kind, value, channel] = found.get((kind, value, channel), False) or sure
+
+        texts = [text for text in (payment.text, payment.end_to_end_id, payment.order_reference) if text]
+        if payment.provider_reference:
+            add(EvidenceKind.PROVIDER_REFERENCE, payment.provider_reference)
+        if payment.rf:
+            add(EvidenceKind.RF, normal_rf(payment.rf))
+        if payment.tracking_number:
+            add(EvidenceKind.TRACKING_NUMBER, compact(payment.tracking_number))
+        if payment.order_reference:
+            add(EvidenceKind.ORDER_NUMBER, normal_number(payment.order_reference))
+        for text in texts:
+            for reference in rf_references_in(text):
+                add(EvidenceKind.RF, reference)
+        for rules, owns in self._owning(payment.account):
+            channel = rules.channel
+            if payment.end_to_end_id:
+                add(EvidenceKind.END_TO_END_ID, compact(payment.end_to_end_id), channel)
+            if owns:
+                if payment.variable_symbol:
+                    add(EvidenceKind.VARIABLE_SYMBOL, normal_variable_symbol(payment.variable_symbol), channel)
+                for text in texts:
+                    for symbol in symbol_readings(text):
+                        add(EvidenceKind.VARIABLE_SYMBOL, symbol.value, channel, sure=symbol.sure)
+            for kind, pattern in (
+                (EvidenceKind.ORDER_NUMBER, rules.references.order_number),
+                (EvidenceKind.INVOICE_NUMBER, rules.references.invoice_number),
+            ):
+                for text in texts if pattern else ():
+                    for token in token_readings(text, pattern or ""):
+                        add(kind, token.value, channel, sure=token.sure)
+        if payment.payer_account:
+            payer = normal_account(payment.payer_account)
+            # A domestic number is another account at every bank.
+            if not _WITHOUT_BANK.fullmatch(payer):
+                add(EvidenceKind.PAYER_ACCOUNT, payer)
+                add(EvidenceKind.GROUP_ACCOUNT, payer)
+        if payment.payer_name and payment.amount.minor > 0:
+            add(EvidenceKind.PAYER_NAME, payer_reference(payment.payer_name, payment.amount))
+        return found
 
 
 _WORDS = {
@@ -175,17 +207,15 @@ def reconcile(payment: IncomingPayment, items: Iterable[OpenItem], channels: Map
     customers who owe these and of those who own its payer's account. More items do no harm; they have no evidence.
     """
     known = sorted({item.id: item for item in items}.values(), key=lambda item: item.id)
-    return decide(payment, references_of(payment, channels), known, channels)
+    return decide(payment, known, channels, Reader(channels))
 
 
 def decide(
-    payment: IncomingPayment,
-    references: Sequence[Reference],
-    items: Sequence[OpenItem],
-    channels: Mapping[str, ChannelRules],
+    payment: IncomingPayment, items: Sequence[OpenItem], channels: Mapping[str, ChannelRules], reader: Reader
 ) -> Match:
-    """Do what reconcile does with references that are read already, and with items in the order of their ids."""
-    owners = channels_of(payment, channels)
+    """Do what reconcile does, for items without repeats in the order of their ids, with the channels' own reader."""
+    owners = reader.channels_of(payment.account)
+    references = reader.references(payment)
     case = _Case(
         payment, _candidates(references, items, channels), items, channels, owners[0] if len(owners) == 1 else None
     )

@@ -48,6 +48,19 @@ class Reading:
     sure: bool
 
 
+class _Folding(dict[int, int | None]):
+    """What becomes of each letter once it has no diacritics; letters are looked into as they come."""
+
+    def __missing__(self, place: int) -> int | None:
+        mark = unicodedata.category(chr(place)) in ("Mn", "Cf")
+        self[place] = folded = None if mark else _LOOK_ALIKES.get(place, place)
+        return folded
+
+
+_FOLDED = _Folding()
+
+
+@lru_cache(maxsize=1_024)
 def fold(text: str) -> str:
     """Bring text to plain capitals: no diacritics, wide forms and look-alike Cyrillic and Greek letters made Latin."""
     if text.isascii() and len(text) <= _MAX_TEXT:
@@ -55,8 +68,7 @@ def fold(text: str) -> str:
     if len(text) > _MAX_TEXT:
         # A word that is cut off would be read as another one.
         text = (text[:_MAX_TEXT].rsplit(maxsplit=1) or [""])[0]
-    letters = unicodedata.normalize("NFD", text.translate(_WRITINGS).upper())
-    return "".join(ch for ch in letters if unicodedata.category(ch) not in ("Mn", "Cf")).translate(_LOOK_ALIKES)
+    return unicodedata.normalize("NFD", text.translate(_WRITINGS).upper()).translate(_FOLDED)
 
 
 def compact(text: str) -> str:
@@ -118,12 +130,14 @@ _SAME_SOUND = (
 )
 _LOOK_ALIKES_BACK = str.maketrans("ABCEHIKMOPTXY", "АВСЕНІКМОРТХУ")
 _CYRILLIC = re.compile("[Ѐ-ӿ]")
+_NAME_WORD = re.compile(r"[^\W_]+(?:['’ʼ][^\W_]+)?")
 _NO_NAME = frozenset(
     "SRO SPOL VOS OSVC GMBH AG KG UG OHG CO SRL SA PFA SC TOV TZOV FOP PP PAT PRAT TDV OOO IP AO PAO ZAO OAO LTD LLC "
     "INC ING MGR BC MUDR JUDR PHDR RNDR DR PROF DOC DIPL PHD MBA HERR FRAU PAN PANI".split()
 )
 
 
+@lru_cache(maxsize=65_536)
 def _sound(word: str) -> str:
     if _CYRILLIC.search(word):
         word = word.translate(_LOOK_ALIKES_BACK).translate(_LATIN)
@@ -133,7 +147,7 @@ def _sound(word: str) -> str:
     return word
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def name_words(name: str) -> frozenset[str]:
     """Return the words of a person's or company's name as they sound, whatever their script, order and title.
 
@@ -170,7 +184,8 @@ def symbol_readings(text: str) -> Iterator[Reading]:
 
     Where other digits follow, every reading is yielded: “VS 1017 26” may mean 1017 or 101726.
     """
-    for match in _SYMBOL.finditer(fold(_with_cuts(text))):
+    folded = fold(_with_cuts(text))
+    for match in _SYMBOL.finditer(folded) if "V" in folded else ():
         words = _DIGITS.findall(match[1])
         readings = [normal_variable_symbol("".join(words[: end + 1])) for end in range(len(words))]
         symbols = dict.fromkeys(symbol for symbol in readings if symbol)
@@ -185,7 +200,10 @@ def variable_symbols_in(text: str) -> Iterator[str]:
 
 def rf_references_in(text: str) -> Iterator[str]:
     """Yield the ISO 11649 references in a text whose check digits are right, in one piece or in groups."""
-    words, gaps = _words(fold(_with_cuts(text)))
+    folded = fold(_with_cuts(text))
+    if "RF" not in folded:
+        return
+    words, gaps = _words(folded)
     for start, word in enumerate(words):
         if not word.startswith("RF"):
             continue
@@ -207,8 +225,14 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
     found in 2012. A number of digits alone must stand in one piece and by itself, or every date, amount and bank
     account would be one.
     """
-    wanted = re.compile(folded_pattern(pattern), re.IGNORECASE)
-    folded = _SOMETHING_ELSE.sub(";", fold(_with_cuts(text)))
+    wanted, roughly = _compiled(pattern)
+    cut = _with_cuts(text)
+    whole = fold(cut)
+    if not roughly.search(compact(text)) or (
+        cut is text and roughly.pattern == _ANY_DIGITS and not _standing(wanted, whole)
+    ):
+        return
+    folded = _SOMETHING_ELSE.sub(";", whole)
     words, gaps = _words(folded)
     labelled = _labelled(folded)
     hits: list[tuple[int, int, Reading]] = []
@@ -218,6 +242,8 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
             if end > start and not _INSIDE.fullmatch(gaps[end]):
                 break
             joined += words[end]
+            if not roughly.fullmatch(joined):
+                continue
             if joined.isdigit() and (
                 set(gaps[start + 1 : end + 1]) - {_CUT} or start in labelled or _attached(words, gaps, start, end)
             ):
@@ -232,6 +258,43 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
             yield Reading(value, sure=len(values) == 1 and any(reading.sure for reading in place))
 
 
+_ANY_DIGITS, _ANY_LETTERS = "[0-9]*", r"[^\W_]*"
+_DIGITS_ONLY = re.compile(r"[0-9]|\\d|\[[0-9-]+\]")
+_ATOM = re.compile(r"(\[[^\]]*\]|\\d|[^\W_])|\{[0-9,]*\}|.", re.DOTALL)
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return a channel's pattern for folded texts, and a rough one that fits all that it fits, with any zeros.
+
+    The rough one takes any number of digits wherever the pattern has one, so it costs little to find that there is
+    nothing to find.
+    """
+    exact = folded_pattern(pattern)
+    rough: list[str] = []
+    for atom in _ATOM.finditer(exact):
+        if atom[1] is None:
+            if not (atom[0].startswith("{") or atom[0] == "?") or rough[-1:] not in ([_ANY_DIGITS], [_ANY_LETTERS]):
+                rough.append(atom[0])
+        elif any(re.fullmatch(atom[1], digit, re.IGNORECASE) for digit in "0123456789"):
+            any_of = _ANY_DIGITS if _DIGITS_ONLY.fullmatch(atom[1]) else _ANY_LETTERS
+            if rough[-1:] in ([_ANY_DIGITS], [_ANY_LETTERS]):
+                rough[-1] = any_of if rough[-1] == any_of else _ANY_LETTERS
+            else:
+                rough.append(any_of)
+        else:
+            rough.append(atom[1])
+    # Many repetitions without end, or repeated ones, could be tried in too many ways.
+    if sum(part in (_ANY_DIGITS, _ANY_LETTERS) for part in rough) > 3 or "){" in exact:
+        rough = [_ANY_LETTERS]
+    return re.compile(exact, re.IGNORECASE), re.compile("".join(rough), re.IGNORECASE)
+
+
+def _standing(wanted: re.Pattern[str], folded: str) -> bool:
+    """Say whether a pattern of digits alone fits any number in a text; such a number must stand in one piece."""
+    return any(wanted.fullmatch(word) or wanted.fullmatch(_without_padding(word)) for word in _DIGITS.findall(folded))
+
+
 def tokens_in(text: str, pattern: str) -> Iterator[str]:
     """Yield every number that a text can be read to name, as token_readings does."""
     yield from (reading.value for reading in token_readings(text, pattern))
@@ -244,6 +307,8 @@ def folded_pattern(pattern: str) -> str:
 
 def _with_cuts(text: str) -> str:
     """Mark the line breaks that may stand inside a word, because the line before is as long as lines can be."""
+    if "\n" not in text and "\r" not in text:
+        return text
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     pieces = [lines[0]]
     for before, after in pairwise(lines):

@@ -1,0 +1,253 @@
+"""Bulk matching: over any world it answers as one payment at a time would, whatever the chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rules_builders import rules
+
+from domain.allocation import OpenItem
+from domain.bulk_matching import ACCOUNT_COLUMNS, ITEM_COLUMNS, REFERENCE_COLUMNS, OpenItems
+from domain.matching import Match, reconcile
+from domain.money import Money
+from domain.orders import Status
+from domain.payments import IncomingPayment, Kind, Method
+from domain.references import compact, normal_number, payer_reference
+from domain.rules import ChannelRules, EvidenceKind
+
+ACCOUNTS = {"cz": "CZ5099100000190000260111", "sk": "CZ2199100000190000260222"}
+CHANNELS = {
+    "cz": rules(
+        channel="cz",
+        currency="CZK",
+        accounts=[ACCOUNTS["cz"]],
+        references={"order_number": "CZ[0-9]{4}", "invoice_number": "FV[0-9]{4}"},
+        tolerance={"absolute": "1.00"},
+        conversion={"rates": {"EUR": "25"}},
+    ),
+    "sk": rules(
+        channel="sk",
+        currency="CZK",
+        accounts=[ACCOUNTS["sk"], ACCOUNTS["cz"]],
+        references={"order_number": "[0-9]{4}"},
+        outcomes={"short": "operator", "duplicate": "balance"},
+    ),
+}
+NAMES = ["Jana Nováková", "Jan Novák", "Petr Dvořák", "Alfa s.r.o.", ""]
+PAYERS = ["CZ6508000000192000145399", "CZ6508000000192000145400", "CZ6508000000192000145401", None]
+CUSTOMERS = [None, "1", "2", "3"]
+GROUPS = {"1": "g", "2": "g"}
+AMOUNTS = [10000, 10050, 20000, 30000, 50000]
+
+World = tuple[list[OpenItem], dict[str, set[tuple[str, str]]]]
+
+
+def order(place: int, told: dict[str, Any]) -> OpenItem:
+    channel, customer, name = told["channel"], told["customer"], told["name"]
+    number = f"{'CZ' if channel == 'cz' else ''}{1000 + told['number']}"
+    money = Money(told["amount"], told["currency"])
+    called = {
+        (EvidenceKind.ORDER_NUMBER, normal_number(number)),
+        (EvidenceKind.END_TO_END_ID, compact(number)),
+        (EvidenceKind.VARIABLE_SYMBOL, str(told["symbol"])),
+    }
+    if reference := payer_reference(name, money):
+        called.add((EvidenceKind.PAYER_NAME, reference))
+    return OpenItem(
+        id=place * 3 + 7,
+        order_id=place * 3 + 7,
+        channel=channel,
+        number=number,
+        status=told["status"],
+        amount=money,
+        open=Money(told["amount"] * told["left"] // 2, told["currency"]),
+        references=frozenset(called),
+        customer=customer,
+        customer_name=name,
+        group=GROUPS.get(customer),
+    )
+
+
+def by_who_paid(items: list[OpenItem], owners: dict[str, set[tuple[str, str]]]) -> list[OpenItem]:
+    """Add to items the accounts that are known of their customers and of the companies of their groups."""
+    found: list[OpenItem] = []
+    for item in items:
+        called = set(item.references)
+        for account, whose in owners.items():
+            (channel, customer), *more = whose
+            groups = {each.group for each in items if (each.channel, each.customer) == (channel, customer)} - {None}
+            if (
+                more
+                or channel != item.channel
+                or not any((i.channel, i.customer) == (channel, customer) for i in items)
+            ):
+                continue
+            if customer == item.customer:
+                called.add((EvidenceKind.PAYER_ACCOUNT, account))
+            elif item.group in groups:
+                called.add((EvidenceKind.GROUP_ACCOUNT, account))
+        found.append(replace(item, references=frozenset(called)))
+    return found
+
+
+def one_by_one(items: list[OpenItem], payments: list[IncomingPayment]) -> list[Match]:
+    """Answer as the flows do: what one payment settles is no longer open for the next."""
+    left = {item.id: item for item in items}
+    answers: list[Match] = []
+    for payment in payments:
+        answers.append(match := reconcile(payment, left.values(), CHANNELS))
+        for part in match.parts:
+            item = left[part.item.id]
+            left[item.id] = replace(item, open=item.open - part.amount - part.write_off)
+    return answers
+
+
+def in_bulk(
+    items: list[OpenItem], owners: dict[str, set[tuple[str, str]]], payments: list[IncomingPayment], chunk: int
+) -> list[Match]:
+    frame = pd.DataFrame(
+        [
+            (
+                *(i.id, i.channel, i.number, i.status.value, i.amount.currency, i.amount.minor, i.open.minor),
+                *(i.customer, i.customer_name, i.group),
+            )
+            for i in items
+        ],
+        columns=list(ITEM_COLUMNS),
+        dtype=object,
+    )
+    called = [(item.id, kind.value, value) for item in items for kind, value in item.references]
+    told = [(*whose, account) for account, customers in owners.items() for whose in customers]
+    open_items = OpenItems(
+        frame,
+        pd.DataFrame(called, columns=list(REFERENCE_COLUMNS), dtype=object),
+        pd.DataFrame(told, columns=list(ACCOUNT_COLUMNS), dtype=object),
+        CHANNELS,
+    )
+    answers: list[Match] = []
+    for begin in range(0, len(payments), chunk):
+        matched = open_items.match(payments[begin : begin + chunk])
+        answers += matched.answers()
+        # The columns say the same as the answers.
+        assert list(matched.outcomes) == [answer.outcome for answer in answers[begin:]]
+        assert sorted(matched.allocations().itertuples(index=False, name=None)) == sorted(
+            (place, part.item.id, part.amount.minor)
+            for place, answer in enumerate(answers[begin:])
+            for part in answer.parts
+        )
+    return answers
+
+
+orders = st.fixed_dictionaries(
+    {
+        "channel": st.sampled_from(["cz", "cz", "sk", "closed-down"]),
+        "customer": st.sampled_from(CUSTOMERS),
+        "name": st.sampled_from(NAMES),
+        "number": st.integers(1, 12),
+        "symbol": st.integers(1, 12),
+        "amount": st.sampled_from(AMOUNTS),
+        "currency": st.sampled_from(["CZK", "CZK", "CZK", "EUR"]),
+        "status": st.sampled_from([Status.AWAITING_PAYMENT] * 5 + [Status.CANCELLED, Status.PAID]),
+        "left": st.sampled_from([0, 1, 2, 2, 2]),
+    }
+)
+known_accounts = st.dictionaries(
+    st.sampled_from([account for account in PAYERS if account]),
+    st.sets(st.tuples(st.sampled_from(["cz", "sk"]), st.sampled_from(["1", "2", "3"])), min_size=1, max_size=2),
+)
+texts = st.lists(
+    st.sampled_from(["CZ1001", "CZ 1002", "1003", "VS 4", "VS:5", "/VS6", "dekuji", "za caj 10.11.2026", "CZ1007 26"]),
+    max_size=3,
+).map(" ".join)
+
+
+def payment(**told: Any) -> IncomingPayment:
+    amount = Money(told.pop("amount"), told.pop("currency"))
+    return IncomingPayment(
+        source="bank",
+        external_id="1",
+        method=Method.BANK_TRANSFER,
+        amount=amount,
+        booked_on=date(2026, 5, 4),
+        **told,
+    )
+
+
+payments_made = st.lists(
+    st.builds(
+        payment,
+        amount=st.sampled_from([*AMOUNTS, 5000, 15000, 40000, 60000, 0, -10000, 400, 410]),
+        currency=st.sampled_from(["CZK", "CZK", "CZK", "EUR"]),
+        account=st.sampled_from([*ACCOUNTS.values(), None, "CZ00NOBODYS"]),
+        variable_symbol=st.one_of(st.none(), st.integers(1, 12).map(lambda symbol: f"{symbol:010}")),
+        end_to_end_id=st.sampled_from([None, None, "NOTPROVIDED", "CZ1001", "/VS3"]),
+        text=texts,
+        payer_name=st.sampled_from([*NAMES, "NOVAKOVA JANA"]),
+        payer_account=st.sampled_from(PAYERS),
+        kind=st.sampled_from([Kind.PAYMENT] * 9 + [Kind.RETURN]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(orders, max_size=14), known_accounts, payments_made, st.sampled_from([1, 3, 100]))
+def test_in_bulk_the_answers_are_those_of_one_payment_at_a_time(
+    told: list[dict[str, Any]],
+    owners: dict[str, set[tuple[str, str]]],
+    payments: list[IncomingPayment],
+    chunk: int,
+) -> None:
+    plain = [order(place, each) for place, each in enumerate(told)]
+    expected = one_by_one(by_who_paid(plain, owners), payments)
+    assert [_said(each) for each in in_bulk(plain, owners, payments, chunk)] == [_said(each) for each in expected]
+
+
+def _said(match: Match) -> tuple[Any, ...]:
+    parts = [(part.item.id, part.amount, part.write_off, part.completes, part.taken) for part in match.parts]
+    evidence = {candidate.item.id: candidate.evidence for candidate in match.candidates}
+    return match.outcome, match.policy, match.reason, parts, match.surplus, evidence
+
+
+def test_the_world_of_these_tests_reaches_the_columns_and_the_single_form() -> None:
+    items = [order(place, told) for place, told in enumerate([PLAIN, {**PLAIN, "number": 2, "symbol": 2}])]
+    exact = replace(PAYMENT, variable_symbol="1")
+    short = replace(PAYMENT, variable_symbol="2", amount=Money(5000, "CZK"))
+    answers = in_bulk(items, {}, [exact, short], 10)
+    assert [answer.outcome.value for answer in answers] == ["exact", "short"]
+
+
+PLAIN: dict[str, Any] = {
+    "channel": "cz",
+    "customer": None,
+    "name": "",
+    "number": 1,
+    "symbol": 1,
+    "amount": 10000,
+    "currency": "CZK",
+    "status": Status.AWAITING_PAYMENT,
+    "left": 2,
+}
+PAYMENT = IncomingPayment(
+    source="bank",
+    external_id="1",
+    method=Method.BANK_TRANSFER,
+    amount=Money(10000, "CZK"),
+    booked_on=date(2026, 5, 4),
+    account=ACCOUNTS["cz"],
+)
+
+
+@pytest.mark.parametrize("rules_", [CHANNELS, dict[str, ChannelRules]()])
+def test_with_no_open_item_everything_is_unknown(rules_: dict[str, ChannelRules]) -> None:
+    nothing = OpenItems(
+        *(pd.DataFrame(columns=list(c)) for c in (ITEM_COLUMNS, REFERENCE_COLUMNS, ACCOUNT_COLUMNS)), rules_
+    )
+    assert [answer.outcome.value for answer in nothing.match([PAYMENT]).answers()] == ["unknown"]
