@@ -475,7 +475,13 @@ async def test_the_room_of_a_request_that_was_answered_is_free_again(
     async with served(await opening(orders_secret=ORDERS_SECRET)) as site:
         for status, body in ((401, bytes(MEBIBYTE)), (413, bytes(9 * MEBIBYTE)), (404, bytes(MEBIBYTE))) * 3:
             to = "/webhooks/nobody" if status == 404 else "/orders"
-            assert (await site.client.post(to, content=body)).status_code == status
+            try:
+                answer = await site.client.post(to, content=body)
+            except httpx.TransportError:
+                # Of a body this large more is on its way than is let arrive, and the answer can be lost with it.
+                assert status == 413
+            else:
+                assert answer.status_code == status
         assert (await site.order(order())).status_code == 200
 
 
