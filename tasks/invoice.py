@@ -224,7 +224,7 @@ async def told_proforma(order: Order, rules: ChannelRules, key: str, reference: 
     return await _told(order, rules, DocumentKind.PROFORMA, reference)
 
 
-@issue_invoice.undo
+@issue_invoice.undo_here
 async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Take the document back: an invoice by a credit note, a proforma by ending it."""
 
@@ -239,7 +239,7 @@ async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt | Skip
     return Receipt(write=write)
 
 
-issue_proforma.undo(credit_invoice)
+issue_proforma.undo_here(credit_invoice)
 
 
 def _file_of(row: dict[str, Any]) -> str:

@@ -258,6 +258,7 @@ class Step:
         self.__doc__ = act.__doc__
         self._act = act
         self._local = local
+        self._undo_local = local
         self._compensates = tuple(compensates)
         self._system = system
         self._one_per_order = one_per_order
@@ -296,6 +297,11 @@ class Step:
         """Register how the effect is taken back; a step without it can't be."""
         self._undo = function
         return function
+
+    def undo_here(self, function: Undo) -> Undo:
+        """Register how the effect is taken back in our own database alone, wherever the step itself acts."""
+        self._undo_local = True
+        return self.undo(function)
 
     def undo_lookup(self, function: UndoLookup) -> UndoLookup:
         """Register how to find out whether the effect was taken back; it may say None where doing so twice is once."""
@@ -349,7 +355,7 @@ class Step:
         async def act(order: Order, _rules: ChannelRules, key: str) -> Receipt | Skip:
             return await undo(order, entry, key)
 
-        inverse = Step(f"undo {self.name}", act, local=self._local)
+        inverse = Step(f"undo {self.name}", act, local=self._undo_local)
         if self._undo_lookup is not None:
             was_undone = self._undo_lookup
 
