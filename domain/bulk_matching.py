@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from domain.allocation import OpenItem
-from domain.matching import Match, Reader, decide
+from domain.matching import Match, Read, Reader, decide, written_out
 from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Outcome
@@ -96,7 +96,7 @@ class OpenItems:
         self._of_kind, self._of_value = kinds[order], values[order]
 
     def _people(self, items: pd.DataFrame, accounts: pd.DataFrame) -> None:
-        """Number customers and groups, and units: items that a payment which names one of them may settle with it."""
+        """Count off customers and groups, and units: items that a payment which names one of them may settle with it."""
         person, group = (
             _ints(items.groupby(["channel", name], sort=False).ngroup().fillna(-1)) for name in ("customer", "group")
         )
@@ -164,7 +164,7 @@ class OpenItems:
         begins = np.searchsorted(hits.payment, np.arange(count + 1))
         for place in np.flatnonzero(~exact & ~nothing).tolist():
             rows = slice(begins[place], begins[place + 1])
-            found = self._decide(payments[place], hits, rows, int(read.owner[place]), read.account.get(place))
+            found = self._decide(payments[place], read, place, hits, rows)
             matches[place] = found
             outcomes[place] = found.outcome
         item[~exact] = -1
@@ -177,8 +177,9 @@ class OpenItems:
         kinds: list[int] = []
         values: list[str] = []
         channels: list[str | None] = []
-        for place, payment in enumerate(payments):
-            for kind, value, channel in self._reader.read(payment):
+        read = [self._reader.read(payment) for payment in payments]
+        for place, names in enumerate(read):
+            for kind, value, channel in names:
                 if kind in _ACCOUNTS:
                     owner[place] = self._owner.get(value, -1)
                     account[place] = value
@@ -194,6 +195,7 @@ class OpenItems:
             _objects(channels),
             owner,
             account,
+            read,
         )
 
     def _hits(self, read: _Read) -> _Hits:
@@ -209,7 +211,7 @@ class OpenItems:
         same &= (channel == None) | (channel == self._columns["channel"][item])  # noqa: E711 - of each element
         return _Hits(read.payment[told][same], item[same], read.kind[told][same], read.value[told][same])
 
-    def _decide(self, payment: IncomingPayment, hits: _Hits, rows: slice, owner: int, account: str | None) -> Match:
+    def _decide(self, payment: IncomingPayment, read: _Read, place: int, hits: _Hits, rows: slice) -> Match:
         """Decide one payment by the single form, and take what it settles off the items."""
         called: dict[int, set[tuple[EvidenceKind, str]]] = {}
         named: set[int] = set()
@@ -218,6 +220,7 @@ class OpenItems:
             called.setdefault(item, set()).add((_KINDS[kind], value))
             if kind != _NAME:
                 named.add(item)
+        owner, account = int(read.owner[place]), read.account.get(place)
         if owner >= 0 and account:
             for item in self._of_person(owner):
                 called.setdefault(item, set()).add((EvidenceKind.PAYER_ACCOUNT, account))
@@ -228,7 +231,8 @@ class OpenItems:
             for item in self._of_person(next(iter(named))):
                 called.setdefault(item, set())
         places = sorted(called)
-        match = decide(payment, [self._item(at, called[at]) for at in places], self._channels, self._reader)
+        items = [self._item(at, called[at]) for at in places]
+        match = decide(payment, written_out(read.short[place]), items, self._channels, self._reader)
         for part in match.parts:
             at = int(np.searchsorted(self._ids, part.item.id))
             self._open[at] -= part.amount.minor + part.write_off.minor
@@ -269,7 +273,7 @@ class OpenItems:
         called = {(_KINDS[kind], value) for kind, value in told}
         account = self._account_of(payment, at)
         items = [self._item(at, called | account, payment.amount.minor)] if at >= 0 else []
-        return decide(payment, items, self._channels, self._reader)
+        return decide(payment, self._reader.references(payment), items, self._channels, self._reader)
 
     def _account_of(self, payment: IncomingPayment, at: int) -> set[tuple[EvidenceKind, str]]:
         account = normal_account(payment.payer_account or "")
@@ -290,6 +294,7 @@ class _Read:
     channel: Objects
     owner: Ints
     account: Mapping[int, str]
+    short: Sequence[Read]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from domain.money import Money
 from domain.orders import CLOSED
 from domain.payments import IncomingPayment, Kind, Outcome
 from domain.references import (
+    bare_numbers,
     compact,
     names_agree,
     normal_account,
@@ -37,13 +38,15 @@ _WITHOUT_BANK = re.compile(r"[0-9-]{1,17}")
 class Reference:
     """A reference in its normal form; without a channel it holds in every one.
 
-    It is not sure when the text that it stands in can be read in another way too.
+    It is not sure when the text that it stands in can be read in another way too, and bare when it is a number whose
+    letters were left out.
     """
 
     kind: EvidenceKind
     value: str
     channel: str | None = None
     sure: bool = True
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Evidence:
     kind: EvidenceKind
     said: str
     sure: bool = True
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,16 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
     return Reader(channels).references(payment)
 
 
+_SURE, _UNSURE, _BARE = 0, 1, 2
+Read = dict[tuple[EvidenceKind, str, str | None], int]
+"""References in short: kind, value and channel, with the least of the doubts that there are of it."""
+
+
+def written_out(read: Read) -> tuple[Reference, ...]:
+    """Return references as they are decided by."""
+    return tuple(Reference(*name, sure=doubt == _SURE, bare=doubt == _BARE) for name, doubt in read.items())
+
+
 class Reader:
     """Reads what payments carry, for a set of channels; one serves for any number of payments."""
 
@@ -112,15 +126,16 @@ class Reader:
 
     def references(self, payment: IncomingPayment) -> tuple[Reference, ...]:
         """Return every reference a payment carries, in normal form, without repeats."""
-        return tuple(Reference(*name, sure) for name, sure in self.read(payment).items())
+        return written_out(self.read(payment))
 
-    def read(self, payment: IncomingPayment) -> dict[tuple[EvidenceKind, str, str | None], bool]:
-        """Return the same as bare (kind, value, channel) → sure."""
-        found: dict[tuple[EvidenceKind, str, str | None], bool] = {}
+    def read(self, payment: IncomingPayment) -> Read:
+        """Return the same in short."""
+        found: Read = {}
 
         def add(kind: EvidenceKind, value: str | None, channel: str | None = None, *, sure: bool = True) -> None:
             if value and value not in _NO_REFERENCE:
-                found[kind, value, channel] = found.get((kind, value, channel), False) or sure
+                doubt = _SURE if sure else _UNSURE
+                found[kind, value, channel] = min(found.get((kind, value, channel), doubt), doubt)
 
         texts = [text for text in (payment.text, payment.end_to_end_id, payment.order_reference) if text]
         if payment.provider_reference:
@@ -151,6 +166,8 @@ class Reader:
                 for text in texts if pattern else ():
                     for token in token_readings(text, pattern or ""):
                         add(kind, token.value, channel, sure=token.sure)
+                    for number in bare_numbers(text, pattern or ""):
+                        found.setdefault((kind, number, channel), _BARE)
         if payment.payer_account:
             payer = normal_account(payment.payer_account)
             # A domestic number is another account at every bank.
@@ -178,9 +195,9 @@ _PERSONAL = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, E
 """Kinds that tell who paid and not what for; their values are personal and are never shown."""
 
 
-def _said(kind: EvidenceKind, value: str, *, sure: bool) -> str:
+def _said(kind: EvidenceKind, value: str, doubt: int) -> str:
     said = _WORDS[kind] if kind in _PERSONAL else f"{_WORDS[kind]} {value}"
-    return said if sure else f"{said}, if the text is read so"
+    return said + ("", ", if the text is read so", ", which the text has without its letters")[doubt]
 
 
 def _candidates(
@@ -188,13 +205,15 @@ def _candidates(
 ) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for item in items:
-        said: dict[tuple[EvidenceKind, str], bool] = {}
+        said: dict[tuple[EvidenceKind, str], int] = {}
         for ref in references if item.channel in channels else ():
             if ref.channel in (None, item.channel) and (ref.kind, ref.value) in item.references:
-                said[ref.kind, ref.value] = said.get((ref.kind, ref.value), False) or ref.sure
+                doubt = _BARE if ref.bare else _SURE if ref.sure else _UNSURE
+                said[ref.kind, ref.value] = min(said.get((ref.kind, ref.value), doubt), doubt)
         if said:
             evidence = tuple(
-                Evidence(kind, _said(kind, value, sure=sure), sure) for (kind, value), sure in said.items()
+                Evidence(kind, _said(kind, value, doubt), sure=doubt == _SURE, bare=doubt == _BARE)
+                for (kind, value), doubt in said.items()
             )
             found.append(Candidate(item, evidence))
     return tuple(found)
@@ -207,19 +226,22 @@ def reconcile(payment: IncomingPayment, items: Iterable[OpenItem], channels: Map
     customers who owe these and of those who own its payer's account. More items do no harm; they have no evidence.
     """
     known = sorted({item.id: item for item in items}.values(), key=lambda item: item.id)
-    return decide(payment, known, channels, Reader(channels))
+    reader = Reader(channels)
+    return decide(payment, reader.references(payment), known, channels, reader)
 
 
 def decide(
-    payment: IncomingPayment, items: Sequence[OpenItem], channels: Mapping[str, ChannelRules], reader: Reader
+    payment: IncomingPayment,
+    references: Sequence[Reference],
+    items: Sequence[OpenItem],
+    channels: Mapping[str, ChannelRules],
+    reader: Reader,
 ) -> Match:
-    """Do what reconcile does, for items without repeats in the order of their ids, with the channels' own reader."""
+    """Do what reconcile does, with references that were read, and items without repeats in the order of their ids."""
     owners = reader.channels_of(payment.account)
-    references = reader.references(payment)
-    case = _Case(
-        payment, _candidates(references, items, channels), items, channels, owners[0] if len(owners) == 1 else None
-    )
-    named = [c for c in case.candidates if any(e.kind not in _PERSONAL for e in c.evidence)]
+    home = owners[0] if len(owners) == 1 else None
+    case = _Case(payment, references, _candidates(references, items, channels), items, channels, home)
+    named = [c for c in case.candidates if any(e.kind not in _PERSONAL and not e.bare for e in c.evidence)]
     if payment.kind is Kind.RETURN:
         return case.ends(Outcome.RETURNED, "the bank sent back what had been paid out", named)
     if not payment.amount:
@@ -229,8 +251,11 @@ def decide(
             return case.ends(Outcome.REFUND, f"money went out that names {_numbers(named)}", named)
         return case.ends(Outcome.OUTGOING, "money went out and names no order")
     if not named:
+        # Any number can look like one whose letters were left out; who paid must say that it is meant.
+        named = [c for c in case.candidates if _who(c) and any(e.bare for e in c.evidence)]
+    if not named:
         symbol = normal_variable_symbol(payment.variable_symbol or "")
-        silent = not symbol and not any(ref.kind in _NAMING for ref in references)
+        silent = not symbol and not any(ref.kind in _NAMING and not ref.bare for ref in references)
         return case.by_account(silent=silent)
     return case.single(named[0]) if len(named) == 1 else case.several(named)
 
@@ -242,6 +267,8 @@ _NAMING = frozenset(EvidenceKind) - _PERSONAL - {EvidenceKind.PROVIDER_REFERENCE
 _TYPED = frozenset(
     {EvidenceKind.END_TO_END_ID, EvidenceKind.VARIABLE_SYMBOL, EvidenceKind.INVOICE_NUMBER, EvidenceKind.ORDER_NUMBER}
 )
+
+_WRITTEN = _TYPED - {EvidenceKind.END_TO_END_ID}
 
 _SUBSET_ITEMS_MAX = 10
 """Among more items than these, so many sums are possible that one which fits says little."""
@@ -301,6 +328,7 @@ class _Case:
     """A payment and everything that it may be for; home is the one channel whose account it arrived on."""
 
     payment: IncomingPayment
+    references: Sequence[Reference]
     candidates: tuple[Candidate, ...]
     items: Sequence[OpenItem]
     channels: Mapping[str, ChannelRules]
@@ -338,6 +366,9 @@ class _Case:
             return self._converted(chosen)
         if bar := self._bar(item):
             outcome, why = bar
+            if outcome is Outcome.DUPLICATE and (other := self._meant_instead(item)):
+                said = f"{named}, but {why}; the payer's next order {other.number} has exactly this amount open"
+                return self.ends(Outcome.EXACT, said, [chosen], (self._whole(other),))
             return self.ends(outcome, f"{named}, but {why}", [chosen])
         if against := self._against(chosen):
             said = f"{named}, but who paid speaks for {_numbers(against)}"
@@ -437,13 +468,29 @@ class _Case:
 
     def _doubt(self, chosen: Candidate) -> str | None:
         """Return what keeps a reference from being believed when the amount is not exactly what is open."""
+        if unknown := self._names_unknown(chosen):
+            return f"{unknown} is named too and nobody knows it, and the amount does not confirm it"
         sure = {evidence.kind for evidence in chosen.evidence if evidence.sure}
-        if not sure:
+        if not sure or all(e.bare for e in chosen.evidence if e.kind not in _PERSONAL):
             return "the amount does not confirm it"
         if len(sure) > 1 or _of_machines(chosen) or _who(chosen):
             return None
         if names_agree(self.payment.payer_name or "", chosen.item.customer_name) is False:
             return "neither the amount nor the payer's name confirms it"
+        return None
+
+    def _names_unknown(self, chosen: Candidate) -> str | None:
+        """Return a reference that a person wrote and that names nothing, beside the one that names an item."""
+        digits = "".join(ch for ch in chosen.item.number if ch.isdigit())
+        for ref in self.references:
+            if (
+                ref.kind not in _WRITTEN
+                or not ref.sure
+                or any((ref.kind, ref.value) in candidate.item.references for candidate in self.candidates)
+            ):
+                continue
+            if not (ref.kind is EvidenceKind.VARIABLE_SYMBOL and digits.endswith(ref.value)):
+                return _said(ref.kind, ref.value, _SURE)
         return None
 
     def _against(self, chosen: Candidate) -> list[Candidate]:
@@ -474,6 +521,25 @@ class _Case:
             and each.open.minor <= left
         ]
         return [(item, *each) for each in exact_sets(left, others)]
+
+    def _meant_instead(self, paid: OpenItem) -> OpenItem | None:
+        """Return the one open item that who names an older one of the same customer, paid long since, can only mean."""
+        if self.amount == paid.amount:
+            return None
+        sets = exact_sets(
+            self.amount.minor,
+            [
+                item
+                for item in self.items
+                if _same_customer(item, paid)
+                and item.channel in self.channels
+                and not self._bar(item)
+                and item.open.minor <= self.amount.minor
+            ],
+        )
+        alone = sets[0][0] if len(sets) == 1 and len(sets[0]) == 1 else None
+        speaks = [c.item for c in self.candidates if _who(c) and c.item.open == self.amount and not self._bar(c.item)]
+        return alone if speaks == [alone] else None
 
     def _singled_out(self, named: Sequence[Candidate], open_: Sequence[Candidate]) -> Candidate | None:
         """Return the one named item that has exactly the amount open, where no other can be meant instead."""

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 from domain.money import Money
@@ -179,12 +179,46 @@ def payer_reference(name: str, amount: Money) -> str | None:
     return f"{' '.join(sorted(words))[:160]} {amount.minor}{amount.currency}" if words else None
 
 
+class _Text:
+    """A text taken apart, each part once and when it is first asked for."""
+
+    def __init__(self, text: str) -> None:
+        marked = _with_cuts(text)
+        self.cut = marked is not text
+        self.whole = fold(marked)
+        self.digits = _DIGITS.findall(self.whole)
+
+    @cached_property
+    def compact(self) -> str:
+        """All its letters and digits."""
+        return "".join(_WORD.findall(self.whole))
+
+    @cached_property
+    def plain(self) -> str:
+        """The text without what is written in digits and is no reference."""
+        return _SOMETHING_ELSE.sub(";", self.whole) if self.digits else self.whole
+
+    @cached_property
+    def words(self) -> tuple[list[str], list[str]]:
+        """The words of the plain text, and what stands before each of them and after the last."""
+        return _words(self.plain)
+
+    @cached_property
+    def labelled(self) -> set[int]:
+        """The places, among these words, of what is labelled as a payment symbol."""
+        return _labelled(self.plain)
+
+
+# One text is looked into for several channels and kinds of reference, one after the other.
+_taken_apart = lru_cache(maxsize=256)(_Text)
+
+
 def symbol_readings(text: str) -> Iterator[Reading]:
     """Yield the variable symbols that a text labels as such: VS123, VS: 00123, /VS/123, VS 12-34, var. symbol 123.
 
     Where other digits follow, every reading is yielded: “VS 1017 26” may mean 1017 or 101726.
     """
-    folded = fold(_with_cuts(text))
+    folded = _taken_apart(text).whole
     for match in _SYMBOL.finditer(folded) if "V" in folded else ():
         words = _DIGITS.findall(match[1])
         readings = [normal_variable_symbol("".join(words[: end + 1])) for end in range(len(words))]
@@ -200,7 +234,7 @@ def variable_symbols_in(text: str) -> Iterator[str]:
 
 def rf_references_in(text: str) -> Iterator[str]:
     """Yield the ISO 11649 references in a text whose check digits are right, in one piece or in groups."""
-    folded = fold(_with_cuts(text))
+    folded = _taken_apart(text).whole
     if "RF" not in folded:
         return
     words, gaps = _words(folded)
@@ -223,39 +257,96 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
     The pattern is for a number without separators; in the text, dashes, slashes, dots and spaces may stand inside it,
     and zeros may pad its digits or, beside letters, be left out. A token never begins or ends inside a word: 12 is not
     found in 2012. A number of digits alone must stand in one piece and by itself, or every date, amount and bank
-    account would be one.
+    account would be one; only after a year may it go on behind a dash or slash, as in 2026-00123. In a list the letters
+    needn't be said again: “CZ1042, 1043 a 1044”.
     """
-    wanted, roughly = _compiled(pattern)
-    cut = _with_cuts(text)
-    whole = fold(cut)
-    if not roughly.search(compact(text)) or (
-        cut is text and roughly.pattern == _ANY_DIGITS and not _standing(wanted, whole)
+    rules, told = _compiled(pattern), _taken_apart(text)
+    if not rules.roughly.search(told.compact) or (
+        not told.cut and rules.roughly.pattern == _ANY_DIGITS and not _standing(rules.exactly, told)
     ):
         return
-    folded = _SOMETHING_ELSE.sub(";", whole)
-    words, gaps = _words(folded)
-    labelled = _labelled(folded)
+    words, gaps = told.words
+    labelled = told.labelled
     hits: list[tuple[int, int, Reading]] = []
-    for start in range(len(words)):
+    for start, first in enumerate(words):
         joined = ""
-        for end in range(start, min(start + _MAX_JOINED, len(words))):
+        for end in range(start, min(start + _MAX_JOINED, len(words)) if first.startswith(rules.letters[:1]) else start):
             if end > start and not _INSIDE.fullmatch(gaps[end]):
                 break
             joined += words[end]
-            if not roughly.fullmatch(joined):
+            if not rules.roughly.fullmatch(joined):
                 continue
             if joined.isdigit() and (
-                set(gaps[start + 1 : end + 1]) - {_CUT} or start in labelled or _attached(words, gaps, start, end)
+                not (set(gaps[start + 1 : end + 1]) <= {_CUT} or _of_a_year(words, gaps, start, end))
+                or start in labelled
+                or _attached(words, gaps, start, end)
+                or _of_letters(words, gaps, start)
             ):
                 continue
-            sure = _described(wanted, joined)
+            sure = _described(rules.exactly, joined)
             if sure is not None:
                 cut = _CUT in (gaps[start], gaps[end + 1])
                 hits.append((start, end, Reading(normal_number(joined), sure and not cut)))
     for place in _places(hits):
-        values = dict.fromkeys(reading.value for reading in place)
+        values = dict.fromkeys(reading.value for _, _, reading in place)
+        sure = len(values) == 1 and any(reading.sure for _, _, reading in place)
         for value in values:
-            yield Reading(value, sure=len(values) == 1 and any(reading.sure for reading in place))
+            yield Reading(value, sure=sure)
+        if sure and rules.letters:
+            for number in _listed_on(words, gaps, place[-1][1], rules):
+                yield Reading(normal_number(number), sure=True)
+
+
+def bare_numbers(text: str, pattern: str) -> Iterator[str]:
+    """Yield the normal forms of what in a text can be a number that a channel's pattern describes, only just.
+
+    A number without the letters that the pattern begins with; a number of digits alone in groups, or behind the letters
+    of something else. Other numbers look like these, so who paid and the amount must say that one is meant.
+    """
+    rules, told = _compiled(pattern), _taken_apart(text)
+    if not told.digits or not (rules.letters or rules.roughly.pattern == _ANY_DIGITS):
+        return
+    words, gaps = told.words
+    for start, word in enumerate(words):
+        # A group of few digits is a day, a house or a quantity.
+        for end in range(start, min(start + 3, len(words)) if len(word) >= 3 and word.isdigit() else start):
+            joined = "".join(words[start : end + 1])
+            if not joined.isdigit() or (end > start and gaps[end] not in (" ", "-", ".")):
+                break
+            if len(joined) >= 4 and not _attached(words, gaps, start, end) and _bare(rules, joined):
+                yield normal_number(rules.letters + joined)
+
+
+def _bare(rules: _Pattern, digits: str) -> bool:
+    wanted = rules.digits if rules.letters else rules.exactly
+    return any(wanted.fullmatch("0" * zeros + digits) for zeros in range(4 if rules.letters else 1))
+
+
+_YEAR_FIRST = re.compile(rf"20[0-9]{{2}}\n?{_CUT}?[-/]\n?{_CUT}?[0-9]{{4}}")
+_LIST_GAP = re.compile(r"\s*[,;+&/]\s*")
+_AND = frozenset(fold(word) for word in "a i and und et y si și и та і".split())
+
+
+def _listed_on(words: Sequence[str], gaps: Sequence[str], at: int, rules: _Pattern) -> Iterator[str]:
+    """Yield the numbers that go on a list whose letters were said with its first, which ends at a word."""
+    length = len(_DIGITS.findall(words[at])[-1]) if words[at][-1].isdigit() else 0
+    while True:
+        if at + 2 < len(words) and words[at + 1] in _AND and not (gaps[at + 1] + gaps[at + 2]).strip():
+            after = at + 2
+        elif at + 1 < len(words) and _LIST_GAP.fullmatch(gaps[at + 1]):
+            after = at + 1
+        else:
+            return
+        word = words[after]
+        if not word.isdigit() or len(word) != length or not rules.digits.fullmatch(word):
+            return
+        yield rules.letters + word
+        at = after
+
+
+def _of_a_year(words: Sequence[str], gaps: Sequence[str], start: int, end: int) -> bool:
+    """Say whether a number is of a year and goes on with more digits than a day or a month has."""
+    return end == start + 1 and bool(_YEAR_FIRST.match(words[start] + gaps[end] + words[end]))
 
 
 _ANY_DIGITS, _ANY_LETTERS = "[0-9]*", r"[^\W_]*"
@@ -263,13 +354,26 @@ _DIGITS_ONLY = re.compile(r"[0-9]|\\d|\[[0-9-]+\]")
 _ATOM = re.compile(r"(\[[^\]]*\]|\\d|[^\W_])|\{[0-9,]*\}|.", re.DOTALL)
 
 
-@lru_cache(maxsize=1_024)
-def _compiled(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a channel's pattern for folded texts, and a rough one that fits all that it fits, with any zeros.
+_LETTERS_FIRST = re.compile(r"([^\W\d_]+)((?:(?:\[[0-9-]+\]|\\d|[0-9])(?:\{[0-9,]+\})?)+)", re.IGNORECASE)
 
-    The rough one takes any number of digits wherever the pattern has one, so it costs little to find that there is
-    nothing to find.
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A channel's pattern, for folded texts.
+
+    roughly fits all that the pattern fits, with any zeros more or less; it takes any number of digits wherever the
+    pattern has one, so it costs little to find that there is nothing to find. letters are what every number begins
+    with, where only digits follow, which digits describes.
     """
+
+    exactly: re.Pattern[str]
+    roughly: re.Pattern[str]
+    letters: str
+    digits: re.Pattern[str]
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(pattern: str) -> _Pattern:
     exact = folded_pattern(pattern)
     rough: list[str] = []
     for atom in _ATOM.finditer(exact):
@@ -287,12 +391,20 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     # Many repetitions without end, or repeated ones, could be tried in too many ways.
     if sum(part in (_ANY_DIGITS, _ANY_LETTERS) for part in rough) > 3 or "){" in exact:
         rough = [_ANY_LETTERS]
-    return re.compile(exact, re.IGNORECASE), re.compile("".join(rough), re.IGNORECASE)
+    parts = _LETTERS_FIRST.fullmatch(exact)
+    return _Pattern(
+        exactly=re.compile(exact, re.IGNORECASE),
+        roughly=re.compile("".join(rough), re.IGNORECASE),
+        letters=parts[1].upper() if parts else "",
+        digits=re.compile(parts[2] if parts else "(?!)"),
+    )
 
 
-def _standing(wanted: re.Pattern[str], folded: str) -> bool:
-    """Say whether a pattern of digits alone fits any number in a text; such a number must stand in one piece."""
-    return any(wanted.fullmatch(word) or wanted.fullmatch(_without_padding(word)) for word in _DIGITS.findall(folded))
+def _standing(wanted: re.Pattern[str], told: _Text) -> bool:
+    """Say whether a pattern of digits alone can fit a number in a text; such a number stands in one piece."""
+    return bool(_YEAR_FIRST.search(told.whole)) or any(
+        wanted.fullmatch(word) or wanted.fullmatch(_without_padding(word)) for word in told.digits
+    )
 
 
 def tokens_in(text: str, pattern: str) -> Iterator[str]:
@@ -352,15 +464,21 @@ def _attached(words: Sequence[str], gaps: Sequence[str], start: int, end: int) -
     return left or (end + 1 < len(words) and belongs(gaps[end + 1], words[end], words[end + 1]))
 
 
-def _places(hits: Sequence[tuple[int, int, Reading]]) -> Iterator[list[Reading]]:
+def _of_letters(words: Sequence[str], gaps: Sequence[str], start: int) -> bool:
+    """Say whether a number goes on with what letters begin: the 1042 of FV-1042 is an invoice and no order."""
+    return start > 0 and gaps[start] in ("-", "/") and words[start - 1].isalpha() and len(words[start - 1]) <= 4
+
+
+def _places(hits: Sequence[tuple[int, int, Reading]]) -> Iterator[list[tuple[int, int, Reading]]]:
     """Put together the readings of the same words; hits are ordered by their first word."""
-    place: list[Reading] = []
+    place: list[tuple[int, int, Reading]] = []
     last = -1
-    for start, end, reading in hits:
+    for hit in hits:
+        start, end, _ = hit
         if start > last and place:
             yield place
             place = []
-        place.append(reading)
+        place.append(hit)
         last = max(last, end)
     if place:
         yield place

@@ -18,7 +18,7 @@ from domain.allocation import OpenItem
 from domain.matching import Match, Reference, channels_of, reconcile, references_of
 from domain.money import Money
 from domain.orders import CLOSED, Status
-from domain.payments import IncomingPayment, Method, Outcome
+from domain.payments import IncomingPayment, Kind, Method, Outcome
 from domain.references import compact, normal_number
 from domain.rules import ChannelRules, EvidenceKind, Policy, RulesError
 
@@ -262,7 +262,7 @@ def test_two_open_orders_of_this_amount_are_a_question_with_both_shown() -> None
     assert set(shown(found)) == {"CZ1001", "CZ1002"}
 
 
-@pytest.mark.parametrize("amount", ["449.99", "450.01", "449.00", "100.00", "750.00"])
+@pytest.mark.parametrize("amount", ["449.99", "450.01", "449.00", "100.00", "749.00"])
 def test_a_known_account_with_any_other_amount_settles_nothing(amount: str) -> None:
     found = match(paid(amount), item(known=True), item("CZ1002", "300.00", known=True))
     assert (found.outcome, found.parts) == (Outcome.UNKNOWN, ())
@@ -481,9 +481,12 @@ def test_sums_are_never_taken_over_two_currencies() -> None:
     assert (found.outcome, found.parts) == (Outcome.AMBIGUOUS, ())
 
 
-def test_several_orders_of_one_payer_are_not_settled_by_their_sum_alone() -> None:
-    found = match(paid("750.00"), item(known=True), item("CZ1002", "300.00", known=True))
-    assert (found.outcome, found.parts) == (Outcome.UNKNOWN, ())
+def test_a_known_account_settles_the_one_set_of_its_open_orders_that_comes_to_the_amount() -> None:
+    found = match(paid("750.00"), item(known=True), item("CZ1002", "300.00", known=True), item("CZ1003", known=True))
+    assert found.outcome is Outcome.AMBIGUOUS
+    found = match(paid("750.00"), item(known=True), item("CZ1002", "300.00", known=True), item("CZ1003"))
+    assert (found.outcome, settled(found)) == (Outcome.EXACT, [("CZ1001", "450.00"), ("CZ1002", "300.00")])
+    assert "only CZ1001 and CZ1002 together have exactly this amount open" in found.reason
 
 
 def test_the_known_account_of_both_orders_does_not_keep_their_sum_from_being_exact() -> None:
@@ -696,10 +699,12 @@ def test_every_outcome_that_reconciliation_can_reach_is_reached() -> None:
         match(paid("450.00", "CZ1009"), order),
         match(paid("-450.00", "CZ1001"), order),
         match(paid("-450.00"), order),
+        match(paid("450.00", "CZ1001", kind=Kind.RETURN), order),
     }
-    # A chargeback is told by the gateway's event, never by a movement of money alone.
+    # A chargeback is told by the gateway's event, a payout by its report, neither by a movement of money alone.
     assert {found.outcome for found in reached} == set(Outcome) - {
         Outcome.CHARGEBACK,
+        Outcome.PAYOUT,
         Outcome.REINSTATED,
         Outcome.TAKEN_BACK,
     }
