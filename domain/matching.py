@@ -475,9 +475,24 @@ class _Case:
             return "the amount does not confirm it"
         if len(sure) > 1 or _of_machines(chosen) or _who(chosen):
             return None
+        if self._of_digits_alone(chosen) and not names_agree(self.payment.payer_name or "", chosen.item.customer_name):
+            return "a number of digits alone can be another's, and neither the amount nor the payer's name confirms it"
         if names_agree(self.payment.payer_name or "", chosen.item.customer_name) is False:
             return "neither the amount nor the payer's name confirms it"
         return None
+
+    def _of_digits_alone(self, chosen: Candidate) -> bool:
+        """Say whether an item is named only by digits in a free text; what a source has a field for is no such text."""
+        item = chosen.item
+        return all(
+            ref.kind in (EvidenceKind.ORDER_NUMBER, EvidenceKind.INVOICE_NUMBER)
+            and ref.value.isdigit()
+            and ref.channel is not None
+            for ref in self.references
+            if ref.kind not in _PERSONAL
+            and ref.channel in (None, item.channel)
+            and (ref.kind, ref.value) in item.references
+        )
 
     def _names_unknown(self, chosen: Candidate) -> str | None:
         """Return a reference that a person wrote and that names nothing, beside the one that names an item."""

@@ -73,6 +73,8 @@ def fold(text: str) -> str:
 
 def compact(text: str) -> str:
     """Return the letters and digits of a reference, folded; separators mean nothing in a reference."""
+    if text.isascii() and text.isalnum() and len(text) <= _MAX_TEXT:
+        return text.upper()
     return "".join(_WORD.findall(fold(text)))
 
 
@@ -87,15 +89,19 @@ def _without_padding(token: str) -> str:
 
 def normal_variable_symbol(text: str) -> str | None:
     """Return a variable symbol without leading zeros, or None when it is none (at most 10 digits, not all zeros)."""
-    digits = re.sub(r"[\s-]", "", fold(text))
-    if not _DIGITS.fullmatch(digits):
-        return None
+    digits = text
+    if not (text.isascii() and text.isdigit()):
+        digits = re.sub(r"[\s-]", "", fold(text))
+        if not _DIGITS.fullmatch(digits):
+            return None
     digits = digits.lstrip("0")
     return digits if 0 < len(digits) <= 10 else None
 
 
 def normal_account(text: str) -> str:
     """Return an IBAN without spaces, in capitals; a domestic account with its bank's code also without padding."""
+    if text.isascii() and text.isalnum():
+        return text.upper()
     plain = re.sub(r"\s", "", text).upper()
     # Zeros are dropped after matching: a pattern that tells them from digits would try every split of a long row.
     domestic = re.fullmatch(r"(?:([0-9]*)-)?([0-9]+)/([0-9]{4})", plain, re.ASCII)
@@ -179,6 +185,14 @@ def payer_reference(name: str, amount: Money) -> str | None:
     return f"{' '.join(sorted(words))[:160]} {amount.minor}{amount.currency}" if words else None
 
 
+_DIGIT = re.compile(r"\d")
+
+
+def says_a_number(text: str) -> bool:
+    """Say whether any digit stands in a text; without one it names little."""
+    return _DIGIT.search(text) is not None
+
+
 class _Text:
     """A text taken apart, each part once and when it is first asked for."""
 
@@ -218,6 +232,8 @@ def symbol_readings(text: str) -> Iterator[Reading]:
 
     Where other digits follow, every reading is yielded: “VS 1017 26” may mean 1017 or 101726.
     """
+    if not says_a_number(text):
+        return
     folded = _taken_apart(text).whole
     for match in _SYMBOL.finditer(folded) if "V" in folded else ():
         words = _DIGITS.findall(match[1])
@@ -234,6 +250,8 @@ def variable_symbols_in(text: str) -> Iterator[str]:
 
 def rf_references_in(text: str) -> Iterator[str]:
     """Yield the ISO 11649 references in a text whose check digits are right, in one piece or in groups."""
+    if not says_a_number(text):
+        return
     folded = _taken_apart(text).whole
     if "RF" not in folded:
         return
@@ -260,7 +278,10 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
     account would be one; only after a year may it go on behind a dash or slash, as in 2026-00123. In a list the letters
     needn't be said again: “CZ1042, 1043 a 1044”.
     """
-    rules, told = _compiled(pattern), _taken_apart(text)
+    rules = _compiled(pattern)
+    if rules.has_digits and not says_a_number(text):
+        return
+    told = _taken_apart(text)
     if not rules.roughly.search(told.compact) or (
         not told.cut and rules.roughly.pattern == _ANY_DIGITS and not _standing(rules.exactly, told)
     ):
@@ -303,8 +324,11 @@ def bare_numbers(text: str, pattern: str) -> Iterator[str]:
     A number without the letters that the pattern begins with; a number of digits alone in groups, or behind the letters
     of something else. Other numbers look like these, so who paid and the amount must say that one is meant.
     """
-    rules, told = _compiled(pattern), _taken_apart(text)
-    if not told.digits or not (rules.letters or rules.roughly.pattern == _ANY_DIGITS):
+    rules = _compiled(pattern)
+    if not says_a_number(text):
+        return
+    told = _taken_apart(text)
+    if not (rules.letters or rules.roughly.pattern == _ANY_DIGITS):
         return
     words, gaps = told.words
     for start, word in enumerate(words):
@@ -370,6 +394,7 @@ class _Pattern:
     roughly: re.Pattern[str]
     letters: str
     digits: re.Pattern[str]
+    has_digits: bool
 
 
 @lru_cache(maxsize=1_024)
@@ -397,6 +422,7 @@ def _compiled(pattern: str) -> _Pattern:
         roughly=re.compile("".join(rough), re.IGNORECASE),
         letters=parts[1].upper() if parts else "",
         digits=re.compile(parts[2] if parts else "(?!)"),
+        has_digits=bool(parts) or rough == [_ANY_DIGITS],
     )
 
 
