@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from domain.allocation import OpenItem
-from domain.matching import Match, Read, Reader, decide, written_out
+from domain.matching import BARE, Match, Read, Reader, decide, written_out
 from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Outcome
@@ -24,6 +24,7 @@ from domain.references import normal_account
 from domain.rules import ChannelRules, EvidenceKind
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.object_]
 
 CHUNK = 50_000
@@ -76,7 +77,7 @@ class OpenItems:
     ) -> None:
         """Take frames with ITEM_COLUMNS (ids unique), REFERENCE_COLUMNS and ACCOUNT_COLUMNS."""
         self._channels = channels
-        self._reader = Reader(channels)
+        self.reader = Reader(channels)
         items = items.sort_values("id", ignore_index=True)
         self._columns = {name: _objects(items[name]) for name in ITEM_COLUMNS}
         self._ids, self._amount, self._open = (_ints(items[name]) for name in ("id", "amount", "open"))
@@ -126,14 +127,14 @@ class OpenItems:
         """Return the ids of items by their places."""
         return self._ids[places]
 
-    def match(self, payments: Sequence[IncomingPayment]) -> Matched:
-        """Decide what payments settle, one after the other in the order given."""
+    def match(self, payments: Sequence[IncomingPayment], read: Sequence[Read] | None = None) -> Matched:
+        """Decide what payments settle, one after the other in the order given; read is what a reader has of each."""
         count = len(payments)
-        read = self._read(payments)
-        hits = self._hits(read)
+        told = self._read([self.reader.read(payment) for payment in payments] if read is None else read)
+        hits = self._hits(told)
         pairs = np.unique(hits.payment * len(self._ids) + hits.item)
         pair_payment, pair_item = np.divmod(pairs, max(len(self._ids), 1))
-        named = np.unique((hits.payment * len(self._ids) + hits.item)[hits.kind != _NAME])
+        named = np.unique((hits.payment * len(self._ids) + hits.item)[(hits.kind != _NAME) & ~hits.bare])
         named_payment, named_item = np.divmod(named, max(len(self._ids), 1))
         names = np.bincount(named_payment, minlength=count)
         reached = np.bincount(pair_payment, minlength=count)
@@ -144,16 +145,16 @@ class OpenItems:
         amount = np.fromiter((p.amount.minor for p in payments), np.int64, count)
         back = np.fromiter((p.kind is Kind.RETURN for p in payments), np.bool_, count)
         currency: Objects = np.array([p.amount.currency for p in payments], dtype=object)
-        unit = np.where(read.owner >= 0, self._unit[read.owner], -1) if len(self._ids) else read.owner
-        nothing = (reached == 0) & (read.owner < 0) & (amount != 0) & ~back
+        unit = np.where(told.owner >= 0, self._unit[told.owner], -1) if len(self._ids) else told.owner
+        nothing = (reached == 0) & (told.owner < 0) & (amount != 0) & ~back
         exact = (names == 1) & (reached == 1) & (amount > 0) & ~back
         if len(self._ids):
             exact &= (self._open[item] == amount) & ~self._closed[item] & (wanted[item] == 1)
             exact &= self._columns["currency"][item] == currency
-            exact &= (read.owner < 0) | (unit == self._unit[item])
+            exact &= (told.owner < 0) | (unit == self._unit[item])
             # What another payment may settle of the same customer can't be decided beside it.
             touched = np.unique(
-                np.concatenate([self._unit[pair_item][~exact[pair_payment]], unit[~exact & (read.owner >= 0)]])
+                np.concatenate([self._unit[pair_item][~exact[pair_payment]], unit[~exact & (told.owner >= 0)]])
             )
             exact &= ~np.isin(self._unit[item], touched)
             self._open[item[exact]] = 0
@@ -164,22 +165,22 @@ class OpenItems:
         begins = np.searchsorted(hits.payment, np.arange(count + 1))
         for place in np.flatnonzero(~exact & ~nothing).tolist():
             rows = slice(begins[place], begins[place + 1])
-            found = self._decide(payments[place], read, place, hits, rows)
+            found = self._decide(payments[place], told, place, hits, rows)
             matches[place] = found
             outcomes[place] = found.outcome
         item[~exact] = -1
         return Matched(self, payments, outcomes, item, matches, hits, begins)
 
-    def _read(self, payments: Sequence[IncomingPayment]) -> _Read:
-        owner = np.full(len(payments), -1, dtype=np.int64)
+    def _read(self, read: Sequence[Read]) -> _Read:
+        owner = np.full(len(read), -1, dtype=np.int64)
         account: dict[int, str] = {}
         places: list[int] = []
         kinds: list[int] = []
         values: list[str] = []
         channels: list[str | None] = []
-        read = [self._reader.read(payment) for payment in payments]
+        bare: list[bool] = []
         for place, names in enumerate(read):
-            for kind, value, channel in names:
+            for (kind, value, channel), doubt in names.items():
                 if kind in _ACCOUNTS:
                     owner[place] = self._owner.get(value, -1)
                     account[place] = value
@@ -188,11 +189,13 @@ class OpenItems:
                     kinds.append(_CODE[kind])
                     values.append(value)
                     channels.append(channel)
+                    bare.append(doubt == BARE)
         return _Read(
             np.array(places, dtype=np.int64),
             np.array(kinds, dtype=np.int64),
             _objects(values),
             _objects(channels),
+            np.array(bare, dtype=np.bool_),
             owner,
             account,
             read,
@@ -209,7 +212,9 @@ class OpenItems:
         same &= self._of_value[at] == read.value[told]
         channel = read.channel[told]
         same &= (channel == None) | (channel == self._columns["channel"][item])  # noqa: E711 - of each element
-        return _Hits(read.payment[told][same], item[same], read.kind[told][same], read.value[told][same])
+        return _Hits(
+            read.payment[told][same], item[same], read.kind[told][same], read.value[told][same], read.bare[told][same]
+        )
 
     def _decide(self, payment: IncomingPayment, read: _Read, place: int, hits: _Hits, rows: slice) -> Match:
         """Decide one payment by the single form, and take what it settles off the items."""
@@ -232,7 +237,7 @@ class OpenItems:
                 called.setdefault(item, set())
         places = sorted(called)
         items = [self._item(at, called[at]) for at in places]
-        match = decide(payment, written_out(read.short[place]), items, self._channels, self._reader)
+        match = decide(payment, written_out(read.short[place]), items, self._channels, self.reader)
         for part in match.parts:
             at = int(np.searchsorted(self._ids, part.item.id))
             self._open[at] -= part.amount.minor + part.write_off.minor
@@ -273,7 +278,7 @@ class OpenItems:
         called = {(_KINDS[kind], value) for kind, value in told}
         account = self._account_of(payment, at)
         items = [self._item(at, called | account, payment.amount.minor)] if at >= 0 else []
-        return decide(payment, self._reader.references(payment), items, self._channels, self._reader)
+        return decide(payment, self.reader.references(payment), items, self._channels, self.reader)
 
     def _account_of(self, payment: IncomingPayment, at: int) -> set[tuple[EvidenceKind, str]]:
         account = normal_account(payment.payer_account or "")
@@ -292,6 +297,7 @@ class _Read:
     kind: Ints
     value: Objects
     channel: Objects
+    bare: Bools
     owner: Ints
     account: Mapping[int, str]
     short: Sequence[Read]
@@ -305,6 +311,7 @@ class _Hits:
     item: Ints
     kind: Ints
     value: Objects
+    bare: Bools
 
 
 @dataclass(frozen=True, slots=True)

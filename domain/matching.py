@@ -96,14 +96,14 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
     return Reader(channels).references(payment)
 
 
-_SURE, _UNSURE, _BARE = 0, 1, 2
+SURE, UNSURE, BARE = 0, 1, 2
 Read = dict[tuple[EvidenceKind, str, str | None], int]
 """References in short: kind, value and channel, with the least of the doubts that there are of it."""
 
 
 def written_out(read: Read) -> tuple[Reference, ...]:
     """Return references as they are decided by."""
-    return tuple(Reference(*name, sure=doubt == _SURE, bare=doubt == _BARE) for name, doubt in read.items())
+    return tuple(Reference(*name, sure=doubt == SURE, bare=doubt == BARE) for name, doubt in read.items())
 
 
 class Reader:
@@ -134,7 +134,7 @@ class Reader:
 
         def add(kind: EvidenceKind, value: str | None, channel: str | None = None, *, sure: bool = True) -> None:
             if value and value not in _NO_REFERENCE:
-                doubt = _SURE if sure else _UNSURE
+                doubt = SURE if sure else UNSURE
                 found[kind, value, channel] = min(found.get((kind, value, channel), doubt), doubt)
 
         texts = [text for text in (payment.text, payment.end_to_end_id, payment.order_reference) if text]
@@ -167,7 +167,7 @@ class Reader:
                     for token in token_readings(text, pattern or ""):
                         add(kind, token.value, channel, sure=token.sure)
                     for number in bare_numbers(text, pattern or ""):
-                        found.setdefault((kind, number, channel), _BARE)
+                        found.setdefault((kind, number, channel), BARE)
         if payment.payer_account:
             payer = normal_account(payment.payer_account)
             # A domestic number is another account at every bank.
@@ -208,11 +208,11 @@ def _candidates(
         said: dict[tuple[EvidenceKind, str], int] = {}
         for ref in references if item.channel in channels else ():
             if ref.channel in (None, item.channel) and (ref.kind, ref.value) in item.references:
-                doubt = _BARE if ref.bare else _SURE if ref.sure else _UNSURE
+                doubt = BARE if ref.bare else SURE if ref.sure else UNSURE
                 said[ref.kind, ref.value] = min(said.get((ref.kind, ref.value), doubt), doubt)
         if said:
             evidence = tuple(
-                Evidence(kind, _said(kind, value, doubt), sure=doubt == _SURE, bare=doubt == _BARE)
+                Evidence(kind, _said(kind, value, doubt), sure=doubt == SURE, bare=doubt == BARE)
                 for (kind, value), doubt in said.items()
             )
             found.append(Candidate(item, evidence))
@@ -505,7 +505,7 @@ class _Case:
             ):
                 continue
             if not (ref.kind is EvidenceKind.VARIABLE_SYMBOL and digits.endswith(ref.value)):
-                return _said(ref.kind, ref.value, _SURE)
+                return _said(ref.kind, ref.value, SURE)
         return None
 
     def _against(self, chosen: Candidate) -> list[Candidate]:

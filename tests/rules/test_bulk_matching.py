@@ -162,7 +162,22 @@ known_accounts = st.dictionaries(
     st.sets(st.tuples(st.sampled_from(["cz", "sk"]), st.sampled_from(["1", "2", "3"])), min_size=1, max_size=2),
 )
 texts = st.lists(
-    st.sampled_from(["CZ1001", "CZ 1002", "1003", "VS 4", "VS:5", "/VS6", "dekuji", "za caj 10.11.2026", "CZ1007 26"]),
+    st.sampled_from(
+        [
+            "CZ1001",
+            "CZ 1002",
+            "1003",
+            "VS 4",
+            "VS:5",
+            "/VS6",
+            "dekuji",
+            "za caj 10.11.2026",
+            "CZ1007 26",
+            "c. 1001",
+            "1004, 1005",
+            "CZ1001, 1002",
+        ]
+    ),
     max_size=3,
 ).map(" ".join)
 
@@ -251,3 +266,16 @@ def test_with_no_open_item_everything_is_unknown(rules_: dict[str, ChannelRules]
         *(pd.DataFrame(columns=list(c)) for c in (ITEM_COLUMNS, REFERENCE_COLUMNS, ACCOUNT_COLUMNS)), rules_
     )
     assert [answer.outcome.value for answer in nothing.match([PAYMENT]).answers()] == ["unknown"]
+
+
+@pytest.mark.parametrize("text", ["zak. 1001", "1001", "FV-1001", "CZ1001", "CZ 1001, 1002", "2026-1001"])
+@pytest.mark.parametrize("payer", ["Jana Nováková", "Petr Dvořák", None])
+@pytest.mark.parametrize("channel", ["cz", "sk"])
+def test_what_only_just_looks_like_a_number_counts_in_the_columns_as_it_does_alone(
+    text: str, payer: str | None, channel: str
+) -> None:
+    items = [order(place, {**PLAIN, "channel": channel, "name": NAMES[0], "number": place + 1}) for place in range(2)]
+    told = replace(PAYMENT, text=text, payer_name=payer, account=ACCOUNTS[channel])
+    (alone,) = one_by_one(by_who_paid(items, {}), [told])
+    (in_columns,) = in_bulk(items, {}, [told], 10)
+    assert _said(in_columns) == _said(alone)
