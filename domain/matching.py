@@ -19,12 +19,14 @@ from domain.references import (
     bare_numbers,
     compact,
     names_agree,
+    needs_digits,
     normal_account,
     normal_number,
     normal_rf,
     normal_variable_symbol,
     payer_reference,
     rf_references_in,
+    says_a_number,
     symbol_readings,
     token_readings,
 )
@@ -112,6 +114,8 @@ class Reader:
     def __init__(self, channels: Mapping[str, ChannelRules]) -> None:
         self._channels = tuple(channels.values())
         self._owners: dict[str | None, tuple[tuple[ChannelRules, bool], ...]] = {}
+        patterns = [p for r in self._channels for p in (r.references.order_number, r.references.invoice_number) if p]
+        self._words_count = not all(map(needs_digits, patterns))
 
     def channels_of(self, account: str | None) -> tuple[ChannelRules, ...]:
         """Return the channels that own an account; all of them when nobody owns it."""
@@ -137,7 +141,11 @@ class Reader:
                 doubt = SURE if sure else UNSURE
                 found[kind, value, channel] = min(found.get((kind, value, channel), doubt), doubt)
 
-        texts = [text for text in (payment.text, payment.end_to_end_id, payment.order_reference) if text]
+        texts = [
+            text
+            for text in (payment.text, payment.end_to_end_id, payment.order_reference)
+            if text and (self._words_count or says_a_number(text))
+        ]
         if payment.provider_reference:
             add(EvidenceKind.PROVIDER_REFERENCE, payment.provider_reference)
         if payment.rf:
@@ -159,6 +167,8 @@ class Reader:
                 for text in texts:
                     for symbol in symbol_readings(text):
                         add(EvidenceKind.VARIABLE_SYMBOL, symbol.value, channel, sure=symbol.sure)
+            if not texts:
+                continue
             for kind, pattern in (
                 (EvidenceKind.ORDER_NUMBER, rules.references.order_number),
                 (EvidenceKind.INVOICE_NUMBER, rules.references.invoice_number),

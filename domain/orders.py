@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from domain.money import Money
-from domain.payments import Method
+from domain.payments import Kind, Method
 
 
 class Status(StrEnum):
@@ -107,6 +107,18 @@ def payment_state(total: Money, settled: Iterable[Money], disputed: Iterable[Mon
             return PaymentState.PART_REFUNDED
         return PaymentState.PART_PAID if kept else PaymentState.UNPAID
     return PaymentState.PAID if kept == total or not kept else PaymentState.OVERPAID
+
+
+def payment_state_of(total: Money, moves: Iterable[tuple[Kind, Money, Money]]) -> PaymentState:
+    """Derive the payment state from what an order was allocated, as (kind, amount, written off)."""
+    # What a refund writes off is what it gave back: it was paid once, and isn't owed again.
+    settled = [(kind, amount if kind is Kind.REFUND else amount + off) for kind, amount, off in moves]
+    of_dispute = (Kind.CHARGEBACK, Kind.REINSTATED)
+    return payment_state(
+        total,
+        [money for kind, money in settled if money and kind not in of_dispute],
+        [money for kind, money in settled if money and kind in of_dispute],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

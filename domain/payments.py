@@ -84,13 +84,20 @@ class StatementEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """The entries of one account over one period; opening and closing are absent where the format has none."""
+    """The entries of one account over one period; opening and closing are absent where the format has none.
+
+    opened_on and closed_on are the days that these balances are of, as the bank dates them. whole is False for a page of
+    a statement that has more, since its balances are often those of the whole statement.
+    """
 
     account: str
     currency: str
     entries: tuple[StatementEntry, ...]
     opening: Money | None = None
     closing: Money | None = None
+    opened_on: date | None = None
+    closed_on: date | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

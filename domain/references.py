@@ -153,19 +153,21 @@ def _sound(word: str) -> str:
     return word
 
 
-@lru_cache(maxsize=4_096)
+_NO_NAME_SOUND = frozenset(_sound(word) for word in _NO_NAME)
+
+
+@lru_cache(maxsize=65_536)
+def _sounds(written: str) -> tuple[str, ...]:
+    words = (_sound(word) for word in _NAME_WORD.findall(unicodedata.normalize("NFC", written).upper()))
+    return tuple(word for word in words if len(word) > 1 and not word.isdigit() and word not in _NO_NAME_SOUND)
+
+
 def name_words(name: str) -> frozenset[str]:
     """Return the words of a person's or company's name as they sound, whatever their script, order and title.
 
     Titles, legal forms and single letters say nothing about who it is.
     """
-    words = (
-        _sound(word) for word in re.findall(r"[^\W_]+(?:['’ʼ][^\W_]+)?", unicodedata.normalize("NFC", name).upper())
-    )
-    return frozenset(word for word in words if len(word) > 1 and not word.isdigit() and word not in _NO_NAME_SOUND)
-
-
-_NO_NAME_SOUND = frozenset(_sound(word) for word in _NO_NAME)
+    return frozenset(word for written in name.split() for word in _sounds(written))
 
 
 def names_agree(one: str, other: str) -> bool | None:
@@ -186,6 +188,11 @@ def payer_reference(name: str, amount: Money) -> str | None:
 
 
 _DIGIT = re.compile(r"\d")
+
+
+def needs_digits(pattern: str) -> bool:
+    """Say whether whatever a pattern describes has digits in it, as far as that is easily told."""
+    return _compiled(pattern).has_digits
 
 
 def says_a_number(text: str) -> bool:
