@@ -37,7 +37,7 @@ def _text(value: object) -> object:
 
 
 Name = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
-Told = Annotated[str | None, BeforeValidator(_text), Field(max_length=1_000)]
+Told = Annotated[Annotated[str, Field(max_length=1_000)] | None, BeforeValidator(_text)]
 
 
 class _Line(BaseModel):

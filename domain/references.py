@@ -158,7 +158,7 @@ _NO_NAME_SOUND = frozenset(_sound(word) for word in _NO_NAME)
 
 @lru_cache(maxsize=65_536)
 def _sounds(written: str) -> tuple[str, ...]:
-    words = (_sound(word) for word in _NAME_WORD.findall(unicodedata.normalize("NFC", written).upper()))
+    words = (_sound(word) for word in _NAME_WORD.findall(unicodedata.normalize("NFC", written)))
     return tuple(word for word in words if len(word) > 1 and not word.isdigit() and word not in _NO_NAME_SOUND)
 
 
@@ -167,7 +167,7 @@ def name_words(name: str) -> frozenset[str]:
 
     Titles, legal forms and single letters say nothing about who it is.
     """
-    return frozenset(word for written in name.split() for word in _sounds(written))
+    return frozenset(word for written in name.upper().split() for word in _sounds(written))
 
 
 def names_agree(one: str, other: str) -> bool | None:
