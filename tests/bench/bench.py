@@ -26,6 +26,12 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy import String, cast, func, literal, select
 
+if __name__ == "__main__":
+    # Instead of this script's own folder, where it would be taken for the package.
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from bench import lookup, matching
+
 from connectors.roles import Carrier, DocumentPrinter, Messenger, OutgoingMessage, WebhookReader
 from deployments.processes import Running, free_port, machine
 from deployments.sample_shop import SAMPLE, at_rest, fill, prepare
@@ -38,6 +44,8 @@ from store.tables import EffectRow, InboxRow, PaymentRow
 from tasks.installation import Installation
 from tasks.intake import take_order
 
+PARTS = ("latency", "burst", "matching")
+MATCHING = (10_000, 100_000, 1_000_000)
 SINGLE = 20
 BURST = 500
 _PRICE_MINOR = 29000
@@ -206,12 +214,26 @@ async def _floor(running: Running, stripe: StripeStandIn, count: int) -> dict[st
     }
 
 
+def _matching() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for size in MATCHING:
+        for name, plain in (("plain", True), ("hard", False)):
+            _log.print(f"matching: {size:,} {name} payments")
+            found[f"{name} {size}"] = matching.measure(size, plain=plain)
+    for size in MATCHING:
+        _log.print(f"matching: one payment against {size:,} open items of a store")
+        found[f"lookup {size}"] = lookup.measure(size)
+    return found
+
+
 async def _measure(parts: set[str]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
         "database": "SQLite, for the store and for Prefect",
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if not parts:
+        return result
     with tempfile.TemporaryDirectory(prefix="kvit-bench-") as folder:
         home = Path(folder)
         async with StripeStandIn() as stripe:
@@ -237,12 +259,14 @@ async def _measure(parts: set[str]) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="How fast a payment is carried on, beside a bare script")
-    parser.add_argument("--only", default="latency,burst", help="latency, burst, or both with a comma")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"{', '.join(PARTS)}, or some of them with commas")
     parts = set(parser.parse_args().only.split(","))
-    if unknown := parts - {"latency", "burst"}:
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are latency and burst")
+    if unknown := parts - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     began = datetime.now(UTC)
-    result = asyncio.run(_measure(parts))
+    result = asyncio.run(_measure(parts - {"matching"}))
+    if "matching" in parts:
+        result["matching"] = _matching()
     result["took_s"] = round((datetime.now(UTC) - began) / timedelta(seconds=1))
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
 
