@@ -30,7 +30,8 @@ if __name__ == "__main__":
     # Instead of this script's own folder, where it would be taken for the package.
     sys.path[0] = str(Path(__file__).parents[1])
 
-from bench import lookup, matching
+from bench.lookup import measure as measure_lookup
+from bench.matching import measure as measure_bulk
 
 from connectors.roles import Carrier, DocumentPrinter, Messenger, OutgoingMessage, WebhookReader
 from deployments.processes import Running, free_port, machine
@@ -219,10 +220,10 @@ def _matching() -> dict[str, Any]:
     for size in MATCHING:
         for name, plain in (("plain", True), ("hard", False)):
             _log.print(f"matching: {size:,} {name} payments")
-            found[f"{name} {size}"] = matching.measure(size, plain=plain)
+            found[f"{name} {size}"] = measure_bulk(size, plain=plain)
     for size in MATCHING:
         _log.print(f"matching: one payment against {size:,} open items of a store")
-        found[f"lookup {size}"] = lookup.measure(size)
+        found[f"lookup {size}"] = measure_lookup(size)
     return found
 
 
