@@ -198,12 +198,22 @@ def _statement(message: _Node, node: _Node, where: str, refused: list[Refusal]) 
                 "and be taken twice; import only one of the two kinds, or ask the bank for references",
             )
         )
-    for opening, closing in balances.values():
+    whole = not _is_page(message, node)
+    for (opening, _), (closing, _) in balances.values():
         wrong = discrepancy(where, opening=opening, closing=closing, amounts=amounts, refusals=refusals)
-        refused += [wrong] if wrong and not _is_page(message, node) else []
+        refused += [wrong] if wrong and whole else []
     currency = next(iter((*_currency(node, where, refused), *balances, *(a.currency for a in amounts))), _NO_CURRENCY)
-    opening, closing = balances.get(currency, (None, None))
-    return Statement(account=account, currency=currency, entries=tuple(entries), opening=opening, closing=closing)
+    (opening, opened_on), (closing, closed_on) = balances.get(currency, (_NO_BALANCE, _NO_BALANCE))
+    return Statement(
+        account=account,
+        currency=currency,
+        entries=tuple(entries),
+        opening=opening,
+        closing=closing,
+        opened_on=opened_on,
+        closed_on=closed_on,
+        whole=whole,
+    )
 
 
 def _is_page(message: _Node, node: _Node) -> bool:
@@ -226,9 +236,13 @@ def _currency(node: _Node, where: str, refused: list[Refusal]) -> list[str]:
         return []
 
 
-def _balances(node: _Node, where: str, refused: list[Refusal]) -> dict[str, tuple[Money | None, Money | None]]:
-    """Return the earliest opening and the latest closing booked balance of each currency."""
-    found: dict[str, dict[str, list[tuple[str, Money]]]] = {}
+_Balance = tuple[Money | None, date | None]
+_NO_BALANCE: _Balance = (None, None)
+
+
+def _balances(node: _Node, where: str, refused: list[Refusal]) -> dict[str, tuple[_Balance, _Balance]]:
+    """Return the earliest opening and the latest closing booked balance of each currency, each with its day."""
+    found: dict[str, dict[str, list[tuple[str, _Balance]]]] = {}
     for balance in node.findall("Bal"):
         kind = _text(balance, "Tp/CdOrPrtry/Cd") or ""
         if kind not in ("OPBD", "PRCD", "CLBD"):
@@ -238,15 +252,23 @@ def _balances(node: _Node, where: str, refused: list[Refusal]) -> dict[str, tupl
         except Unreadable as error:
             refused.append(Refusal(f"{where}, balance {kind}", f"{error}; the balances were not checked"))
             continue
-        dated = (_text(balance, "Dt/Dt", "Dt/DtTm") or "", money)
+        dated = (_text(balance, "Dt/Dt", "Dt/DtTm") or "", (money, _balance_day(balance)))
         found.setdefault(money.currency, {}).setdefault(kind, []).append(dated)
     return {
         currency: (
-            min(kinds.get("OPBD") or kinds.get("PRCD") or [("", None)], key=lambda dated: dated[0])[1],
-            max(kinds.get("CLBD") or [("", None)], key=lambda dated: dated[0])[1],
+            min(kinds.get("OPBD") or kinds.get("PRCD") or [("", _NO_BALANCE)], key=lambda dated: dated[0])[1],
+            max(kinds.get("CLBD") or [("", _NO_BALANCE)], key=lambda dated: dated[0])[1],
         )
         for currency, kinds in found.items()
     }
+
+
+def _balance_day(balance: _Node) -> date | None:
+    """Return the day of a balance; it only helps to order statements, so one that can't be read is left out."""
+    try:
+        return _date(balance, "Dt")
+    except Unreadable:
+        return None
 
 
 def _booked(entry: _Node, where: str) -> StatementEntry:
@@ -323,6 +345,7 @@ def _described(booked: StatementEntry, entry: _Node, part: _Node, *, batch: bool
         payer_name=_text(part, f"RltdPties/{party}/Nm", f"RltdPties/{party}/Pty/Nm"),
         payer_account=_payer_account(part, party),
         remittance=remittance,
+        returned=part.find("RtrInf") is not None,
     )
 
 

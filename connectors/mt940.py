@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, ClassVar
 
 import mt940
@@ -160,6 +161,7 @@ def _joined(pages: Iterable[_Page]) -> list[Statement]:
             of_one[0].statement,
             entries=tuple(entry for page in of_one for entry in page.statement.entries),
             closing=of_one[-1].statement.closing,
+            closed_on=of_one[-1].statement.closed_on,
         )
         for of_one in joined
     ]
@@ -192,11 +194,20 @@ def _page(fields: list[_Field], refused: list[Refusal], *, last: bool) -> _Page 
         reason = "the file ends before the closing balance, so this entry may be cut off; ask the bank for it again"
         refused.append(Refusal(cut_off.where, reason))
     refusals = len(refused) - before
-    start, end = _balance(opening, f"{where}, :60F:", refused), _balance(closing, f"{where}, :62F:", refused)
+    start, opened_on = _balance(opening, f"{where}, :60F:", refused)
+    end, closed_on = _balance(closing, f"{where}, :62F:", refused)
     amounts = [entry.amount for entry in entries]
     wrong = discrepancy(where, opening=start, closing=end, amounts=amounts, refusals=refusals)
     refused += [wrong] if wrong else []
-    statement = Statement(account=account, currency=currency, entries=tuple(entries), opening=start, closing=end)
+    statement = Statement(
+        account=account,
+        currency=currency,
+        entries=tuple(entries),
+        opening=start,
+        closing=end,
+        opened_on=opened_on,
+        closed_on=closed_on,
+    )
     begins, ends = opening is None or opening.tag != "60M", closing is None or closing.tag != "62M"
     return _Page(statement, begins, ends)
 
@@ -209,15 +220,16 @@ def _account(field: _Field | None, currency: str | None) -> str | None:
     return account or None
 
 
-def _balance(field: _Field | None, where: str, refused: list[Refusal]) -> Money | None:
+def _balance(field: _Field | None, where: str, refused: list[Refusal]) -> tuple[Money | None, date | None]:
+    """Return a balance and the day that it is of."""
     try:
         return _read_balance(field)
     except (Unreadable, MoneyError) as error:
         refused.append(Refusal(field.where if field else where, f"{error}; the balances were not checked"))
-        return None
+        return None, None
 
 
-def _read_balance(field: _Field | None) -> Money:
+def _read_balance(field: _Field | None) -> tuple[Money, date]:
     value = field.lines[0].strip() if field else ""
     match = _BALANCE.fullmatch(value)
     if field is None:
@@ -230,7 +242,8 @@ def _read_balance(field: _Field | None) -> Money:
     except ValueError as error:
         raise Unreadable(f"the date {value[1:7]} does not exist ({error})") from None
     (balance,) = collection.data.values()
-    return Money.from_decimal(balance.amount.amount, match[1].upper())
+    day = date(balance.date.year, balance.date.month, balance.date.day)  # the library's own date is no plain one
+    return Money.from_decimal(balance.amount.amount, match[1].upper()), day
 
 
 def _lines(fields: list[_Field]) -> list[tuple[_Field, list[str]]]:
@@ -278,6 +291,8 @@ def _entry(line: _Field, details: list[str], currency: str) -> StatementEntry:
         payer_name=said.get("name"),
         payer_account=said.get("account"),
         remittance=text,
+        # SWIFT's code of a returned item, in the field that says what kind of movement it is.
+        returned=read["id"][1:].upper() == "RTI",
     )
 
 

@@ -97,7 +97,7 @@ class OpenItems:
         self._of_kind, self._of_value = kinds[order], values[order]
 
     def _people(self, items: pd.DataFrame, accounts: pd.DataFrame) -> None:
-        """Count off customers and groups, and units: items that a payment which names one of them may settle with it."""
+        """Count off customers and groups, and units: what a payment which names one of the items may settle with it."""
         person, group = (
             _ints(items.groupby(["channel", name], sort=False).ngroup().fillna(-1)) for name in ("customer", "group")
         )
@@ -220,8 +220,8 @@ class OpenItems:
         """Decide one payment by the single form, and take what it settles off the items."""
         called: dict[int, set[tuple[EvidenceKind, str]]] = {}
         named: set[int] = set()
-        told = zip(hits.item[rows].tolist(), hits.kind[rows].tolist(), hits.value[rows].tolist(), strict=True)
-        for item, kind, value in told:
+        kinds: list[int] = hits.kind[rows].tolist()
+        for item, kind, value in zip(hits.item[rows].tolist(), kinds, hits.value[rows].tolist(), strict=True):
             called.setdefault(item, set()).add((_KINDS[kind], value))
             if kind != _NAME:
                 named.add(item)
@@ -232,9 +232,10 @@ class OpenItems:
             for item in self._of_group(owner):
                 if self._person[item] != self._person[owner]:
                     called.setdefault(item, set()).add((EvidenceKind.GROUP_ACCOUNT, account))
-        if len(named) == 1 and payment.amount.minor > self._open[next(iter(named))]:
-            for item in self._of_person(next(iter(named))):
-                called.setdefault(item, set())
+        for item in named:
+            if payment.amount.minor > self._open[item]:
+                for other in self._of_person(item):
+                    called.setdefault(other, set())
         places = sorted(called)
         items = [self._item(at, called[at]) for at in places]
         match = decide(payment, written_out(read.short[place]), items, self._channels, self.reader)
@@ -274,8 +275,8 @@ class OpenItems:
             return matched.matches[place]
         at, payment = int(matched.items[place]), matched.payments[place]
         rows = slice(matched.begins[place], matched.begins[place + 1])
-        told = zip(matched.hits.kind[rows].tolist(), matched.hits.value[rows].tolist(), strict=True)
-        called = {(_KINDS[kind], value) for kind, value in told}
+        kinds: list[int] = matched.hits.kind[rows].tolist()
+        called = {(_KINDS[kind], value) for kind, value in zip(kinds, matched.hits.value[rows].tolist(), strict=True)}
         account = self._account_of(payment, at)
         items = [self._item(at, called | account, payment.amount.minor)] if at >= 0 else []
         return decide(payment, self.reader.references(payment), items, self._channels, self.reader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import combinations
 
 from domain.allocation import OpenItem, Part, split
@@ -253,7 +254,8 @@ def decide(
     case = _Case(payment, references, _candidates(references, items, channels), items, channels, home)
     named = [c for c in case.candidates if any(e.kind not in _PERSONAL and not e.bare for e in c.evidence)]
     if payment.kind is Kind.RETURN:
-        return case.ends(Outcome.RETURNED, "the bank sent back what had been paid out", named)
+        said = "what had been paid out" if payment.amount.minor > 0 else "what had come in"
+        return case.ends(Outcome.RETURNED, f"the bank returned {said}", named)
     if not payment.amount:
         return case.ends(Outcome.UNKNOWN, "the amount is zero, so there is nothing to settle", named)
     if payment.amount.minor < 0:
@@ -329,6 +331,11 @@ def _who(candidate: Candidate) -> bool:
     return any(evidence.kind in _PERSONAL for evidence in candidate.evidence)
 
 
+def _bare(candidate: Candidate) -> bool:
+    """Say whether an item is named only by a number whose letters were left out."""
+    return all(evidence.bare for evidence in candidate.evidence if evidence.kind not in _PERSONAL)
+
+
 def _of_machines(candidate: Candidate) -> bool:
     return any(evidence.sure and evidence.kind not in _TYPED | _PERSONAL for evidence in candidate.evidence)
 
@@ -371,19 +378,20 @@ class _Case:
 
     def single(self, chosen: Candidate) -> Match:
         """Settle the one item that is named."""
-        item, named = chosen.item, _named(chosen)
-        if item.amount.currency != self.amount.currency:
-            return self._converted(chosen)
-        if bar := self._bar(item):
-            outcome, why = bar
-            if outcome is Outcome.DUPLICATE and (other := self._meant_instead(item)):
-                said = f"{named}, but {why}; the payer's next order {other.number} has exactly this amount open"
-                return self.ends(Outcome.EXACT, said, [chosen], (self._whole(other),))
-            return self.ends(outcome, f"{named}, but {why}", [chosen])
+        item, named, bar = chosen.item, _named(chosen), self._bar(chosen.item)
+        if bar and bar[0] is Outcome.DUPLICATE and (other := self._meant_instead(item)):
+            said = f"{named}, but {bar[1]}; the payer's next order {other.number} has exactly this amount open"
+            return self.ends(Outcome.EXACT, said, [chosen], (self._whole(other),))
         if against := self._against(chosen):
             said = f"{named}, but who paid speaks for {_numbers(against)}"
             return self.ends(Outcome.AMBIGUOUS, said, [chosen, *against])
-        part, surplus = split(self.amount, item, self.channels[item.channel].tolerance.limit(item.open))
+        if _bare(chosen) and self.amount != (item.amount if bar else item.open):
+            return self.ends(Outcome.AMBIGUOUS, f"{named}, but the amount does not confirm it", [chosen])
+        if item.amount.currency != self.amount.currency:
+            return self._converted(chosen)
+        if bar:
+            return self.ends(bar[0], f"{named}, but {bar[1]}", [chosen])
+        part, surplus = split(self.amount, item, self._tolerance(item))
         difference = self.amount - item.open
         if not difference:
             return self.ends(Outcome.EXACT, f"{named}, and the amount is exact", [chosen], (part,))
@@ -414,7 +422,8 @@ class _Case:
             reason = f"{_named(best)}, and the amount is exact{also}"
             return self.ends(Outcome.EXACT, reason, [best], (self._whole(best.item),))
         outcomes = {bar[0] for bar in bars.values() if bar}
-        if not open_ and len(outcomes) == 1:
+        doubtful = any(_bare(c) or self._against(c) for c in named)
+        if not open_ and len(outcomes) == 1 and not doubtful:
             said = _listed([f"{c.item.number}: {self._standing(c.item)}" for c in named])
             return self.ends(outcomes.pop(), f"several orders are named, and none can take the payment: {said}", named)
         said = _listed([f"{c.item.number} ({self._standing(c.item)})" for c in named], "or")
@@ -461,8 +470,10 @@ class _Case:
         """Settle an item in another currency at the channel's rate, when the amount confirms it."""
         item, named = chosen.item, _named(chosen)
         said = f"{named}, but is to be paid in {item.amount.currency}"
-        conversion = self.channels[item.channel].conversion
-        worth = conversion.convert(self.amount, item.amount.currency)
+        rules = self.channels[item.channel]
+        conversion, currency = rules.conversion, item.amount.currency
+        # The rates are to the channel's own currency, which an order need not have.
+        worth = conversion.convert(self.amount, currency) if currency == rules.currency else None
         if worth is None:
             return self.ends(Outcome.WRONG_CURRENCY, said, [chosen])
         if bar := self._bar(replace(item, amount=Money.zero(self.amount.currency))):
@@ -481,8 +492,10 @@ class _Case:
         if unknown := self._names_unknown(chosen):
             return f"{unknown} is named too and nobody knows it, and the amount does not confirm it"
         sure = {evidence.kind for evidence in chosen.evidence if evidence.sure}
-        if not sure or all(e.bare for e in chosen.evidence if e.kind not in _PERSONAL):
+        if not sure:
             return "the amount does not confirm it"
+        if self._read_twice(chosen):
+            sure.discard(EvidenceKind.END_TO_END_ID)
         if len(sure) > 1 or _of_machines(chosen) or _who(chosen):
             return None
         if self._of_digits_alone(chosen) and not names_agree(self.payment.payer_name or "", chosen.item.customer_name):
@@ -493,24 +506,37 @@ class _Case:
 
     def _of_digits_alone(self, chosen: Candidate) -> bool:
         """Say whether an item is named only by digits in a free text; what a source has a field for is no such text."""
-        item = chosen.item
         return all(
-            ref.kind in (EvidenceKind.ORDER_NUMBER, EvidenceKind.INVOICE_NUMBER)
-            and ref.value.isdigit()
-            and ref.channel is not None
+            ref.kind in _TYPED - {EvidenceKind.VARIABLE_SYMBOL} and ref.value.isdigit() and ref.channel is not None
+            for ref in self._naming(chosen.item)
+        )
+
+    def _read_twice(self, chosen: Candidate) -> bool:
+        """Say whether the end-to-end id that names an item is a number of it, too: one writing, and two kinds."""
+        naming = self._naming(chosen.item)
+        ids = {normal_number(ref.value) for ref in naming if ref.kind is EvidenceKind.END_TO_END_ID}
+        return any(ref.kind is not EvidenceKind.END_TO_END_ID and ref.value in ids for ref in naming)
+
+    def _naming(self, item: OpenItem) -> list[Reference]:
+        """Return the references that name an item, and not who paid."""
+        return [
+            ref
             for ref in self.references
             if ref.kind not in _PERSONAL
             and ref.channel in (None, item.channel)
             and (ref.kind, ref.value) in item.references
-        )
+        ]
 
     def _names_unknown(self, chosen: Candidate) -> str | None:
         """Return a reference that a person wrote and that names nothing, beside the one that names an item."""
         digits = "".join(ch for ch in chosen.item.number if ch.isdigit())
+        # One number that is read as two kinds names one thing.
+        known = {ref.value for candidate in self.candidates for ref in self._naming(candidate.item)}
         for ref in self.references:
             if (
                 ref.kind not in _WRITTEN
                 or not ref.sure
+                or ref.value in known
                 or any((ref.kind, ref.value) in candidate.item.references for candidate in self.candidates)
             ):
                 continue
@@ -572,7 +598,9 @@ class _Case:
         if len(fitting) > 1:
             # Only the reference itself decides between them, and only if it is no other's.
             best = [c for c in self._strongest(named) if c in fitting]
-            return best[0] if len(best) == 1 and not any(_who(c) for c in fitting if c is not best[0]) else None
+            if len(best) != 1 or self._against(best[0]):
+                return None
+            return best[0] if not any(_who(c) for c in fitting if c is not best[0]) else None
         if not fitting or ((against := self._against(fitting[0])) and any(c is not fitting[0] for c in against)):
             return None
         alone = [c for c in self._strongest(named) if c in open_] == fitting
@@ -606,6 +634,14 @@ class _Case:
             for candidate in named
         ]
         return [candidate for candidate, rank in zip(named, ranks, strict=True) if rank == min(ranks)]
+
+    def _tolerance(self, item: OpenItem) -> Money:
+        """Return how far an amount may be off; the absolute limit is in the channel's currency and for no other."""
+        rules = self.channels[item.channel]
+        limits = rules.tolerance
+        if item.amount.currency != rules.currency:
+            limits = limits.model_copy(update={"absolute": Decimal(0)})
+        return limits.limit(item.open)
 
     def _whole(self, item: OpenItem) -> Part:
         return Part(item, item.open, Money.zero(self.amount.currency), completes=True)

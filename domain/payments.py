@@ -64,7 +64,7 @@ class StatementEntry:
 
     amount is signed: credit positive. where says where in the file it stands, for error texts.
     bank_reference is the bank's own id; it is absent where the bank gives none.
-    order_reference is set where the format has a field for the order's number, tracking_number likewise.
+    returned says that the bank sends back by it what was paid before. order_reference is set where the format has a field for the order's number, tracking_number likewise.
     """
 
     amount: Money
@@ -80,14 +80,15 @@ class StatementEntry:
     remittance: str | None = None
     order_reference: str | None = None
     tracking_number: str | None = None
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The entries of one account over one period; opening and closing are absent where the format has none.
 
-    opened_on and closed_on are the days that these balances are of, as the bank dates them. whole is False for a page of
-    a statement that has more, since its balances are often those of the whole statement.
+    opened_on and closed_on are the days that these balances are of, as the bank dates them. whole is False for a page
+    of a statement that has more, since its balances are often those of the whole statement.
     """
 
     account: str
@@ -204,6 +205,7 @@ def incoming_from_statement(
                 payer_name=entry.payer_name,
                 payer_account=entry.payer_account,
                 text=entry.remittance,
+                kind=Kind.RETURN if entry.returned else Kind.PAYMENT,
             )
         )
     return found

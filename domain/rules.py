@@ -386,6 +386,14 @@ class ReferenceRules(_Part):
     invoice_number: Annotated[
         str | None, Field(title="Invoice number", description="The same for invoice and proforma numbers")
     ] = None
+    paying_groups: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Paying groups",
+            description="Customer groups in which one company pays for another; other groups, such as those of prices, "
+            "say nothing about who pays",
+        ),
+    ] = ()
     priority: Annotated[
         tuple[EvidenceKind, ...], Field(title="Priority", description="Kinds of evidence, the strongest first")
     ] = tuple(EvidenceKind)

@@ -15,13 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from domain.money import Money
-from domain.payments import Kind, Method
+from domain.payments import Kind, Method, Outcome
 from domain.rules import ChannelRules, DocumentKind, Policy, RulesError, Wait
 from domain.scenarios import subject_of
-from store import effects, journal, rules
+from store import balances, effects, journal, rules
 from store.effects import EffectState
+from store.payments import taken_of_payment
 from store.tables import (
     AllocationRow,
+    BalanceEntry,
     CustomerRow,
     DocumentRow,
     DocumentSeries,
@@ -70,7 +72,7 @@ async def _rows(connection: AsyncConnection, query: Any) -> Sequence[Row[Any]]:
 
 
 async def _allocated_too_much(connection: AsyncConnection) -> list[Finding]:
-    allocated = func.sum(AllocationRow.amount_minor)
+    allocated = func.sum(taken_of_payment())
     amount = PaymentRow.amount_minor
     beyond = or_(
         and_(amount >= 0, or_(allocated < 0, allocated > amount)),
@@ -95,20 +97,27 @@ async def _allocated_too_much(connection: AsyncConnection) -> list[Finding]:
 
 
 async def _allocated_across_currencies(connection: AsyncConnection) -> list[Finding]:
+    other = PaymentRow.currency != OpenItemRow.currency
     rows = await _rows(
         connection,
         select(PaymentRow.id, PaymentRow.currency, OpenItemRow.currency.label("other"), OrderRow.number)
         .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
         .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
         .outerjoin(OrderRow, OrderRow.id == OpenItemRow.order_id)
-        .where(PaymentRow.currency != OpenItemRow.currency, AllocationRow.reverses_id.is_(None))
+        # What is converted says what it takes of the payment, and nothing else does.
+        .where(other == AllocationRow.taken_minor.is_(None), AllocationRow.reverses_id.is_(None))
         .order_by(AllocationRow.id),
     )
     return [
         Finding(
             "allocations in the payment's currency",
             f"payment {row.id}",
-            f"it is in {row.currency}, but order {row.number}, to which it is allocated, is in {row.other}",
+            f"it is in {row.currency}, "
+            + (
+                f"but order {row.number}, to which it is allocated, is in {row.other}"
+                if row.currency != row.other
+                else f"as is order {row.number}, yet it is allocated to it as if it were converted"
+            ),
         )
         for row in rows
     ]
@@ -128,6 +137,7 @@ async def _half_reversed(connection: AsyncConnection) -> list[Finding]:
                 func.count(back.id) != 1,
                 func.sum(back.amount_minor) != -func.max(AllocationRow.amount_minor),
                 func.sum(back.write_off_minor) != -func.max(AllocationRow.write_off_minor),
+                func.coalesce(func.sum(back.taken_minor), 0) != -func.coalesce(func.max(AllocationRow.taken_minor), 0),
             )
         )
         .order_by(AllocationRow.id),
@@ -146,7 +156,14 @@ async def _half_reversed(connection: AsyncConnection) -> list[Finding]:
 async def _outcome_without_allocation(connection: AsyncConnection) -> list[Finding]:
     of_payment = AllocationRow.payment_id == PaymentRow.id
     live = exists().where(of_payment, AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
-    settles = PaymentRow.policy.in_([Policy.RELEASE.value, Policy.WAIT.value])
+    settles = or_(
+        PaymentRow.policy.in_([Policy.RELEASE.value, Policy.WAIT.value]),
+        # Only what it brought too much is to be sent back, or is left alone.
+        and_(
+            PaymentRow.policy.in_([Policy.REFUND.value, Policy.IGNORE.value]),
+            PaymentRow.outcome == Outcome.OVER.value,
+        ),
+    )
     rows = await _rows(
         connection,
         select(PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, live.label("live"))
@@ -169,6 +186,94 @@ async def _outcome_without_allocation(connection: AsyncConnection) -> list[Findi
             f"payment {row.id}",
             f"its outcome is {row.outcome or 'not decided'} (policy {row.policy or 'none'}), "
             + ("yet it is allocated" if row.live else "yet it was allocated to nothing"),
+        )
+        for row in rows
+    ]
+
+
+async def _credited_too_much(connection: AsyncConnection) -> list[Finding]:
+    allocated = (
+        select(func.coalesce(func.sum(taken_of_payment()), 0))
+        .where(AllocationRow.payment_id == PaymentRow.id)
+        .scalar_subquery()
+    )
+    credited = BalanceEntry.amount_minor
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, PaymentRow.currency, PaymentRow.amount_minor, allocated.label("allocated"))
+        .add_columns(credited.label("credited"), BalanceEntry.currency.label("other"))
+        .join(BalanceEntry, BalanceEntry.payment_id == PaymentRow.id)
+        .where(
+            *balances.LIVE,
+            or_(
+                PaymentRow.currency != BalanceEntry.currency,
+                credited <= 0,
+                allocated + credited > PaymentRow.amount_minor,
+            ),
+        )
+        .order_by(BalanceEntry.id),
+    )
+    return [
+        Finding(
+            "what is on a balance came with its payment",
+            f"payment {row.id}",
+            f"of its {Money(row.amount_minor, row.currency)}, {Money(int(row.allocated), row.currency)} is allocated "
+            f"and {Money(row.credited, row.other)} is on a balance",
+        )
+        for row in rows
+    ]
+
+
+async def _half_reversed_entries(connection: AsyncConnection) -> list[Finding]:
+    back = aliased(BalanceEntry)
+    same = and_(
+        back.amount_minor == -BalanceEntry.amount_minor,
+        back.currency == BalanceEntry.currency,
+        back.customer_id == BalanceEntry.customer_id,
+        BalanceEntry.reverses_id.is_(None),
+    )
+    times, wrong = func.count(back.id), func.sum(case((same, 0), else_=1))
+    rows = await _rows(
+        connection,
+        select(BalanceEntry.id, BalanceEntry.payment_id, BalanceEntry.reversed, times.label("times"))
+        .outerjoin(back, back.reverses_id == BalanceEntry.id)
+        .where(or_(BalanceEntry.reversed.is_(True), back.id.is_not(None)))
+        .group_by(BalanceEntry.id, BalanceEntry.payment_id, BalanceEntry.reversed)
+        .having(or_(BalanceEntry.reversed.is_(False), times != 1, wrong > 0))
+        .order_by(BalanceEntry.id),
+    )
+    return [
+        Finding(
+            "an entry of a balance is taken back once and whole",
+            f"payment {row.payment_id}" if row.payment_id else f"entry {row.id}",
+            f"entry {row.id} is {'marked' if row.reversed else 'not marked'} as taken back, "
+            f"and {row.times} entries take it back, not one of its very amount",
+        )
+        for row in rows
+    ]
+
+
+async def _outcome_without_entry(connection: AsyncConnection) -> list[Finding]:
+    of_payment = BalanceEntry.payment_id == PaymentRow.id
+    live = exists().where(of_payment, *balances.LIVE)
+    left_to_a_person = func.coalesce(PaymentRow.policy == Policy.OPERATOR.value, literal(True))
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, PaymentRow.outcome, PaymentRow.policy, live.label("live"))
+        .where(
+            or_(
+                and_(live, left_to_a_person),
+                and_(PaymentRow.policy == Policy.BALANCE.value, ~exists().where(of_payment)),
+            )
+        )
+        .order_by(PaymentRow.id),
+    )
+    return [
+        Finding(
+            "a payment's outcome and its balance agree",
+            f"payment {row.id}",
+            f"its outcome is {row.outcome or 'not decided'} (policy {row.policy or 'none'}), "
+            + ("yet it is on a balance" if row.live else "yet it was never put on a balance"),
         )
         for row in rows
     ]
@@ -566,6 +671,9 @@ _CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
     _allocated_across_currencies,
     _half_reversed,
     _outcome_without_allocation,
+    _credited_too_much,
+    _half_reversed_entries,
+    _outcome_without_entry,
     _dispatched_against_the_rules,
     _several_live_documents,
     _gaps_in_numbers,

@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.money import Money
 from domain.orders import Address, Customer, Order, OrderLine, Status
 from domain.payments import Method
+from domain.references import payer_reference
 from domain.rules import EvidenceKind
+from store import memory
 from store.journal import Actor
 from store.sql import add_new, chunks, insert_new
 from store.tables import (
@@ -23,7 +25,6 @@ from store.tables import (
     OpenItemRow,
     OrderLineRow,
     OrderRow,
-    PayerAccount,
     ReferenceRow,
     ShipmentRow,
     StatusHistory,
@@ -126,13 +127,19 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
         .returning(OpenItemRow.id)
     )
     assert item_id is not None  # noqa: S101 - RETURNING of one inserted row
-    await add_references(connection, item_id, order.references)
+    await add_references(connection, item_id, order.references | _payer(order))
     await connection.execute(
         insert(StatusHistory).values(
             order_id=order_id, before=None, after=order.status, reason="order taken in", actor=actor.name, at=now
         )
     )
     return order_id
+
+
+def _payer(order: NewOrder) -> set[tuple[EvidenceKind, str]]:
+    """Return what confirms that a payment is an order's: whose it is, with its whole amount."""
+    reference = payer_reference(order.customer_name, order.total)
+    return {(EvidenceKind.PAYER_NAME, reference)} if reference else set()
 
 
 async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
@@ -153,10 +160,13 @@ async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
     )
     await connection.execute(update(CustomerRow).where(key).values(**details))
     customer_id = (await connection.execute(select(CustomerRow.id).where(key))).scalar_one()
-    await add_new(
-        connection, PayerAccount, [{"account": account, "customer_id": customer_id} for account in order.accounts]
-    )
+    await memory.tell(connection, customer_id, order.accounts)
     return customer_id
+
+
+async def customer_number(connection: AsyncConnection, customer_id: int) -> str | None:
+    """Return the channel's own number of a customer."""
+    return await connection.scalar(select(CustomerRow.number).where(CustomerRow.id == customer_id))
 
 
 async def add_references(

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, case, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from domain.allocation import Kept, OpenItem
 from domain.matching import Match, Reference
 from domain.money import Money
-from domain.orders import Status
+from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
 from domain.rules import EvidenceKind, Policy
 from domain.scenarios import scenario_of
+from store import balances, memory
 from store.sql import add_new, chunks, insert_new, take_turns
 from store.tables import (
     AllocationRow,
+    BalanceEntry,
+    CustomerRow,
     OpenItemRow,
     OrderRow,
-    PayerAccount,
     PaymentReference,
     PaymentRow,
     ReferenceRow,
@@ -31,6 +34,18 @@ from store.tables import (
 
 AWAITING_ORDER = (Outcome.UNKNOWN, Outcome.AMBIGUOUS)
 """Outcomes that a new order can change."""
+AWAITING_RULES = (*AWAITING_ORDER, Outcome.WRONG_CURRENCY)
+"""Outcomes that other rules can change."""
+WHO = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME})
+"""Kinds of evidence that tell who paid, and not what for."""
+
+Group = tuple[str, str]
+"""A group of customers: its channel, and its name there."""
+
+_NEWEST = 200
+"""At most so many items of one customer, of one group, or of one name and amount are looked at, the newest ones."""
+_WAITS, _BETWEEN = "waits", "open_item"
+"""Beside what it names, an unmatched payment has a row that says so, and one for each item that it could be for."""
 
 
 def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> dict[str, Any]:
@@ -114,8 +129,25 @@ async def decided(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, 
     return found
 
 
+def taken_of_payment() -> ColumnElement[int]:
+    """Return what an allocation takes of its payment, in the payment's currency."""
+    return func.coalesce(AllocationRow.taken_minor, AllocationRow.amount_minor)
+
+
+def _surplus_left() -> ColumnElement[int]:
+    """Return how much of a payment's surplus nobody has decided about: it is on no balance and not to be sent back."""
+    credited = (
+        select(func.coalesce(func.sum(BalanceEntry.amount_minor), 0))
+        .where(BalanceEntry.payment_id == PaymentRow.id, *balances.LIVE)
+        .scalar_subquery()
+    )
+    decided = PaymentRow.policy.in_([Policy.BALANCE.value, Policy.REFUND.value, Policy.IGNORE.value])
+    none_left = or_(decided, PaymentRow.surplus_minor <= credited)
+    return case((none_left, 0), else_=PaymentRow.surplus_minor - credited).label("surplus_left_minor")
+
+
 async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Return what payments turned out to be, by id in the given order."""
+    """Return what payments turned out to be, by id in the given order; surplus_left_minor is for a person to decide."""
     found: dict[int, dict[str, Any]] = {}
     columns = (
         PaymentRow.id,
@@ -124,6 +156,7 @@ async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, d
         PaymentRow.reason,
         PaymentRow.currency,
         PaymentRow.surplus_minor,
+        _surplus_left(),
         PaymentRow.round,
     )
     for some in chunks(list(ids)):
@@ -133,21 +166,27 @@ async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, d
 
 
 async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the live allocations of payments, by payment id."""
+    """Return the live allocations of payments, by payment id.
+
+    Amounts are in the item's currency; taken_minor is in the payment's, and empty where the two are the same.
+    """
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     columns = (
         AllocationRow.id,
         AllocationRow.payment_id,
         AllocationRow.order_id,
         OrderRow.number,
+        OpenItemRow.currency,
         AllocationRow.amount_minor,
         AllocationRow.write_off_minor,
+        AllocationRow.taken_minor,
         AllocationRow.completes,
         AllocationRow.evidence,
     )
     for some in chunks(list(ids)):
         rows = await connection.execute(
             select(*columns)
+            .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
             .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
             .where(
                 AllocationRow.payment_id.in_(some),
@@ -177,46 +216,145 @@ async def _keep_apart(connection: AsyncConnection, mode: Literal["ROW EXCLUSIVE"
         await connection.execute(_LOCK[mode])
 
 
-async def candidates(connection: AsyncConnection, references: Iterable[Reference]) -> dict[int, OpenItem]:
-    """Return the open items that references can mean, by id, locked, with what is still open of each.
-
-    A payer's account means the items of the one customer it is known for; an account of two customers means nothing.
-    """
+async def begin_matching(connection: AsyncConnection) -> None:
+    """Keep orders, accounts and rules from changing unseen while payments are matched; ask before they are read."""
     await _keep_apart(connection, "ROW EXCLUSIVE")
+
+
+async def begin_to_change(connection: AsyncConnection) -> None:
+    """Let the matchings that are under way end first, before what unmatched payments wait for is looked for."""
+    await _keep_apart(connection, "SHARE")
+
+
+async def candidates(
+    connection: AsyncConnection, references: Iterable[Reference], paying: Collection[Group] = ()
+) -> dict[int, OpenItem]:
+    """Return the items that references can mean, by id, locked, with what is still open of each.
+
+    These are the items that share a reference, whatever their state; and of the customers who owe them, and of the one
+    customer whom a payer's account is known for, the open items, with those of that customer's group if it is one of
+    the paying ones.
+    """
+    await begin_matching(connection)
     by_kind: dict[EvidenceKind, set[str]] = defaultdict(set)
     for reference in references:
         by_kind[reference.kind].add(reference.value)
-    ids: set[int] = set()
+    accounts = by_kind.pop(EvidenceKind.PAYER_ACCOUNT, set()) | by_kind.pop(EvidenceKind.GROUP_ACCOUNT, set())
+    await memory.take_turns(connection, accounts)
+    alike = await _alike(connection, by_kind.pop(EvidenceKind.PAYER_NAME, set()))
+    named: set[int] = set()
     for kind, values in by_kind.items():
         for some in chunks(sorted(values)):
             rows = await connection.execute(
                 select(ReferenceRow.open_item_id).where(ReferenceRow.kind == kind.value, ReferenceRow.value.in_(some))
             )
-            ids.update(rows.scalars().all())
-    accounts = await _accounts(connection, by_kind.get(EvidenceKind.PAYER_ACCOUNT, set()))
-    for some in chunks(sorted(accounts)):
-        rows = await connection.execute(select(OpenItemRow.id).where(OpenItemRow.customer_id.in_(some)))
-        ids.update(rows.scalars().all())
-    return await _items(connection, sorted(ids), accounts)
+            named.update(rows.scalars().all())
+    owners = await memory.owners(connection, accounts)
+    owing = set(owners.values()) | await _customers_of(connection, named)
+    of_owing = {id_ for items in (await _newest_open(connection, owing)).values() for id_ in items}
+    groups = await _groups(connection, owners, frozenset(paying))
+    of_groups = {id_ for group in groups for id_ in await _open_of_group(connection, group)}
+    return await _items(connection, sorted(named | alike | of_owing | of_groups), owners, groups)
 
 
-async def _accounts(connection: AsyncConnection, values: set[str]) -> dict[int, set[str]]:
-    """Return the accounts that belong to exactly one customer, by customer."""
-    owners: dict[str, set[int]] = defaultdict(set)
-    for some in chunks(sorted(values)):
+async def _alike(connection: AsyncConnection, values: Collection[str]) -> set[int]:
+    """Return the newest items that a payer's name and amount fit; unlike a reference, these can be shared by many."""
+    found: set[int] = set()
+    for value in sorted(values):
         rows = await connection.execute(
-            select(PayerAccount.account, PayerAccount.customer_id).where(PayerAccount.account.in_(some))
+            select(ReferenceRow.open_item_id)
+            .where(ReferenceRow.kind == EvidenceKind.PAYER_NAME.value, ReferenceRow.value == value)
+            .order_by(ReferenceRow.open_item_id.desc())
+            .limit(_NEWEST)
         )
-        for account, customer_id in rows.all():
-            owners[account].add(customer_id)
-    found: dict[int, set[str]] = defaultdict(set)
-    for account, customers in owners.items():
-        if len(customers) == 1:
-            found[next(iter(customers))].add(account)
+        found.update(rows.scalars().all())
     return found
 
 
-async def _items(connection: AsyncConnection, ids: Sequence[int], accounts: dict[int, set[str]]) -> dict[int, OpenItem]:
+async def _customers_of(connection: AsyncConnection, item_ids: Collection[int]) -> set[int]:
+    found: set[int] = set()
+    for some in chunks(sorted(item_ids)):
+        rows = await connection.execute(select(OpenItemRow.customer_id).where(OpenItemRow.id.in_(some)).distinct())
+        found.update(rows.scalars().all())
+    return found
+
+
+async def _newest_open(connection: AsyncConnection, customers: Collection[int]) -> dict[int, list[int]]:
+    """Return the items that are open among each customer's newest, by customer, the newest first."""
+    newer = aliased(OpenItemRow)
+    oldest_looked_at = (
+        select(newer.id)
+        .where(newer.customer_id == CustomerRow.id)
+        .order_by(newer.id.desc())
+        .limit(1)
+        .offset(_NEWEST - 1)
+        .scalar_subquery()
+    )
+    relieved = (
+        select(func.coalesce(func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor), 0))
+        .where(AllocationRow.open_item_id == OpenItemRow.id)
+        .scalar_subquery()
+    )
+    closed = exists().where(
+        OrderRow.id == OpenItemRow.order_id, OrderRow.standard_status.in_([status.value for status in CLOSED])
+    )
+    found: dict[int, list[int]] = defaultdict(list)
+    for some in chunks(sorted(customers)):
+        rows = await connection.execute(
+            select(CustomerRow.id, OpenItemRow.id.label("item_id"))
+            .join(OpenItemRow, OpenItemRow.customer_id == CustomerRow.id)
+            .where(
+                CustomerRow.id.in_(some),
+                OpenItemRow.id >= func.coalesce(oldest_looked_at, 0),
+                OpenItemRow.amount_minor > relieved,
+                ~closed,
+            )
+            .order_by(CustomerRow.id, OpenItemRow.id.desc())
+        )
+        for row in rows.all():
+            found[row.id].append(row.item_id)
+    return found
+
+
+async def _groups(
+    connection: AsyncConnection, owners: Mapping[str, int], paying: Collection[Group]
+) -> dict[Group, dict[str, int]]:
+    """Return the paying groups that the owners of accounts belong to, with these accounts and their owners."""
+    found: dict[Group, dict[str, int]] = defaultdict(dict)
+    for some in chunks(sorted(set(owners.values())) if paying else []):
+        rows = await connection.execute(
+            select(CustomerRow.id, CustomerRow.channel, CustomerRow.group).where(
+                CustomerRow.id.in_(some), CustomerRow.group.is_not(None), CustomerRow.group != ""
+            )
+        )
+        for row in rows.all():
+            if (row.channel, row.group) not in paying:
+                continue
+            found[row.channel, row.group] |= {account: id_ for account, id_ in owners.items() if id_ == row.id}
+    return dict(sorted(found.items()))
+
+
+async def _open_of_group(connection: AsyncConnection, group: Group) -> list[int]:
+    channel, name = group
+    members = await connection.execute(
+        select(CustomerRow.id)
+        .where(CustomerRow.channel == channel, CustomerRow.group == name)
+        .order_by(CustomerRow.id.desc())
+        .limit(_NEWEST)
+    )
+    open_ = await _newest_open(connection, members.scalars().all())
+    return sorted((id_ for items in open_.values() for id_ in items), reverse=True)[:_NEWEST]
+
+
+async def _items(
+    connection: AsyncConnection,
+    ids: Sequence[int],
+    owners: Mapping[str, int],
+    groups: Mapping[Group, Mapping[str, int]],
+) -> dict[int, OpenItem]:
+    accounts: dict[int, set[tuple[EvidenceKind, str]]] = defaultdict(set)
+    for account, customer_id in owners.items():
+        accounts[customer_id].add((EvidenceKind.PAYER_ACCOUNT, account))
     found: dict[int, OpenItem] = {}
     for some in chunks(ids):
         locked = await connection.execute(
@@ -246,9 +384,19 @@ async def _items(connection: AsyncConnection, ids: Sequence[int], accounts: dict
             )
         )
         order_of = {row.id: row for row in orders.all()}
+        customers = await connection.execute(
+            select(CustomerRow.id, CustomerRow.name, CustomerRow.group).where(
+                CustomerRow.id.in_({item.customer_id for item in items})
+            )
+        )
+        customer_of = {row.id: row for row in customers.all()}
         for item in items:
-            order = order_of.get(item.order_id)
-            known = {(EvidenceKind.PAYER_ACCOUNT, account) for account in accounts.get(item.customer_id, ())}
+            order, customer = order_of.get(item.order_id), customer_of[item.customer_id]
+            of_group = {
+                (EvidenceKind.GROUP_ACCOUNT, account)
+                for account, id_ in groups.get((item.channel, customer.group), {}).items()
+                if id_ != customer.id
+            }
             found[item.id] = OpenItem(
                 id=item.id,
                 order_id=item.order_id,
@@ -257,7 +405,10 @@ async def _items(connection: AsyncConnection, ids: Sequence[int], accounts: dict
                 status=Status(order.standard_status) if order else Status.AWAITING_PAYMENT,
                 amount=Money(item.amount_minor, item.currency),
                 open=Money(item.amount_minor - paid.get(item.id, 0), item.currency),
-                references=frozenset(references[item.id] | known),
+                references=frozenset(references[item.id] | accounts.get(customer.id, set()) | of_group),
+                customer=customer.id,
+                customer_name=customer.name,
+                group=customer.group or None,
             )
     return found
 
@@ -284,6 +435,8 @@ def _shown(match: Match) -> list[Any]:
             "channel": candidate.item.channel,
             "open": str(candidate.item.open),
             "evidence": [evidence.said for evidence in candidate.evidence],
+            # Else only who paid speaks for it.
+            "named": any(evidence.kind not in WHO for evidence in candidate.evidence),
         }
         for candidate in match.candidates[:20]
     ]
@@ -291,8 +444,11 @@ def _shown(match: Match) -> list[Any]:
 
 async def record_match(
     connection: AsyncConnection, payment: Payment, match: Match, references: Iterable[Reference], *, now: datetime
-) -> None:
-    """Store what a payment turned out to be, and its allocations."""
+) -> list[tuple[int, str]]:
+    """Store what a payment turned out to be, its allocations, and what they teach.
+
+    Return the payments that wait for what is known now, as (id, scenario): it is worth while to match them again.
+    """
     await connection.execute(
         update(PaymentRow)
         .where(PaymentRow.id == payment.id)
@@ -316,22 +472,72 @@ async def record_match(
                     "order_id": part.item.order_id,
                     "amount_minor": part.amount.minor,
                     "write_off_minor": part.write_off.minor,
+                    "taken_minor": part.taken.minor if part.taken else None,
                     "completes": part.completes,
-                    "evidence": evidence.get(part.item.id, []),
+                    # What no evidence names was taken for its amount, which the reason tells.
+                    "evidence": evidence.get(part.item.id) or [match.reason],
                     "reversed": False,
                     "at": now,
                 }
                 for part in match.parts
             ],
         )
+    await waits_no_more(connection, payment.id)
+    if match.outcome in AWAITING_RULES and match.policy in (Policy.OPERATOR, Policy.IGNORE):
+        await add_new(connection, PaymentReference, _waiting_rows(payment, match, references))
+    again = set(await undecided(connection, [part.item.id for part in match.parts]))
+    if (customer_id := _taught(match)) is not None:
+        again.update(await teach(connection, payment, customer_id))
+    return sorted(again)
+
+
+def _waiting_rows(payment: Payment, match: Match, references: Iterable[Reference]) -> list[dict[str, Any]]:
+    """Return by what an unmatched payment is found again: what it names and could be for, or only that it waits."""
+    rows = [(_WAITS, "")]
     if match.outcome in AWAITING_ORDER:
-        await add_new(
-            connection,
-            PaymentReference,
-            [{"payment_id": payment.id, "kind": r.kind.value, "value": r.value[:200]} for r in references],
-        )
-    else:
-        await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id == payment.id))
+        rows += [(reference.kind.value, reference.value[:200]) for reference in references]
+        rows += [(_BETWEEN, str(candidate.item.id)) for candidate in match.candidates[:_NEWEST]]
+    return [{"payment_id": payment.id, "kind": kind, "value": value} for kind, value in dict.fromkeys(rows)]
+
+
+def _taught(match: Match) -> int | None:
+    """Return the customer whose account a match teaches: all of it is his, and who paid was not what named it."""
+    if match.outcome not in (Outcome.EXACT, Outcome.WITHIN_TOLERANCE):
+        return None
+    named = {
+        candidate.item.id
+        for candidate in match.candidates
+        if any(evidence.sure and evidence.kind not in WHO for evidence in candidate.evidence)
+    }
+    customers = {part.item.customer for part in match.parts}
+    customer = customers.pop() if len(customers) == 1 else None
+    return customer if isinstance(customer, int) and all(part.item.id in named for part in match.parts) else None
+
+
+async def teach(connection: AsyncConnection, payment: Payment, customer_id: int) -> list[tuple[int, str]]:
+    """Learn from a payment that settles something of a customer that he pays from its account.
+
+    Return the payments that wait for the owner of this account, as (id, scenario); none when nothing new was learnt.
+    """
+    account = memory.account_of(payment)
+    if account is None or not await memory.teach(connection, account, customer_id, payment.id):
+        return []
+    kinds = (EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT)
+    waiting = await _waiting(connection, [(kind.value, account) for kind in kinds])
+    return [found for found in waiting if found[0] != payment.id]
+
+
+async def waits_no_more(connection: AsyncConnection, payment_id: int) -> None:
+    """Let a payment be found no more by what it names: it was decided, by the rules or by a person."""
+    await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id == payment_id))
+
+
+async def undecided(connection: AsyncConnection, open_item_ids: Iterable[int]) -> list[tuple[int, str]]:
+    """Return the unmatched payments that could be for items, as (id, scenario).
+
+    Ask when the state of these has changed, such as when one was settled: then a payment may be for the other alone.
+    """
+    return await _waiting(connection, [(_BETWEEN, str(id_)) for id_ in open_item_ids])
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +581,8 @@ class Origin:
     """What a movement of money belongs to: the payments of the same provider reference, and where their money is.
 
     kept is what each item still has of it, and disputed what chargebacks took from each, in the order of allocation;
-    unapplied is what settled nothing. matched says that every payment was matched.
+    unapplied is what settled nothing, also where it is on a customer's balance. matched says that every payment was
+    matched. converted names the items that it settles in another currency: what these have is in neither of the two.
     """
 
     ids: tuple[int, ...]
@@ -383,6 +590,7 @@ class Origin:
     unapplied: Money
     kept: tuple[Kept, ...]
     disputed: tuple[Kept, ...]
+    converted: tuple[str, ...] = ()
 
 
 async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | None:
@@ -406,9 +614,10 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
             AllocationRow.payment_id,
             AllocationRow.open_item_id,
             AllocationRow.order_id,
-            AllocationRow.amount_minor,
+            taken_of_payment().label("taken"),
             OrderRow.number,
             OpenItemRow.channel,
+            OpenItemRow.currency,
         )
         .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
         .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
@@ -420,18 +629,19 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
     disputed: dict[int, int] = defaultdict(int)
     for row in allocated.all():
         items.setdefault(row.open_item_id, row)
-        kept[row.open_item_id] += row.amount_minor
+        kept[row.open_item_id] += row.taken
         if kinds[row.payment_id] in (Kind.CHARGEBACK, Kind.REINSTATED):
-            disputed[row.open_item_id] -= row.amount_minor
+            disputed[row.open_item_id] -= row.taken
     currency = payment.amount.currency
+
+    def name(id_: int) -> str:
+        return items[id_].number or f"item {id_}"
 
     def shares(sums: dict[int, int]) -> tuple[Kept, ...]:
         return tuple(
-            Kept(
-                id_, items[id_].order_id, items[id_].number or f"item {id_}", items[id_].channel, Money(sum_, currency)
-            )
+            Kept(id_, items[id_].order_id, name(id_), items[id_].channel, Money(sum_, currency))
             for id_, sum_ in sums.items()
-            if sum_ > 0
+            if sum_ > 0 and items[id_].currency == currency
         )
 
     return Origin(
@@ -440,6 +650,7 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
         unapplied=Money(sum(row.amount_minor for row in decided) - sum(kept.values()), currency),
         kept=shares(kept),
         disputed=shares(disputed),
+        converted=tuple(name(id_) for id_, sum_ in kept.items() if sum_ > 0 and items[id_].currency != currency),
     )
 
 
@@ -500,17 +711,94 @@ async def waiting_for(
 
     Ask once the order is stored.
     """
-    await _keep_apart(connection, "SHARE")
-    named = [(PaymentReference.kind == kind.value) & (PaymentReference.value == value) for kind, value in references]
+    await begin_to_change(connection)
+    return await _waiting(connection, [(kind.value, value) for kind, value in references])
+
+
+async def waiting_for_order(connection: AsyncConnection, order_id: int) -> list[tuple[int, str]]:
+    """Return the unmatched payments that a new order may be what they are for, as (id, scenario).
+
+    They name something that it is called, or come from an account of its customer or of his group. Ask once the order
+    is stored.
+    """
+    await begin_to_change(connection)
+    item = (
+        await connection.execute(
+            select(OpenItemRow.id, OpenItemRow.customer_id).where(OpenItemRow.order_id == order_id)
+        )
+    ).one_or_none()
+    if item is None:
+        return []
+    rows = await connection.execute(
+        select(ReferenceRow.kind, ReferenceRow.value).where(ReferenceRow.open_item_id == item.id)
+    )
+    named = [(row.kind, row.value) for row in rows.all()]
+    own, group = await memory.accounts_of(connection, item.customer_id, members=_NEWEST)
+    named += [(EvidenceKind.PAYER_ACCOUNT.value, account) for account in own]
+    named += [(EvidenceKind.GROUP_ACCOUNT.value, account) for account in group]
+    return await _waiting(connection, named)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """A payment that waits for an order or for other rules, with the account that it arrived on."""
+
+    id: int
+    scenario: str
+    account: str | None
+
+
+async def unmatched(connection: AsyncConnection) -> list[Unmatched]:
+    """Return every payment that waits for an order or for other rules; none that a person has decided about."""
+    rows = await connection.execute(
+        select(PaymentRow.id, PaymentRow.method, PaymentRow.kind, PaymentRow.account)
+        .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
+        .where(PaymentReference.kind == _WAITS, PaymentReference.value == "")
+        .order_by(PaymentRow.id)
+    )
+    return [Unmatched(row.id, scenario_of(Method(row.method), Kind(row.kind)), row.account) for row in rows.all()]
+
+
+async def _waiting(connection: AsyncConnection, named: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
     found: dict[int, str] = {}
-    for some in chunks(named, 100):
+    for some in chunks(sorted(set(named)), 100):
         rows = await connection.execute(
             select(PaymentRow.id, PaymentRow.method, PaymentRow.kind)
             .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
-            .where(or_(*some))
+            .where(or_(*((PaymentReference.kind == kind) & (PaymentReference.value == value) for kind, value in some)))
         )
         found.update({row.id: scenario_of(Method(row.method), Kind(row.kind)) for row in rows.all()})
     return sorted(found.items())
+
+
+async def to_send_back(connection: AsyncConnection) -> list[dict[str, Any]]:
+    """Return what is marked to go back to its payer and has not gone, oldest first: id, amount_minor, currency, reason.
+
+    It is the whole payment, or where it settles something, its surplus.
+    """
+    moved = aliased(PaymentRow)
+    gone = (
+        select(func.coalesce(func.sum(moved.amount_minor), 0))
+        .where(
+            moved.provider_reference == PaymentRow.provider_reference,
+            moved.source == PaymentRow.source,
+            moved.kind.in_([Kind.REFUND.value, Kind.CHARGEBACK.value, Kind.REINSTATED.value]),
+        )
+        .scalar_subquery()
+    )
+    settles = exists().where(
+        AllocationRow.payment_id == PaymentRow.id,
+        AllocationRow.reverses_id.is_(None),
+        AllocationRow.reversed.is_(False),
+    )
+    # A refund has taken off the surplus already what of it went back.
+    left = case((settles, PaymentRow.surplus_minor), else_=PaymentRow.amount_minor + gone)
+    rows = await connection.execute(
+        select(PaymentRow.id, left.label("amount_minor"), PaymentRow.currency, PaymentRow.reason)
+        .where(PaymentRow.policy == Policy.REFUND.value, left > 0)
+        .order_by(PaymentRow.id)
+    )
+    return [dict(row) | {"amount_minor": int(row["amount_minor"])} for row in rows.mappings().all()]
 
 
 async def listing(
@@ -522,8 +810,8 @@ async def listing(
     payment_id: int | None = None,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return payments with their outcome, oldest first, as plain rows."""
-    query = select(*PaymentRow.__table__.columns).order_by(PaymentRow.id).limit(limit)
+    """Return payments with their outcome, oldest first, as plain rows; surplus_left_minor is for a person to decide."""
+    query = select(*PaymentRow.__table__.columns, _surplus_left()).order_by(PaymentRow.id).limit(limit)
     if outcome == "new":
         query = query.where(PaymentRow.outcome.is_(None))
     elif outcome:

@@ -16,8 +16,9 @@ from domain.payments import Kind, Outcome
 from domain.reverting import Line, Way, way_back
 from domain.rules import Policy
 from domain.scenarios import cause_of
-from store import bars, effects, journal, work
+from store import balances, bars, effects, journal, work
 from store.effects import EffectState, Ending
+from store.payments import undecided
 from store.sql import chunks
 from store.tables import AllocationRow, EffectRow, OrderRow, PaymentRow, RevertRow
 
@@ -251,6 +252,7 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
                 order_id=row.order_id,
                 amount_minor=-row.amount_minor,
                 write_off_minor=-row.write_off_minor,
+                taken_minor=None if row.taken_minor is None else -row.taken_minor,
                 completes=False,
                 evidence=[],
                 reverses_id=row.id,
@@ -260,12 +262,16 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
         )
     number = await connection.scalar(select(OrderRow.number).where(OrderRow.id == wish.order_id))
     said = f"taken off order {number} by {wish.author}: {wish.reason}"
-    await _set_free(connection, [payment.id for payment in payments], said, now=now)
+    by = journal.Actor(name=wish.author, run=actor.run)
+    await _set_free(connection, [payment.id for payment in payments], said, actor=by, now=now)
+    # What could have been for this order or another may be told apart now.
+    for payment_id, scenario in await undecided(connection, [row.open_item_id for row in live]):
+        await work.add(connection, scenario, "payment", [payment_id], now=now)
     await journal.append(
         connection,
         [
             journal.entry(
-                journal.Actor(name=wish.author, run=actor.run),
+                by,
                 at=now,
                 step="match",
                 move=Outcome.TAKEN_BACK.value,
@@ -278,7 +284,7 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
         ]
         + [
             journal.entry(
-                journal.Actor(name=wish.author, run=actor.run),
+                by,
                 at=now,
                 step="revert",
                 move="done",
@@ -291,7 +297,10 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
     return None
 
 
-async def _set_free(connection: AsyncConnection, payment_ids: Sequence[int], said: str, *, now: datetime) -> None:
+async def _set_free(
+    connection: AsyncConnection, payment_ids: Sequence[int], said: str, *, actor: journal.Actor, now: datetime
+) -> None:
+    """Let payments that settle nothing any more be matched anew, and take what they were credited off the balance."""
     still = await connection.execute(
         select(AllocationRow.payment_id).where(AllocationRow.payment_id.in_(payment_ids), *_live(AllocationRow))
     )
@@ -307,6 +316,8 @@ async def _set_free(connection: AsyncConnection, payment_ids: Sequence[int], sai
             round=PaymentRow.round + 1,
         )
     )
+    for _, entry in sorted((await balances.of_payments(connection, free)).items()):
+        await balances.reverse(connection, entry.id, reason=said, actor=actor, now=now)
     rows = await connection.execute(select(PaymentRow.id, PaymentRow.method).where(PaymentRow.id.in_(free)))
     for row in rows.all():
         await work.finish(connection, row.method, "payment", [(row.id, None, said)], now=now)

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, Select, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.references import normal_account
 from domain.rules import ChannelRules, parse_rules
+from store import payments, work
 from store.tables import RuleVersion
 
 
@@ -38,17 +40,23 @@ class Change:
 _parsed: WeakKeyDictionary[Engine, dict[tuple[int, datetime], ChannelRules]] = WeakKeyDictionary()
 
 
-async def current(connection: AsyncConnection) -> dict[str, Versioned]:
-    """Return the rules in force of every channel."""
+def _in_force(*columns: Any) -> Select[Any]:
     newest = (
         select(RuleVersion.channel, func.max(RuleVersion.version).label("version"))
         .group_by(RuleVersion.channel)
         .subquery()
     )
-    rows = await connection.execute(
-        select(RuleVersion.id, RuleVersion.channel, RuleVersion.version, RuleVersion.created_at)
+    return (
+        select(*columns)
         .join(newest, (newest.c.channel == RuleVersion.channel) & (newest.c.version == RuleVersion.version))
         .order_by(RuleVersion.channel)
+    )
+
+
+async def current(connection: AsyncConnection) -> dict[str, Versioned]:
+    """Return the rules in force of every channel."""
+    rows = await connection.execute(
+        _in_force(RuleVersion.id, RuleVersion.channel, RuleVersion.version, RuleVersion.created_at)
     )
     kept = _parsed.setdefault(connection.engine.sync_engine, {})
     found: dict[str, Versioned] = {}
@@ -99,7 +107,10 @@ async def save(
     now: datetime,
     run: str | None = None,
 ) -> int | None:
-    """Store a checked document as the channel's newest version and return its number; None if nothing changed."""
+    """Store a checked document as the channel's newest version and return its number; None if nothing changed.
+
+    Payments that no order was found for are tried again by it.
+    """
     newest = (
         await connection.execute(
             select(RuleVersion.version, RuleVersion.document)
@@ -122,4 +133,31 @@ async def save(
             created_at=now,
         )
     )
+    await _try_again(connection, channel, _accounts(newest.document) if newest else set(), now=now)
     return version
+
+
+def _accounts(document: dict[str, Any]) -> set[str]:
+    return {normal_account(account) for account in document.get("accounts") or ()}
+
+
+async def _try_again(connection: AsyncConnection, channel: str, before: set[str], *, now: datetime) -> None:
+    """Make the unmatched payments due that a channel's new rules speak of.
+
+    These are the ones on its accounts, those of before included, and on accounts that are no channel's.
+    """
+    await payments.begin_to_change(connection)
+    waiting = await payments.unmatched(connection)
+    if not waiting:
+        return
+    # Read as they were written: a document of long ago that can't be taken any more must not keep others from it.
+    rows = await connection.execute(_in_force(RuleVersion.channel, RuleVersion.document))
+    owned = {row.channel: _accounts(row.document) for row in rows.all()}
+    concerned = before | owned[channel]
+    elsewhere = set[str]().union(*owned.values()) - concerned
+    of: dict[str, list[int]] = {}
+    for payment in waiting:
+        if normal_account(payment.account or "") not in elsewhere:
+            of.setdefault(payment.scenario, []).append(payment.id)
+    for scenario, ids in sorted(of.items()):
+        await work.add(connection, scenario, "payment", ids, now=now)

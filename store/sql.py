@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Dialect, Insert, func, select
+from sqlalchemy import Dialect, Insert, Text, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,5 +38,13 @@ async def add_new(connection: AsyncConnection, table: type[Table], rows: Sequenc
 
 async def take_turns(connection: AsyncConnection, what: str) -> None:
     """Let the transactions that name the same thing here run one after the other; on SQLite all do anyway."""
-    if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(what))))
+    await take_turns_at(connection, [what])
+
+
+async def take_turns_at(connection: AsyncConnection, things: Sequence[str]) -> None:
+    """Do that for many things at once, in one order everywhere, so that nobody waits for ever."""
+    if connection.dialect.name != "postgresql" or not things:
+        return
+    named = func.hashtext(func.unnest(literal(sorted(set(things)), postgresql.ARRAY(Text))))
+    keys = select(named.label("key")).distinct().order_by("key").subquery()
+    await connection.execute(select(func.pg_advisory_xact_lock(keys.c.key)))

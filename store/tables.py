@@ -99,7 +99,7 @@ class CustomerRow(Table):
     """Who buys in a channel; number is the channel's own."""
 
     __tablename__ = "customers"
-    __table_args__ = (UniqueConstraint("channel", "number"),)
+    __table_args__ = (UniqueConstraint("channel", "number"), Index("ix_customers_channel_group", "channel", "group"))
 
     id: Mapped[int] = _id()
     channel: Mapped[str] = mapped_column(String(40))
@@ -175,11 +175,11 @@ class OpenItemRow(Table):
     """Something a payment can settle: an order, later an invoice without one."""
 
     __tablename__ = "open_items"
-    __table_args__ = (UniqueConstraint("order_id"),)
+    __table_args__ = (UniqueConstraint("order_id"), Index("ix_open_items_customer_id", "customer_id", "id"))
 
     id: Mapped[int] = _id()
     order_id: Mapped[int | None] = _to("orders.id", nullable=True)
-    customer_id: Mapped[int] = _to("customers.id", index=True)
+    customer_id: Mapped[int] = _to("customers.id")
     channel: Mapped[str] = mapped_column(String(40))
     currency: Mapped[str] = mapped_column(String(3))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
@@ -191,7 +191,7 @@ class ReferenceRow(Table):
     __tablename__ = "item_references"
     __table_args__ = (
         UniqueConstraint("open_item_id", "kind", "value"),
-        Index("ix_item_references_kind_value", "kind", "value"),
+        Index("ix_item_references_kind_value", "kind", "value", "open_item_id"),
     )
 
     id: Mapped[int] = _id()
@@ -212,7 +212,7 @@ class PayerAccount(Table):
 
     id: Mapped[int] = _id()
     account: Mapped[str] = mapped_column(String(64))
-    customer_id: Mapped[int] = _to("customers.id")
+    customer_id: Mapped[int] = _to("customers.id", index=True)
     payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
 
 
@@ -301,7 +301,7 @@ class AllocationRow(Table):
     """A part of a payment that settles an open item; append-only, a reversal is a row of its own.
 
     write_off_minor is the difference let pass by tolerance: amount + write-off is what the item is relieved of.
-    taken_minor is what it takes of the payment, in the payment's currency; empty where that is the item's, and the same.
+    taken_minor is what it takes of the payment, in the payment's currency; empty where that is the item's.
     completes says that with this allocation the item was settled.
     """
 
@@ -334,8 +334,8 @@ class AllocationRow(Table):
 class BalanceEntry(Table):
     """A movement of a customer's balance, append-only: credit is positive, and the balance is their sum.
 
-    payment_id is the payment whose money, or surplus, it is. An entry taken back is marked, and the one that reverses it
-    names it.
+    payment_id is the payment whose money, or surplus, it is. An entry taken back is marked, and the one that reverses
+    it names it.
     """
 
     __tablename__ = "balance_entries"
@@ -354,7 +354,7 @@ class BalanceEntry(Table):
     customer_id: Mapped[int] = _to("customers.id")
     currency: Mapped[str] = mapped_column(String(3))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
-    payment_id: Mapped[int | None] = _to("payments.id", nullable=True)
+    payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
     reverses_id: Mapped[int | None] = _to("balance_entries.id", nullable=True)
     reversed: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str] = mapped_column(Text)

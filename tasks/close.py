@@ -230,7 +230,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         mine = by_cause[causes[id_]]
         going = carried_on.get(id_, []) if subject == "payment" else [id_] * bool(mine)
         cut_short = _cut_short(scenario, going, mine)
-        surplus = Money(row["surplus_minor"], row["currency"]) if row.get("surplus_minor") else None
+        surplus = Money(row["surplus_left_minor"], row["currency"]) if row.get("surplus_left_minor") else None
         ended.append(
             _ended(id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock())
         )

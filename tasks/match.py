@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +11,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.allocation import OpenItem
-from domain.matching import Match, Reference, reconcile, references_of
+from domain.allocation import OpenItem, Part
+from domain.matching import Match, Reader, Reference, decide
 from domain.money import Money
 from domain.payments import Outcome, Payment
-from domain.rules import Policy
+from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
 from domain.scenarios import cause_of
-from store import journal, payments, rules, work
+from store import balances, decisions, journal, orders, payments, rules, work
 from tasks.installation import Installation, installation
+from tasks.payouts import lump_sums_among
 from tasks.step import Batch, Item, current_actor, run_log
 
 PaymentId = int
@@ -46,6 +48,8 @@ async def match_payments(ids: Sequence[PaymentId]) -> Matched:
     async with opened.store.write() as connection:
         found = await payments.load(connection, ids)
         before = await payments.allocated(connection, ids)
+        before |= await balances.of_payments(connection, ids)
+        before |= dict.fromkeys(await decisions.settled(connection, ids))
         matches = await _match(connection, opened, [found[id_] for id_ in ids if id_ in found and id_ not in before])
         allocated = await payments.allocated(connection, ids)
         decided = await payments.decided(connection, ids)
@@ -68,25 +72,47 @@ async def _match(
     connection: AsyncConnection, opened: Installation, unmatched: Sequence[Payment]
 ) -> dict[PaymentId, Match]:
     """Match payments one after the other: what one of them settles is no longer open for the next."""
+    await payments.begin_matching(connection)
     versions = await rules.current(connection)
     channels = {channel: versioned.rules for channel, versioned in versions.items()}
-    named: dict[PaymentId, tuple[Reference, ...]] = {p.id: references_of(p, channels) for p in unmatched}
-    items = await payments.candidates(connection, [ref for refs in named.values() for ref in refs])
+    reader = Reader(channels)
+    named: dict[PaymentId, tuple[Reference, ...]] = {p.id: reader.references(p) for p in unmatched}
+    paying = [(channel, group) for channel, each in channels.items() for group in each.references.paying_groups]
+    every = [reference for references in named.values() for reference in references]
+    pool = _Pool(await payments.candidates(connection, every, paying))
     decided = await payments.decided(connection, [payment.id for payment in unmatched])
     actor, now = current_actor(opened), opened.clock()
     matches: dict[PaymentId, Match] = {}
+    again: dict[PaymentId, str] = {}
     entries: list[dict[str, Any]] = []
     gone = await payments.gone_back(connection, unmatched)
+    lump_sums = await lump_sums_among(connection, opened, unmatched)
     for payment in unmatched:
         if went := gone.get(payment.id):
-            match = _went_back(payment, went.minor)
+            match, credit = _went_back(payment, went.minor), None
             await work.add(connection, "money_back", "payment", went.ids, now=now)
+        elif payment.id in lump_sums:
+            match, credit = lump_sums[payment.id], None
         else:
-            match = reconcile(payment, items.values(), channels)
+            match = decide(payment, named[payment.id], pool.of(named[payment.id]), channels, reader)
+            match, credit = await _with_the_rest(connection, payment, match, channels)
         matches[payment.id] = match
-        await payments.record_match(connection, payment, match, named[payment.id], now=now)
+        again.update(await payments.record_match(connection, payment, match, named[payment.id], now=now))
+        again.pop(payment.id, None)
         for part in match.parts:
-            items[part.item.id] = _relieved(items[part.item.id], part.amount.minor + part.write_off.minor)
+            pool.relieve(part)
+        cause = cause_of("payment", payment.id, payment.round)
+        if credit is not None:
+            await balances.add(
+                connection,
+                credit.customer_id,
+                credit.amount,
+                payment_id=payment.id,
+                reason=f"payment {payment.id}: {match.reason}",
+                actor=actor,
+                now=now,
+                cause=cause,
+            )
         if decided.get(payment.id) == (match.outcome, match.reason):
             continue  # tried again, and nothing has changed: no news for the journal
         touched = [(part.item.order_id, versions[part.item.channel].version) for part in match.parts] or [(None, None)]
@@ -98,7 +124,7 @@ async def _match(
                 move=match.outcome.value,
                 order_id=order_id,
                 payment_id=payment.id,
-                cause=cause_of("payment", payment.id, payment.round),
+                cause=cause,
                 reason=match.reason,
                 after={"policy": match.policy.value, "surplus": match.surplus.minor},
                 rule_version=rule_version,
@@ -106,7 +132,99 @@ async def _match(
             for order_id, rule_version in touched
         )
     await journal.append(connection, entries)
+    for id_, scenario in sorted(again.items()):
+        await work.add(connection, scenario, "payment", [id_], now=now)
     return matches
+
+
+class _Pool:
+    """The items that the payments of a batch can mean. Each payment gets those that it would get alone."""
+
+    def __init__(self, items: Mapping[int, OpenItem]) -> None:
+        self._items = dict(items)
+        self._by_name: dict[tuple[EvidenceKind, str], set[int]] = defaultdict(set)
+        self._by_customer: dict[int | str | None, set[int]] = defaultdict(set)
+        for item in items.values():
+            self._by_customer[item.customer].add(item.id)
+            for name in item.references:
+                self._by_name[name].add(item.id)
+
+    def of(self, references: Iterable[Reference]) -> list[OpenItem]:
+        """Return the items that references can mean, and the others of the customers who owe these, by id."""
+        found: set[int] = set()
+        owing: set[int | str | None] = set()
+        for reference in references:
+            ids = self._by_name.get((reference.kind, reference.value), ())
+            found.update(ids)
+            if reference.kind is not EvidenceKind.PAYER_NAME:
+                owing.update(self._items[id_].customer for id_ in ids)
+        found.update(*(self._by_customer[customer] for customer in owing))
+        return [self._items[id_] for id_ in sorted(found)]
+
+    def relieve(self, part: Part) -> None:
+        """Leave of an item what a part of a payment does not settle."""
+        item = self._items[part.item.id]
+        self._items[item.id] = replace(item, open=item.open - part.amount - part.write_off)
+
+
+@dataclass(frozen=True, slots=True)
+class _Credit:
+    """What of a payment is kept on a customer's balance."""
+
+    customer_id: int
+    amount: Money
+
+
+async def _with_the_rest(
+    connection: AsyncConnection, payment: Payment, match: Match, channels: Mapping[str, ChannelRules]
+) -> tuple[Match, _Credit | None]:
+    """Say by the rules where the money goes that settles nothing: all of a payment, or what is too much of it."""
+    if match.parts:
+        return await _with_the_surplus(connection, match, channels)
+    if match.policy is Policy.REFUND:
+        return replace(match, reason=f"{match.reason}; it is to be sent back"), None
+    if match.policy is not Policy.BALANCE:
+        return match, None
+    customer_id = _named_customer(match)
+    if customer_id is None or payment.amount.minor <= 0:
+        said = f"{match.reason}; whose balance it belongs to is not certain"
+        return replace(match, policy=Policy.OPERATOR, reason=said), None
+    said = f"{match.reason}; it is kept on the customer's balance"
+    return replace(match, reason=said), _Credit(customer_id, payment.amount)
+
+
+def _named_customer(match: Match) -> int | None:
+    """Return the one customer whose items a payment names, if at least one of them is named for sure."""
+    named = [
+        (
+            candidate.item.customer,
+            any(evidence.sure and evidence.kind not in payments.WHO for evidence in candidate.evidence),
+        )
+        for candidate in match.candidates
+        if any(evidence.kind not in payments.WHO for evidence in candidate.evidence)
+    ]
+    customers = {customer for customer, _ in named}
+    customer = customers.pop() if len(customers) == 1 and any(sure for _, sure in named) else None
+    return customer if isinstance(customer, int) else None
+
+
+async def _with_the_surplus(
+    connection: AsyncConnection, match: Match, channels: Mapping[str, ChannelRules]
+) -> tuple[Match, _Credit | None]:
+    if match.surplus.minor <= 0:
+        return match, None
+    owing = {(part.item.channel, part.item.customer, part.item.group) for part in match.parts}
+    channel, customer_id, group = next(iter(owing))
+    if len(owing) != 1 or not isinstance(customer_id, int):
+        return match, None
+    number = await orders.customer_number(connection, customer_id)
+    goes = channels[channel].for_customer(group=group, customer=number).outcomes.surplus
+    if goes is Surplus.BALANCE:
+        said = f"{match.reason}, which is kept on the customer's balance"
+        return replace(match, reason=said), _Credit(customer_id, match.surplus)
+    if goes is Surplus.REFUND:
+        return replace(match, policy=Policy.REFUND, reason=f"{match.reason}, which is to be sent back"), None
+    return match, None
 
 
 def _went_back(payment: Payment, minor: int) -> Match:
@@ -119,7 +237,3 @@ def _went_back(payment: Payment, minor: int) -> Match:
         reason=f"{said} went back before it was matched",
         surplus=Money.zero(payment.amount.currency),
     )
-
-
-def _relieved(item: OpenItem, minor: int) -> OpenItem:
-    return replace(item, open=replace(item.open, minor=item.open.minor - minor))

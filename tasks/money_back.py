@@ -8,6 +8,7 @@ that are out, the invoice in force. So a second event about the same money finds
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,7 +22,8 @@ from domain.orders import Order
 from domain.payments import Kind, Outcome, Payment
 from domain.rules import ChannelRules, DocumentKind, MoneyBack, Policy
 from domain.scenarios import cause_of
-from store import bars, documents, journal, orders, payments, rules, stock
+from store import balances, bars, documents, journal, orders, payments, rules, stock
+from store.journal import Actor
 from tasks.dispatch import cancelled, cancelled_by_hand
 from tasks.installation import Installation, installation
 from tasks.invoice import take_back_document
@@ -68,10 +70,14 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
     amount = Money(abs(payment.amount.minor), payment.amount.currency)
     outcome, policy, shares = _OUTCOMES.get(payment.kind, Outcome.REFUND), Policy.OPERATOR, list[tuple[Kept, Money]]()
     came = payment.kind is Kind.REINSTATED
+    free = Money.zero(amount.currency) if origin is None or came else origin.unapplied
     if origin is None or not origin.matched:
         outcome = Outcome.UNKNOWN
         reason = "the payment that it belongs to is not known yet"
-    elif (taken := give_back(amount, _unapplied(origin, came=came), origin.disputed if came else origin.kept)) is None:
+    elif origin.converted and (came or amount > free):
+        reason = f"the payment that it belongs to was in another currency than {', '.join(origin.converted)}; "
+        reason += "decide by hand what of that it takes back" if not came else "decide by hand what is to be done"
+    elif (taken := give_back(amount, free, origin.disputed if came else origin.kept)) is None:
         reason = "more came back than chargebacks had taken" if came else "more went back than the payment had brought"
     elif not taken:
         policy, reason = Policy.IGNORE, "the payment that it belongs to had settled no order with it"
@@ -80,7 +86,12 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
         reason, policy = await _judged(connection, payment, shares)
     if shares:
         await bars.lock(connection, [kept.order_id for kept, _ in shares if kept.order_id is not None])
-    now = opened.clock()
+    now, actor = opened.clock(), current_actor(opened)
+    if origin is not None and not came:
+        left = origin.unapplied.minor - amount.minor
+        await payments.keep_surplus(connection, origin.ids, left)
+        said, person = await _off_the_balance(connection, payment, origin, left, actor=actor, now=now)
+        reason, policy = f"{reason}{said}", Policy.OPERATOR if person else policy
     await payments.record_returned(
         connection,
         payment,
@@ -92,14 +103,12 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
         forgives=payment.kind is Kind.REFUND,
         now=now,
     )
-    if origin is not None and not came:
-        await payments.keep_surplus(connection, origin.ids, origin.unapplied.minor - amount.minor)
     touched: list[tuple[int | None, int | None]] = [(kept.order_id, -share.minor) for kept, share in shares]
     await journal.append(
         connection,
         [
             journal.entry(
-                current_actor(opened),
+                actor,
                 at=now,
                 step="match",
                 move=outcome.value,
@@ -114,8 +123,18 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
     )
 
 
-def _unapplied(origin: payments.Origin, *, came: bool) -> Money:
-    return Money.zero(origin.unapplied.currency) if came else origin.unapplied
+async def _off_the_balance(
+    connection: AsyncConnection, payment: Payment, origin: payments.Origin, left: int, *, actor: Actor, now: datetime
+) -> tuple[str, bool]:
+    """Take off balances what went back of what they were credited; say so, and whether one was used before that."""
+    reason = f"payment {payment.id}: it went back ({payment.kind})"
+    taken = await balances.keep(connection, origin.ids, left, reason=reason, actor=actor, now=now)
+    said = "; it is taken off the customer's balance" if taken else ""
+    for entry in taken:
+        now_there = await balances.balance(connection, entry.customer_id, entry.amount.currency)
+        if now_there.minor < 0:
+            return f"{said}, which had been used: {-now_there} is missing on it", True
+    return said, False
 
 
 async def _judged(

@@ -384,6 +384,22 @@ def test_camt_reversal_keeps_the_parties_of_what_it_reverses() -> None:
     assert (entry.amount, entry.payer_name) == (Money(-10000, "EUR"), "Anna")
 
 
+@pytest.mark.parametrize("mark", ["CRDT", "DBIT"])
+def test_camt_says_what_the_bank_returned(mark: str) -> None:
+    details = DETAIL.format("<RtrInf><Rsn><Cd>AC04</Cd></Rsn></RtrInf>")
+    entry = only(read("camt", camt(camt_entry(mark=mark, rest=f"<NtryDtls>{details}</NtryDtls>"))))
+    assert entry.returned
+    assert not only(read("camt", camt(camt_entry(mark=mark)))).returned
+
+
+def test_mt940_says_what_the_bank_returned() -> None:
+    lines = (":61:2603020302C5,00NRTINONREF//B1", ":86:zurueck", ":61:2603020302C5,00NTRFNONREF//B2", ":86:platba")
+    assert [entry.returned for entry in entries(read("mt940", mt940(*lines, closing="C260302EUR10,00")))] == [
+        True,
+        False,
+    ]
+
+
 @pytest.mark.parametrize(("status", "meaning"), [("PDNG", "pending"), ("INFO", "information"), ("", "not a booked")])
 def test_camt_takes_only_booked_entries(status: str, meaning: str) -> None:
     entry = camt_entry().replace("<Sts>BOOK</Sts>", f"<Sts>{status}</Sts>")

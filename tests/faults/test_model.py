@@ -46,7 +46,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import OPEN_PLACES, PLACES, TROUBLES, Shop, Stops, leave_prefect_out, put_stops
-from shop_builders import SHOPKEEPER, buy, change_rules, payment_of, shop, stock_up, take_payments
+from shop_builders import EMAIL, NAME, PHONE, SHOPKEEPER, buy, change_rules, payment_of, shop, stock_up, take_payments
 
 from domain.money import Money
 from domain.orders import Move, PaymentState, Status, payment_state, transition
@@ -513,7 +513,9 @@ class Machine(RuleBasedStateMachine):
             {"sku": sku, "title": "Tea", "quantity": count, "unit_price": Money(offer.price, offer.currency).amount}
             for sku, count in offer.lines.items()
         ]
-        fields = {"channel": offer.channel, "currency": offer.currency, "lines": lines}
+        # Each has a buyer of his own: of one buyer's orders, a payment may settle several that come to its amount.
+        buyer = {"number": f"C{offer.number}", "name": NAME, "email": EMAIL, "phone": PHONE}
+        fields = {"channel": offer.channel, "currency": offer.currency, "lines": lines, "customer": buyer}
         total = Money(offer.total, offer.currency).amount
         order_id = self.shop.do(buy(self.opened, offer.number, offer.method.value, total=total, **fields))
         self.model.orders[offer.number] = Bought(offer, order_id)

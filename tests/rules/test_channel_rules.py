@@ -135,7 +135,7 @@ def test_every_payment_method_has_a_scenario_and_rules_for_placed_orders(method:
         ({"seller": {"name": "S", "phone": "1"}}, "seller.phone"),
         ({"scenarios": {"card": {"stauts": "paid"}}}, "scenarios.card.stauts"),
         ({"scenarios": {"cheque": {}}}, "scenarios.cheque"),
-        ({"outcomes": {"late": "release"}}, "outcomes.late"),
+        ({"outcomes": {"chargeback": "release"}}, "outcomes.chargeback"),
         ({"connectors": {"crm": "x"}}, "connectors.crm"),
     ],
 )
@@ -341,6 +341,8 @@ POLICIES = {
     Outcome.CHARGEBACK: Policy.OPERATOR,
     Outcome.REINSTATED: Policy.OPERATOR,
     Outcome.TAKEN_BACK: Policy.OPERATOR,
+    Outcome.RETURNED: Policy.OPERATOR,
+    Outcome.PAYOUT: Policy.OPERATOR,
     Outcome.OUTGOING: Policy.IGNORE,
 }
 
@@ -354,6 +356,31 @@ def test_every_outcome_is_decided() -> None:
 def test_a_channel_may_send_what_is_not_exact_to_the_operator_and_nothing_else_changes(outcome: Outcome) -> None:
     outcomes = rules(outcomes={outcome.value: "operator"}).outcomes
     assert {each: outcomes.policy(each) for each in Outcome} == {**POLICIES, outcome: Policy.OPERATOR}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "policy"),
+    [
+        *(
+            (outcome, policy)
+            for outcome in (Outcome.DUPLICATE, Outcome.LATE)
+            for policy in ("balance", "refund", "ignore")
+        ),
+        (Outcome.WRONG_CURRENCY, "refund"),
+        (Outcome.UNKNOWN, "ignore"),
+    ],
+)
+def test_a_channel_may_say_what_becomes_of_money_that_settles_nothing(outcome: Outcome, policy: str) -> None:
+    outcomes = rules(outcomes={outcome.value: policy}).outcomes
+    assert {each: outcomes.policy(each) for each in Outcome} == {**POLICIES, outcome: Policy(policy)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "policy"),
+    [("late", "release"), ("duplicate", "wait"), ("wrong_currency", "balance"), ("unknown", "refund")],
+)
+def test_no_rule_lets_money_go_where_nobody_can_say_that_it_belongs(outcome: str, policy: str) -> None:
+    assert f"outcomes.{outcome}" in refusal(outcomes={outcome: policy})
 
 
 # Series

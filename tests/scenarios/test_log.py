@@ -165,13 +165,16 @@ def test_a_task_run_is_named_by_its_step_and_its_orders(log: dict[str, Run]) -> 
     assert log["two"].tasks == sorted(["match · 2 payments", *(f"{step} · 2 orders" for step in steps)])
 
 
+WHY = "CZ5001 is named by the order number CZ5001 and the payer's name with the exact amount, and the amount is exact"
+
+
 def test_each_order_has_a_line_per_step_with_its_reference(log: dict[str, Run]) -> None:
     (payment,) = log["one"].run.parameters["payments"]
     references = {row["Step"]: row["Reference"] for row in log["one"].table}
     assert references["dispatch"].startswith("KV")
     assert log["one"].lines == sorted(
         [
-            f"payment {payment} · match · exact · CZ5001 is named by the order number CZ5001, and the amount is exact",
+            f"payment {payment} · match · exact · {WHY}",
             "CZ5001 · status · done · new → paid",
             "CZ5001 · invoice · done · FV202600001",
             "CZ5001 · message · done · payment received (cs)",
@@ -187,13 +190,12 @@ def test_each_order_has_a_line_per_step_with_its_reference(log: dict[str, Run]) 
 def test_a_table_shows_order_step_result_and_reference(log: dict[str, Run]) -> None:
     (payment,) = log["one"].run.parameters["payments"]
     table = log["one"].table
-    why = "CZ5001 is named by the order number CZ5001, and the amount is exact"
     assert table[0] == {
         "Order": "CZ5001",
         "Step": f"match payment {payment}",
         "Result": "exact",
         "Reference": f"payment {payment}",
-        "Why": why,
+        "Why": WHY,
     }
     assert {(row["Order"], row["Result"]) for row in table[1:]} == {("CZ5001", "done")}
     assert {row["Step"]: row["Reference"] for row in table}["invoice"] == "FV202600001"
@@ -217,7 +219,10 @@ def test_the_state_of_a_run_says_in_words_how_it_ended(log: dict[str, Run]) -> N
     assert log["two"].state == ("COMPLETED", "Done", "2 exact")
     assert log["short"].state == ("COMPLETED", "Waits for the rest", "1 short")
     assert log["outgoing"].state == ("COMPLETED", "Nothing to do", "1 outgoing")
-    unknown = "unknown: no reference in the payment names an order that is known"
+    unknown = (
+        "unknown: no reference in the payment names an order that is known; the payer's name and the amount are those "
+        "of CZ5004, CZ5005, CZ5006 and CZ5007, which only a person may take"
+    )
     assert log["unknown"].state == ("COMPLETED", "Needs a person", unknown)
     no_stock = "CZ5006 · stock: article GRD-HND-01: 6 needed, 5 free"
     assert log["no stock"].state == ("FAILED", "Needs a person", no_stock)

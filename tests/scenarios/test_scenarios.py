@@ -664,7 +664,8 @@ async def test_a_duplicate_does_nothing_again_and_waits_for_a_person(opened: Ins
     second = await pay(opened)
     state = await carry_on("card", second)
     assert (state.type.value, state.name) == ("COMPLETED", "Needs a person")
-    assert state.message == ("duplicate: CZ5001 is named by the order number CZ5001, but is already paid")
+    named = "CZ5001 is named by the order number CZ5001 and the payer's name with the exact amount"
+    assert state.message == f"duplicate: {named}, but is already paid"
     assert await done_outside(opened) == CARRIED_ON
     assert await steps_of(opened, order_id, f"payment:{second}") == {}
     assert (await order_of(opened, order_id)).settled.minor == 37800

@@ -276,6 +276,38 @@ async def test_money_of_another_currency_allocated(shop: Store) -> None:
     ]
 
 
+async def test_a_conversion_that_is_none(shop: Store) -> None:
+    payment, order = await payment_id(shop, "E1"), await order_id(shop, "1042")
+    abroad = update(OpenItemRow).where(OpenItemRow.order_id == order).values(currency="CZK")
+    converted = update(AllocationRow).where(AllocationRow.payment_id == payment)
+
+    assert await found_after(shop, abroad, converted.values(amount_minor=999_999, taken_minor=30_000)) == []
+    assert await found_after(shop, abroad, converted.values(amount_minor=999_999, taken_minor=30_001)) == [
+        Finding("allocations within the payment", f"payment {payment}", "of its 300.00 EUR, 300.01 EUR is allocated")
+    ]
+    assert await found_after(shop, converted.values(taken_minor=30_000)) == [
+        Finding(
+            "allocations in the payment's currency",
+            f"payment {payment}",
+            "it is in EUR, as is order 1042, yet it is allocated to it as if it were converted",
+        )
+    ]
+
+
+async def test_a_surplus_that_is_to_be_sent_back_leaves_the_order_paid(shop: Store) -> None:
+    payment = await payment_id(shop, "E1")
+    marked = update(PaymentRow).where(PaymentRow.id == payment)
+
+    assert await found_after(shop, marked.values(policy="refund", outcome="over", surplus_minor=1)) == []
+    assert await found_after(shop, marked.values(policy="refund")) == [
+        Finding(
+            "a payment's outcome and its allocations agree",
+            f"payment {payment}",
+            "its outcome is exact (policy refund), yet it is allocated",
+        )
+    ]
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -287,6 +319,10 @@ async def test_money_of_another_currency_allocated(shop: Store) -> None:
         (
             update(AllocationRow).where(AllocationRow.reversed.is_(True)).values(reversed=False),
             "not marked as taken back, and 1 entries",
+        ),
+        (
+            update(AllocationRow).where(AllocationRow.reverses_id.is_not(None)).values(taken_minor=-1),
+            "marked as taken back, and 1 entries take it back",
         ),
     ],
 )

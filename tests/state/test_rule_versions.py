@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
 from rules_builders import document
-from store_builders import MINUTE, NOW
+from store_builders import MINUTE, NOW, column, receive
 
-from store import rules
+from domain.matching import Match
+from domain.money import Money
+from domain.payments import Outcome
+from domain.rules import Policy
+from store import payments, rules
 from store.database import Store
 
 
@@ -94,3 +99,73 @@ async def test_what_was_tried_and_rolled_back_is_never_in_force(store: Store) ->
     await save(store, reservation_days=5, now=NOW + MINUTE)
 
     assert (await current(store))["shop"].rules.reservation_days == 5
+
+
+async def waits(store: Store, external_id: str, account: str | None, outcome: Outcome = Outcome.UNKNOWN) -> int:
+    """Store a payment that was matched in vain; return its id."""
+    payment_id = await receive(store, external_id, account=account)
+    found = Match(outcome=outcome, policy=Policy.OPERATOR, reason="names no order", surplus=Money(0, "EUR"))
+    async with store.write() as connection:
+        payment = (await payments.load(connection, [payment_id]))[payment_id]
+        await payments.record_match(connection, payment, found, [], now=NOW)
+    return payment_id
+
+
+async def due(store: Store) -> list[int]:
+    return await column(store, "SELECT subject_id FROM work WHERE due_at IS NOT NULL ORDER BY subject_id")
+
+
+async def test_new_rules_make_the_unmatched_payments_due_that_they_speak_of(store: Store) -> None:
+    await save(store, accounts=["CZ01"])
+    await save(store, "outlet", accounts=["CZ02"])
+    on_its_account = await waits(store, "E1", "CZ 01")
+    of_another = await waits(store, "E2", "CZ02")
+    of_nobody = await waits(store, "E3", "CZ03")
+    by_card = await waits(store, "E4", None, Outcome.AMBIGUOUS)
+    abroad = await waits(store, "E5", "CZ01", Outcome.WRONG_CURRENCY)
+    late = await waits(store, "E6", "CZ01", Outcome.LATE)
+    new = await receive(store, "E7", account="CZ01")
+    assert await due(store) == []
+
+    await save(store, accounts=["CZ01"])
+    assert await due(store) == []  # nothing has changed
+    await save(store, accounts=["CZ01"], tolerance={"absolute": "1.00"})
+
+    assert await due(store) == [on_its_account, of_nobody, by_card, abroad]
+    await save(store, "outlet", accounts=["CZ02"], tolerance={"absolute": "1.00"})
+    assert await due(store) == [on_its_account, of_another, of_nobody, by_card, abroad]
+    assert not {late, new} & set(await due(store))
+
+
+async def test_an_account_that_a_channel_gives_up_concerns_what_arrived_there(store: Store) -> None:
+    await save(store, accounts=["CZ01"])
+    await save(store, "outlet", accounts=["CZ02"])
+    payment = await waits(store, "E1", "CZ02")
+
+    await save(store, "outlet", accounts=["CZ04"])
+
+    assert await due(store) == [payment]
+
+
+async def test_the_first_rules_of_a_channel_find_the_payments_that_came_before_them(store: Store) -> None:
+    payment = await waits(store, "E1", "CZ01")
+
+    await save(store, accounts=["CZ01"])
+
+    assert await due(store) == [payment]
+
+
+async def test_rules_that_come_while_a_payment_is_matched_by_the_old_ones_make_it_due(
+    store: Store, other: Store
+) -> None:
+    payment_id = await receive(store, account="CZ01")
+    found = Match(outcome=Outcome.UNKNOWN, policy=Policy.OPERATOR, reason="names no order", surplus=Money(0, "EUR"))
+    async with store.write() as connection:
+        payment = (await payments.load(connection, [payment_id]))[payment_id]
+        await payments.begin_matching(connection)
+        saving = asyncio.create_task(save(other, accounts=["CZ01"]))
+        await asyncio.wait({saving}, timeout=0.5)  # long enough to pass by, were it not held up
+        await payments.record_match(connection, payment, found, [], now=NOW)
+
+    assert await saving == 1
+    assert await due(store) == [payment_id]

@@ -9,11 +9,12 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_builders import NOW, WORKER, incoming, new_order
 
-from domain.matching import Match, Reference
+from domain.allocation import split
+from domain.matching import Candidate, Evidence, Match, Reference
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import DocumentKind, EvidenceKind, Policy
-from store import documents, effects, inbox, orders, payments, stock, work
+from store import balances, documents, effects, inbox, orders, payments, stock, work
 from store.database import open_store
 from store.effects import EffectState, Ending, Wanted
 
@@ -21,15 +22,16 @@ NUMBER, ACCOUNT = EvidenceKind.ORDER_NUMBER, EvidenceKind.PAYER_ACCOUNT
 
 
 async def _take_in(connection: AsyncConnection) -> tuple[int, int]:
-    order = new_order(accounts=("CZ1",), references=frozenset({(NUMBER, "7")}))
+    order = new_order(accounts=("CZ1",), group="holding", references=frozenset({(NUMBER, "7")}))
     order_id = await orders.add(connection, order, now=NOW, actor=WORKER)
     assert order_id is not None
     await payments.waiting_for(connection, [(NUMBER, "7")])
+    await payments.waiting_for_order(connection, order_id)
     letter = await inbox.put(
         connection, source="stripe", external_id="evt_1", kind="paid", body=b"", now=NOW, due_at=NOW
     )
     assert letter is not None
-    [(payment_id, _)] = await payments.add(connection, [incoming("E1")], now=NOW, inbox_id=letter)
+    [(payment_id, _)] = await payments.add(connection, [incoming("E1", payer_account="CZ2")], now=NOW, inbox_id=letter)
     await work.add(connection, "card", "payment", [payment_id], now=NOW)
     await inbox.take(connection, owner="one", now=NOW, lease_until=NOW, limit=3)
     await inbox.handled(connection, [letter], now=NOW)
@@ -43,10 +45,22 @@ async def _match(connection: AsyncConnection, payment_id: int) -> None:
     [taken] = await work.take(connection, owner="one", now=NOW, lease_until=NOW, limit=3)
     payment = (await payments.load(connection, [payment_id]))[payment_id]
     await payments.allocated(connection, [payment_id])
-    await payments.candidates(connection, [Reference(NUMBER, "7"), Reference(ACCOUNT, "CZ1")])
-    for outcome in (Outcome.UNKNOWN, Outcome.LATE):
-        match = Match(outcome=outcome, policy=Policy.OPERATOR, reason="", surplus=Money(0, "EUR"))
+    named = [Reference(kind, "CZ1") for kind in (ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME)]
+    (item,) = (await payments.candidates(connection, [Reference(NUMBER, "7"), *named])).values()
+    candidates = (Candidate(item, (Evidence(NUMBER, "the order number"),)),)
+    part, nothing = split(item.open, item, Money(0, "EUR"))
+    for outcome in (Outcome.UNKNOWN, Outcome.LATE, Outcome.EXACT):
+        policy, parts = (Policy.RELEASE, (part,)) if outcome is Outcome.EXACT else (Policy.OPERATOR, ())
+        match = Match(outcome=outcome, policy=policy, reason="", parts=parts, surplus=nothing, candidates=candidates)
         await payments.record_match(connection, payment, match, [Reference(NUMBER, "7")], now=NOW)
+    assert isinstance(item.customer, int)
+    assert await payments.teach(connection, payment, item.customer) == []
+    owner, money = item.customer, Money(5, "EUR")
+    await balances.add(connection, owner, money, payment_id=payment_id, reason="", actor=WORKER, now=NOW)
+    await balances.balance(connection, item.customer, "EUR")
+    await balances.of_customer(connection, item.customer)
+    await balances.keep(connection, [payment_id], 2, reason="", actor=WORKER, now=NOW)
+    await payments.unmatched(connection)
     await payments.decided(connection, [payment_id])
     await payments.by_ids(connection, [payment_id])
     await work.renew(connection, "one", [taken.id], NOW)

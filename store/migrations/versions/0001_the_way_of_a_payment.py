@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_customers")),
         sa.UniqueConstraint("channel", "number", name=op.f("uq_customers_channel_number")),
     )
+    op.create_index("ix_customers_channel_group", "customers", ["channel", "group"], unique=False)
     op.create_table(
         "document_series",
         sa.Column("channel", sa.String(length=40), nullable=False),
@@ -204,6 +205,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_balance_entries")),
     )
     op.create_index("ix_balance_entries_customer_id", "balance_entries", ["customer_id", "currency"], unique=False)
+    op.create_index(op.f("ix_balance_entries_payment_id"), "balance_entries", ["payment_id"], unique=False)
     op.create_index(
         "uq_balance_entries_live",
         "balance_entries",
@@ -257,7 +259,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_open_items")),
         sa.UniqueConstraint("order_id", name=op.f("uq_open_items_order_id")),
     )
-    op.create_index(op.f("ix_open_items_customer_id"), "open_items", ["customer_id"], unique=False)
+    op.create_index("ix_open_items_customer_id", "open_items", ["customer_id", "id"], unique=False)
     op.create_table(
         "order_lines",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -283,6 +285,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payer_accounts")),
         sa.UniqueConstraint("account", "customer_id", name=op.f("uq_payer_accounts_account_customer_id")),
     )
+    op.create_index(op.f("ix_payer_accounts_customer_id"), "payer_accounts", ["customer_id"], unique=False)
     op.create_index(op.f("ix_payer_accounts_payment_id"), "payer_accounts", ["payment_id"], unique=False)
     op.create_table(
         "payment_references",
@@ -411,7 +414,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_item_references")),
         sa.UniqueConstraint("open_item_id", "kind", "value", name=op.f("uq_item_references_open_item_id_kind_value")),
     )
-    op.create_index("ix_item_references_kind_value", "item_references", ["kind", "value"], unique=False)
+    op.create_index(
+        "ix_item_references_kind_value", "item_references", ["kind", "value", "open_item_id"], unique=False
+    )
     op.create_table(
         "journal",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
