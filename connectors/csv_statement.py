@@ -146,12 +146,11 @@ def _title(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-class Table:
-    """Reads tables of one kind: finds the columns by their titles, and makes an entry of each row."""
+class Rows:
+    """Reads the rows of tables of one kind: finds the columns by their titles."""
 
-    def __init__(self, config: TableConfig, entry: Callable[[Row], StatementEntry]) -> None:
+    def __init__(self, config: TableConfig) -> None:
         self.config = config
-        self.entry = entry
 
     def recognises(self, data: bytes) -> bool:
         """Say whether the header row has the titles that are looked for."""
@@ -161,39 +160,34 @@ class Table:
             return False
         return True
 
-    def read(self, data: bytes, *, form: str, method: Method, account: str) -> StatementFile:
-        """Read a whole table, into one statement for each currency; what can't be taken is refused row by row."""
-        try:
-            lines = _lines(decode(data, self.config.encoding))
-            header = self._header(lines)
-        except Unreadable as error:
-            return refused_file(form, str(error), method)
-        refused: list[Refusal] = []
-        entries: dict[str, list[StatementEntry]] = {}
+    def rows(self, data: bytes) -> Iterator[tuple[str, Row | Unreadable]]:
+        """Return where each row below the titles stands, with the row, or with why it can't be read.
+
+        Raises Unreadable for what is no text, or has not the titles that are looked for.
+        """
+        lines = _lines(decode(data, self.config.encoding))
+        return self._below(lines, self._header(lines))
+
+    def nothing(self, data: bytes) -> Refusal:
+        """Say of a file that there is nothing below its titles."""
+        titles = self._titles(_lines(first_look(data, self.config.encoding)))
+        reason = "there are no rows below the titles; if payments were expected, ask the sender for the file again"
+        return Refusal(f"line {titles + 1}", reason)
+
+    def _titles(self, lines: list[str]) -> int:
+        """Return which line should have the titles; Excel's line that names the delimiter is not counted as one."""
+        return self.config.header_row - (0 if lines[0].lower().startswith("sep=") else 1)
+
+    def _below(self, lines: list[str], header: _Header) -> Iterator[tuple[str, Row | Unreadable]]:
         for where, cells in _rows(lines, header.row + 1, header.delimiter):
             try:
-                entry = self.entry(self._row(where, cells, header))
-            except (Unreadable, MoneyError) as error:
-                refused.append(Refusal(where, str(error)))
-            else:
-                entries.setdefault(entry.amount.currency, []).append(entry)
-        if not entries and not refused:
-            reason = "there are no rows below the titles; if payments were expected, ask the sender for the file again"
-            refused.append(Refusal(f"line {header.row + 1}", reason))
-        return StatementFile(
-            format=form,
-            method=method,
-            statements=tuple(
-                Statement(account=account, currency=currency, entries=tuple(found))
-                for currency, found in entries.items()
-            ),
-            refused=tuple(refused),
-        )
+                yield where, self._row(where, cells, header)
+            except Unreadable as error:
+                yield where, error
 
     def _header(self, lines: list[str]) -> _Header:
         """Find the columns in the header row; raises Unreadable if it is not the one that is looked for."""
-        # Excel's line that names the delimiter is not counted as one.
-        row = self.config.header_row - (0 if lines[0].lower().startswith("sep=") else 1)
+        row = self._titles(lines)
         line = lines[row] if row < len(lines) else ""
         wanted = {_title(title): field for field, title in self.config.columns.items()}
         wanted = wanted or {field: field for field in self.config.FIELDS}
@@ -216,6 +210,43 @@ class Table:
         if len(cells) < header.width or any(cells[header.width :]):
             raise Unreadable(f"the row has {len(cells)} cells where the header has {header.width}; it may be cut off")
         return Row(where, {field: cells[position] for field, position in header.columns.items()}, self.config)
+
+
+class Table(Rows):
+    """Reads tables of one kind, and makes an entry of each row."""
+
+    def __init__(self, config: TableConfig, entry: Callable[[Row], StatementEntry]) -> None:
+        super().__init__(config)
+        self.entry = entry
+
+    def read(self, data: bytes, *, form: str, method: Method, account: str) -> StatementFile:
+        """Read a whole table, into one statement for each currency; what can't be taken is refused row by row."""
+        try:
+            rows = self.rows(data)
+        except Unreadable as error:
+            return refused_file(form, str(error), method)
+        refused: list[Refusal] = []
+        entries: dict[str, list[StatementEntry]] = {}
+        for where, row in rows:
+            try:
+                if isinstance(row, Unreadable):
+                    raise row
+                entry = self.entry(row)
+            except (Unreadable, MoneyError) as error:
+                refused.append(Refusal(where, str(error)))
+            else:
+                entries.setdefault(entry.amount.currency, []).append(entry)
+        if not entries and not refused:
+            refused.append(self.nothing(data))
+        return StatementFile(
+            format=form,
+            method=method,
+            statements=tuple(
+                Statement(account=account, currency=currency, entries=tuple(found))
+                for currency, found in entries.items()
+            ),
+            refused=tuple(refused),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
 
 from domain.documents import Document
 from domain.money import Money
 from domain.orders import Address
 from domain.payments import IncomingPayment, StatementFile
+from domain.payouts import Payout
+from domain.reconciliation import ListedDocument, ListedOrder, Transaction
 from domain.rules import Seller
 
 
@@ -70,6 +72,92 @@ class PaymentSource(Protocol):
 
     async def fetch(self, cursor: str | None, *, now: datetime) -> Page:
         """Return the events after a cursor, whose shape is the connector's own; None means from the start."""
+        ...
+
+
+@runtime_checkable
+class PaysOut(Protocol):
+    """A gateway that pays out lump sums: how the movements on a bank statement are known to be its own."""
+
+    @property
+    def payout_source(self) -> str:
+        """The source of its payments, which is that of its payouts."""
+        ...
+
+    @property
+    def payout_payers(self) -> Sequence[str]:
+        """Names and accounts of the payer that the bank writes; nothing else may come from there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutReport:
+    """A payout as a gateway's API tells it: body is what is kept of it, payout what it was read as.
+
+    payout is None when it can't be taken; refused then says why. hints are, by the line's id, events as the gateway's
+    own webhooks would have been: what WebhookReader.truth is asked about when the line is no payment that we know.
+    """
+
+    external_id: str
+    body: bytes
+    payout: Payout | None
+    refused: str = ""
+    hints: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutPage:
+    """Some payouts of a polled source, the oldest first, and the cursor to go on from."""
+
+    reports: tuple[PayoutReport, ...]
+    cursor: str
+    more: bool
+
+
+@runtime_checkable
+class PayoutSource(Protocol):
+    """A gateway that can be polled for the reports of its payouts. It plays PaysOut and WebhookReader too."""
+
+    async def payouts(self, cursor: str | None, *, now: datetime) -> PayoutPage:
+        """Return the payouts after a cursor, whose shape is the connector's own; None means from the start.
+
+        One that was returned before may come again. Raises Transient, Rejected or Misconfigured.
+        """
+        ...
+
+
+@runtime_checkable
+class TransactionSource(Protocol):
+    """A gateway that lists every movement of money that it knows of, for reconciliation to compare with ours."""
+
+    @property
+    def transaction_source(self) -> str:
+        """The source under which its payments are stored."""
+        ...
+
+    def transactions(self, since: datetime) -> AsyncIterator[Sequence[Transaction]]:
+        """Yield, page by page in any order, what began at a time or later; of that nothing may be left out.
+
+        Raises Transient, Rejected or Misconfigured.
+        """
+        ...
+
+
+@runtime_checkable
+class DocumentSource(Protocol):
+    """An accounting system that lists its documents, for reconciliation to compare with ours."""
+
+    def documents(self, since: date) -> AsyncIterator[Sequence[ListedDocument]]:
+        """Yield, page by page in any order, what was issued on a day or later."""
+        ...
+
+
+@runtime_checkable
+class OrderSource(Protocol):
+    """A shop that lists its orders, for reconciliation to compare with ours."""
+
+    def orders(self, since: datetime) -> AsyncIterator[Sequence[ListedOrder]]:
+        """Yield, page by page in any order, what was placed at a time or later, of every channel that it sells for."""
         ...
 
 

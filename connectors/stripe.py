@@ -1,13 +1,15 @@
-"""Stripe: payments by card, their refunds and chargebacks.
+"""Stripe: payments by card, their refunds and chargebacks, and the payouts that they are paid out in.
 
 A webhook only says where to look. What counts is what the API says about the object when it is asked.
+
+Payouts are polled. Of an automatic one Stripe tells what it is made of; of one that was asked for by hand it doesn't.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -18,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from connectors import Config, signatures
 from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
 from connectors.http import Client, Limits
-from connectors.roles import BadSignature, Page, WebhookEvent
+from connectors.roles import BadSignature, Page, PayoutPage, PayoutReport, WebhookEvent
 from domain.money import Money, MoneyError
 from domain.payments import IncomingPayment, Kind, Method
+from domain.payouts import LineKind, Payout, PayoutLine, problems
+from domain.reconciliation import Transaction
 
 _EVENT_TYPES = (
     "payment_intent.succeeded",
@@ -33,6 +37,26 @@ _EVENT_TYPES = (
 """The events that can make a payment; polling asks for these alone (Stripe takes at most 20 types)."""
 
 _PAGE_SIZE = 100
+
+# A payout is listed as paid within five business days of its making (docs.stripe.com/api/payouts/object, status), and
+# not in the order of its making; so what was made within these days is looked through at each poll.
+_PAYOUT_DAYS = 14
+_PAYOUTS_AT_ONCE = 5
+_MAX_TRANSACTIONS = 50_000
+
+# How docs.stripe.com/reports/balance-transaction-types calls what a payout is made of; the rest is set off otherwise.
+_LINE_KINDS = {
+    "charge": LineKind.PAYMENT,
+    "payment": LineKind.PAYMENT,
+    "refund": LineKind.REFUND,
+    "payment_refund": LineKind.REFUND,
+    "stripe_fee": LineKind.FEE,
+    "stripe_fx_fee": LineKind.FEE,
+    "tax_fee": LineKind.FEE,
+}
+# Card networks give a shop weeks to answer a dispute, and banks months to decide it.
+_DISPUTE_DAYS = 180
+
 _ORDER_KEYS = ("order", "order_number", "order_id")
 
 # Stripe counts in a currency's minor unit, but these it counts otherwise than ISO 4217 does: their number of decimals
@@ -60,6 +84,13 @@ class StripeConfig(Config):
     tolerance: int = Field(default=300, ge=1, le=3600, description="Seconds a webhook's time may differ from ours")
     days: int = Field(default=3, ge=1, le=30, description="Days that the first poll looks back")
     settle: int = Field(default=30, ge=0, le=3600, description="Seconds that an event rests before it is polled")
+    payouts: bool = Field(
+        default=True,
+        description="Read payouts too; the key must then be allowed payouts and balance transactions as well",
+    )
+    payout_payers: tuple[Annotated[str, Field(min_length=3, max_length=80)], ...] = Field(
+        default=("STRIPE",), description="Words of the payer's name, or its account, as the bank has it for payouts"
+    )
     limits: Limits = Field(default_factory=Limits)
 
     @field_validator("api_key", "webhook_secret")
@@ -137,11 +168,63 @@ class _Dispute(_Answer):
     balance_transactions: list[_Movement]
 
 
+class _ListedRefund(_Movement):
+    charge: _Id | None = None
+    payment_intent: _Id | None = None
+
+
+class _ListedDispute(_Dispute):
+    id: _Id
+    payment_intent: _Id | None = None
+
+
 class _List(_Answer):
     KIND = "list"
 
     data: list[dict[str, Any]]
     has_more: bool
+
+
+class _Trace(_Object):
+    status: str | None = None
+    value: str | None = None
+
+
+class _Payout(_Object):
+    """A payout; amount is negative where the account was debited."""
+
+    id: _Id
+    amount: _Amount
+    currency: str
+    created: _Seconds
+    arrival_date: _Seconds
+    automatic: bool
+    reconciliation_status: str | None = None
+    trace_id: _Trace | None = None
+
+
+class _Cause(_Object):
+    """What a balance transaction comes of: a charge, a refund, a dispute, or something that is of no use here."""
+
+    id: str = ""
+    object: str = ""
+    payment_intent: str | None = None
+    charge: str | None = None
+    status: str | None = None
+    metadata: dict[str, str] | None = None
+
+
+class _Booked(_Object):
+    """A balance transaction; net is amount less fee, and the fee positive where Stripe keeps it."""
+
+    id: _Id
+    type: str
+    amount: _Amount
+    fee: _Amount
+    net: _Amount
+    currency: str
+    created: _Seconds
+    source: _Cause | str | None = None
 
 
 class _Problem(_Object):
@@ -165,6 +248,54 @@ def _order_in(metadata: Mapping[str, str]) -> str | None:
     return next((value.strip() for key in _ORDER_KEYS if (value := metadata.get(key, "")).strip()), None)
 
 
+def _safe(id_: str | None) -> str | None:
+    return id_ if id_ and re.fullmatch(_ID, id_) else None
+
+
+def _cause(booked: _Booked) -> _Cause:
+    """Return what a balance transaction comes of; without its object only the id is known."""
+    return booked.source if isinstance(booked.source, _Cause) else _Cause(id=booked.source or "")
+
+
+def _line_kind(booked: _Booked) -> LineKind:
+    cause = _cause(booked)
+    kind = _LINE_KINDS.get(booked.type, LineKind.OTHER)
+    if booked.type == "adjustment" and cause.object == "dispute":
+        kind = LineKind.CHARGEBACK if booked.amount < 0 else LineKind.REINSTATED if booked.amount else LineKind.FEE
+    # A refund that didn't reach the customer moved no money; what brings it back is a transaction of its own.
+    if kind is LineKind.REFUND and (booked.amount >= 0 or cause.status in ("failed", "canceled") or not cause.id):
+        kind = LineKind.OTHER
+    return LineKind.OTHER if kind is LineKind.PAYMENT and booked.amount <= 0 else kind
+
+
+def _hint(booked: _Booked) -> bytes | None:
+    """Return the event by which Stripe would have told of a transaction, or None where it tells of none."""
+    cause, kind = _cause(booked), _line_kind(booked)
+    if kind is LineKind.PAYMENT and (intent := _safe(cause.payment_intent)):
+        type_, about = "payment_intent.succeeded", {"id": intent}
+    elif kind is LineKind.REFUND and _safe(cause.id) and (charge := _safe(cause.charge)):
+        type_, about = "refund.updated", {"id": cause.id, "charge": charge}
+    elif kind in (LineKind.CHARGEBACK, LineKind.REINSTATED) and _safe(cause.id):
+        type_, about = "charge.dispute.funds_withdrawn", {"id": cause.id}
+    else:
+        return None
+    event = {"id": booked.id, "object": "event", "type": type_, "created": booked.created, "data": {"object": about}}
+    return json.dumps(event).encode()
+
+
+def _moves(dispute: _Dispute) -> list[tuple[_Movement, Kind]]:
+    """Return what a dispute took, negative, and what winning it gave back, in the currency that was paid in."""
+    found: list[tuple[_Movement, Kind]] = []
+    for booked in dispute.balance_transactions:
+        moved = booked
+        # Balance transactions are in the currency of the payout, which needn't be the one that was paid in.
+        if booked.currency != dispute.currency:
+            amount = dispute.amount if booked.amount > 0 else -dispute.amount
+            moved = booked.model_copy(update={"amount": amount, "currency": dispute.currency})
+        found.append((moved, Kind.CHARGEBACK if moved.amount < 0 else Kind.REINSTATED))
+    return found
+
+
 class Stripe:
     """A Stripe account as a source of payments: by webhook, and by polling for what the webhooks missed."""
 
@@ -181,9 +312,20 @@ class Stripe:
         """Close the connections."""
         await self._client.aclose()
 
+    @property
+    def payout_source(self) -> str:
+        """The source of the account's payments, and of its payouts."""
+        return f"stripe:{self._config.name}"
+
+    @property
+    def payout_payers(self) -> Sequence[str]:
+        """Names and accounts that the bank writes for Stripe."""
+        return self._config.payout_payers
+
     async def check(self) -> str:
         """Say that the account was reached and the key accepted; raises one of the three errors."""
-        await self._get("/events", _List, {"limit": 1})
+        for path in ("/events", "/payouts") if self._config.payouts else ("/events",):
+            await self._get(path, _List, {"limit": 1})
         return f"{self._config.name}: Stripe answers and accepts the key"
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
@@ -256,6 +398,117 @@ class Stripe:
             since, last = found[-1][0].created, found[-1][0].id
         return Page(tuple((event.id, raw) for event, raw in found), f"{since}:{last}", more)
 
+    async def payouts(self, cursor: str | None, *, now: datetime) -> PayoutPage:
+        """Return up to five payouts that were not returned before, the oldest first, each with what it is made of.
+
+        The cursor is `<began>:<since>:<ids>`: when the first poll looked back to, the time from which payouts are
+        listed, and the ones of these that were returned. What was paid before the first poll is told of, but not hinted
+        at: it belongs to a time when nobody asked.
+        """
+        if not self._config.payouts:
+            return PayoutPage((), cursor or "", more=False)
+        began, since, taken = self._payout_position(cursor, now)
+        listed: list[_Payout] = []
+        async for page in self._walk("/payouts", {"status": "paid", "created[gte]": since}):
+            listed += [self._read(_Payout, raw) for raw in page.data]
+        listed.reverse()
+        ready = [one for one in listed if one.id not in taken and one.reconciliation_status != "in_progress"]
+        reports = [await self._report(one, began) for one in ready[:_PAYOUTS_AT_ONCE]]
+        taken |= {report.external_id for report in reports}
+        left = [one.created for one in listed if one.id not in taken]
+        since = max(since, min([int((now - timedelta(days=_PAYOUT_DAYS)).timestamp()), *left]))
+        known = ",".join(one.id for one in listed if one.id in taken and one.created >= since)
+        return PayoutPage(tuple(reports), f"{began}:{since}:{known}", more=len(ready) > len(reports))
+
+    def _payout_position(self, cursor: str | None, now: datetime) -> tuple[int, int, set[str]]:
+        if not cursor:
+            began = int((now - timedelta(days=self._config.days)).timestamp())
+            return began, began, set()
+        known = re.fullmatch(f"([0-9]{{1,12}}):([0-9]{{1,12}}):((?:{_ID}(?:,{_ID})*)?)", cursor)
+        if known is None:
+            raise Misconfigured(f"{self._config.name}: “{cursor[:60]}” is not a cursor; poll without one to start anew")
+        return int(known[1]), int(known[2]), set(known[3].split(","))
+
+    async def _report(self, told: _Payout, began: int) -> PayoutReport:
+        """Return a payout with its lines, or why it can't be taken: another one is not kept up by it."""
+        booked: list[_Booked] = []
+        hints: dict[str, bytes] = {}
+        payout: Payout | None = None
+        refused = ""
+        try:
+            net = self._money(told.amount, told.currency)
+            if told.automatic:
+                booked = await self._booked(told)
+                lines = self._lines(booked)
+                recent = [(one, line) for one, line in zip(booked, lines, strict=True) if one.created >= began]
+                hints = {line.external_id: hint for one, line in recent if (hint := _hint(one))}
+            else:
+                # Stripe doesn't say what a payout is made of that was asked for by hand.
+                zero = Money.zero(net.currency)
+                lines = [PayoutLine(external_id=told.id, kind=LineKind.OTHER, gross=net, fee=zero, net=net)]
+            payout = self._paid_out(told, net, tuple(lines))
+            refused = "; ".join(f"{problem.where}: {problem.reason}" for problem in problems(payout)[:3])
+        except (Rejected, MoneyError) as error:
+            refused = str(error)
+        kept = {"payout": told.model_dump(), "balance_transactions": [one.model_dump() for one in booked]}
+        return PayoutReport(
+            external_id=told.id,
+            body=json.dumps(kept).encode(),
+            payout=None if refused else payout,
+            refused=refused,
+            hints=hints,
+        )
+
+    def _paid_out(self, told: _Payout, net: Money, lines: tuple[PayoutLine, ...]) -> Payout:
+        trace = told.trace_id.value if told.trace_id and told.trace_id.status == "supported" else None
+        return Payout(
+            source=self.payout_source,
+            external_id=told.id,
+            # A line in another currency is found with the other problems, and named.
+            gross=Money(sum(line.gross.minor for line in lines), net.currency),
+            fee=Money(sum(line.fee.minor for line in lines), net.currency),
+            net=net,
+            paid_on=datetime.fromtimestamp(told.arrival_date, UTC).date(),
+            lines=lines,
+            reference=trace if trace and re.fullmatch("[ -~]{1,100}", trace) else None,
+        )
+
+    async def _booked(self, told: _Payout) -> list[_Booked]:
+        """Return the balance transactions that an automatic payout is made of, the oldest first."""
+        found: list[_Booked] = []
+        wanted = {"payout": told.id, "expand[]": "data.source"}
+        async for page in self._walk("/balance_transactions", wanted):
+            found += [self._read(_Booked, raw) for raw in page.data]
+            if len(found) > _MAX_TRANSACTIONS:
+                raise Rejected(f"{self._config.name}: payout {told.id} has more than {_MAX_TRANSACTIONS} transactions")
+        # Among them is the payout itself, as what leaves the account's balance.
+        return [one for one in reversed(found) if (one.type, _cause(one).id) != ("payout", told.id)]
+
+    def _lines(self, booked: Sequence[_Booked]) -> list[PayoutLine]:
+        lines: list[PayoutLine] = []
+        seen: set[str] = set()
+        for one in booked:
+            kind, cause = _line_kind(one), _cause(one)
+            gross, fee = self._money(one.amount, one.currency), self._money(one.fee, one.currency)
+            if kind is LineKind.FEE:
+                gross, fee = gross - gross, fee - gross
+            # As the payments that truth returns are called; a refund that failed is there twice.
+            id_ = cause.id if kind is LineKind.REFUND and cause.id not in seen else one.id
+            seen.add(id_)
+            order = _order_in(cause.metadata or {})
+            line = PayoutLine(
+                external_id=id_,
+                kind=kind,
+                gross=gross,
+                fee=fee,
+                net=self._money(one.net, one.currency),
+                provider_reference=_safe(cause.payment_intent),
+                order_reference=order if order and order.isprintable() else None,
+                booked_on=datetime.fromtimestamp(one.created, UTC).date(),
+            )
+            lines.append(line)
+        return lines
+
     def _position(self, cursor: str | None, now: datetime) -> tuple[int, str]:
         if cursor is None:
             return int((now - timedelta(days=self._config.days)).timestamp()), ""
@@ -263,6 +516,62 @@ class Stripe:
         if known is None:
             raise Misconfigured(f"{self._config.name}: “{cursor[:60]}” is not a cursor; poll without one to start anew")
         return int(known[1]), known[2]
+
+    @property
+    def transaction_source(self) -> str:
+        """The source of the account's payments."""
+        return self.payout_source
+
+    async def transactions(self, since: datetime) -> AsyncGenerator[list[Transaction]]:
+        """Yield, page by page, the payments that began at a time or later, and the refunds and disputes booked since.
+
+        Attempts that brought no money are among them, since one that is stored all the same shows so. A dispute is won
+        or lost months after it began, so disputes are looked through from longer ago.
+        """
+        start = int(since.timestamp())
+        async for page in self._walk("/payment_intents", {"created[gte]": start}):
+            intents = [self._read(_Intent, raw) for raw in page.data]
+            yield [self._of_intent(intent) for intent in intents]
+        async for page in self._walk("/refunds", {"created[gte]": start}):
+            refunds = [self._read(_ListedRefund, raw) for raw in page.data]
+            # What has no intent never came in as a payment here.
+            yield [self._of_refund(refund) for refund in refunds if refund.payment_intent]
+        began = int((since - timedelta(days=_DISPUTE_DAYS)).timestamp())
+        async for page in self._walk("/disputes", {"created[gte]": began}):
+            disputes = [self._read(_ListedDispute, raw) for raw in page.data]
+            yield [
+                self._listed(moved, kind, "booked", "charge.dispute.funds_withdrawn", {"id": dispute.id})
+                for dispute in disputes
+                if dispute.payment_intent
+                for moved, kind in _moves(dispute)
+                if moved.created >= start
+            ]
+
+    def _of_intent(self, intent: _Intent) -> Transaction:
+        settled = intent.status == "succeeded" and intent.amount_received > 0
+        moved = _Movement(id=intent.id, amount=intent.amount_received, currency=intent.currency, created=intent.created)
+        about = {"id": intent.id}
+        return self._listed(moved, Kind.PAYMENT, intent.status, "payment_intent.succeeded", about, settled=settled)
+
+    def _of_refund(self, refund: _ListedRefund) -> Transaction:
+        back = refund.model_copy(update={"amount": -refund.amount})
+        status = refund.status or "unknown"
+        about = {"id": refund.id, "charge": refund.charge}
+        return self._listed(back, Kind.REFUND, status, "refund.updated", about, settled=status == "succeeded")
+
+    def _listed(
+        self, moved: _Movement, kind: Kind, state: str, type_: str, about: dict[str, Any], *, settled: bool = True
+    ) -> Transaction:
+        event = {"id": moved.id, "object": "event", "type": type_, "created": moved.created, "data": {"object": about}}
+        return Transaction(
+            external_id=moved.id,
+            kind=kind,
+            amount=self._money(moved.amount, moved.currency),
+            at=datetime.fromtimestamp(moved.created, UTC),
+            settled=settled,
+            state=state if re.fullmatch("[a-z_]{1,60}", state) else "unknown",
+            event=json.dumps(event).encode(),
+        )
 
     async def _payment(self, intent_id: str) -> list[IncomingPayment]:
         intent = await self._get(f"/payment_intents/{intent_id}", _Intent)
@@ -292,18 +601,16 @@ class Stripe:
         intent_id, order = await self._origin(dispute.charge)
         if intent_id is None:
             return []
-        payments: list[IncomingPayment] = []
-        for booked in dispute.balance_transactions:
-            moved = booked
-            # Balance transactions are in the currency of the payout, which needn't be the one that was paid in.
-            if booked.currency != dispute.currency:
-                amount = dispute.amount if booked.amount > 0 else -dispute.amount
-                moved = booked.model_copy(update={"amount": amount, "currency": dispute.currency})
-            text, kind = (
-                ("Chargeback", Kind.CHARGEBACK) if moved.amount < 0 else ("Chargeback reversed", Kind.REINSTATED)
+        return [
+            self._incoming(
+                moved,
+                intent_id,
+                order,
+                "Chargeback" if kind is Kind.CHARGEBACK else "Chargeback reversed",
+                kind,
             )
-            payments.append(self._incoming(moved, intent_id, order, text, kind))
-        return payments
+            for moved, kind in _moves(dispute)
+        ]
 
     async def _origin(self, charge_id: str) -> tuple[str | None, str | None]:
         """Return the intent and the order of a charge; a charge without intent never came in as a payment here."""
@@ -317,7 +624,7 @@ class Stripe:
         self, moved: _Movement, intent_id: str, order: str | None, text: str | None, kind: Kind = Kind.PAYMENT
     ) -> IncomingPayment:
         return IncomingPayment(
-            source=f"stripe:{self._config.name}",
+            source=self.payout_source,
             external_id=moved.id,
             method=Method.CARD,
             amount=self._money(moved.amount, moved.currency),

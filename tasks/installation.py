@@ -29,12 +29,13 @@ _BUILT_IN: tuple[dict[str, Any], ...] = (
     {"name": "mt940", "type": "mt940"},
     {"name": "csv", "type": "csv_statement", "account": "CSV"},
     {"name": "cod", "type": "cod_remittance", "carrier": "carrier"},
+    {"name": "payouts", "type": "payout_report", "source": "gateway"},
     {"name": "documents", "type": "documents"},
     {"name": "labels", "type": "labels"},
     {"name": "maildir", "type": "maildir"},
 )
 
-_ONE_OF_A_KIND = {"csv_statement", "cod_remittance"}
+_ONE_OF_A_KIND = {"csv_statement", "cod_remittance", "payout_report"}
 """Types whose built-in connector would take a configured one's files."""
 
 

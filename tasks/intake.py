@@ -14,18 +14,28 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.errors import OutsideError, Rejected, Transient
-from connectors.roles import PaymentSource, StatementReader, WebhookEvent, WebhookReader
+from connectors.roles import (
+    PaymentSource,
+    PayoutReport,
+    PayoutSource,
+    StatementReader,
+    WebhookEvent,
+    WebhookReader,
+)
 from connectors.statements import read_statement
 from domain.order_document import OrderDocument, OrderError
 from domain.orders import Status
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
+from domain.payouts import PayoutFile
 from domain.references import compact, normal_number
 from domain.rules import ChannelRules, EvidenceKind
-from store import inbox, orders, payments, rules, work
+from store import inbox, orders, payments, payouts, rules, work
 from store.inbox import Letter
 from store.journal import Actor
+from store.sql import chunks
 from tasks.installation import Installation
 from tasks.pace import LEASE, delay
+from tasks.payouts import take_payout
 
 _GIVE_UP_AFTER = 12
 """Attempts at asking a provider about one webhook before a person must look; they span about three days."""
@@ -110,14 +120,14 @@ async def take_order(
         return None
     if order.standard_status in _AWAITS_MONEY:
         await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
-    for payment_id, scenario in await payments.waiting_for(connection, order.references):
+    for payment_id, scenario in await payments.waiting_for_order(connection, order_id):
         await work.add(connection, scenario, "payment", [payment_id], now=now)
     return order_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What importing one statement file came to."""
+    """What importing one file came to: its entries are a statement's or a remittance's, or the payouts of a report."""
 
     file: str
     format: str
@@ -129,18 +139,24 @@ class Imported:
     """Numbers of the new payments, in the file's order."""
 
 
+_PAYOUTS_AT_ONCE = 50
+"""Payouts of a file that are stored in one transaction; others wait for it."""
+
+STATEMENT_SOURCES = ("statement", "remittance")
+"""What files are stored under."""
+
+
 def _statement_source(read: StatementFile) -> str:
     return "remittance" if read.method is Method.CASH_ON_DELIVERY else "statement"
 
 
-async def take_statement(opened: Installation, data: bytes, name: str) -> Imported:
-    """Import a statement or remittance file: each entry once, whatever file it comes in; what is bad is listed."""
-    read = read_statement(data, name, list(opened.playing(StatementReader).values()))
+def incoming_of(read: StatementFile) -> list[IncomingPayment]:
+    """Return the payments that a file tells, each with the id by which it is known again."""
     # Equal entries are numbered within an account, so all that a file has of one account is identified together.
     by_account: dict[str, list[int]] = {}
     for place, statement in enumerate(read.statements):
         by_account.setdefault(statement.account, []).append(place)
-    incoming = [
+    return [
         payment
         for account, places in by_account.items()
         for payment in incoming_from_statement(
@@ -150,8 +166,17 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
             entries=[entry for place in places for entry in read.statements[place].entries],
         )
     ]
+
+
+async def take_statement(opened: Installation, data: bytes, name: str) -> Imported:
+    """Import a statement, remittance or payout report: each entry once, whatever file has it; what is bad is listed."""
+    read = read_statement(data, name, list(opened.playing(StatementReader).values()))
+    if isinstance(read, PayoutFile):
+        return await _take_payouts(opened, read, data, name)
+    incoming = incoming_of(read)
     new: list[tuple[int, str]] = []
-    if incoming:
+    # A statement of a day on which nothing moved is kept too: it tells the balance, and that no day is missing.
+    if read.statements:
         now = opened.clock()
         async with opened.store.write() as connection:
             inbox_id = await inbox.put(
@@ -173,6 +198,41 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
         already_known=len(incoming) - len(new),
         refused=read.refused,
         ids=tuple(id_ for id_, _ in new),
+    )
+
+
+async def _take_payouts(opened: Installation, read: PayoutFile, data: bytes, name: str) -> Imported:
+    """Store the payouts of a report file, each once, and the payments that nobody else has told of."""
+    new: list[int] = []
+    known = 0
+    refused = list(read.refused)
+    inbox_id: int | None = None
+    # A file cut short in the middle goes on where it stopped, when it is imported again.
+    for some in chunks(read.payouts, _PAYOUTS_AT_ONCE):
+        async with opened.store.write() as connection:
+            inbox_id = inbox_id or await inbox.put(
+                connection,
+                source="payout report",
+                external_id=f"sha256:{hashlib.sha256(data).hexdigest()}",
+                kind=read.format,
+                body=data,
+                now=opened.clock(),
+                due_at=None,
+            )
+            for payout in some:
+                taken = await take_payout(connection, opened, payout, inbox_id=inbox_id)
+                new += taken.payment_ids
+                known += not taken.new and not taken.problem
+                if taken.problem:
+                    refused.append(Refusal(f"payout {payout.external_id:.60}", taken.problem))
+    return Imported(
+        file=name,
+        format=read.format,
+        entries=len(read.payouts),
+        new=len(read.payouts) - known - (len(refused) - len(read.refused)),
+        already_known=known,
+        refused=tuple(refused),
+        ids=tuple(new),
     )
 
 
@@ -203,6 +263,8 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     answers = await asyncio.gather(*(_ask(opened, letter) for letter in letters))
     async with opened.store.write() as connection:
         now = opened.clock()
+        told = [payment for answer in answers if not isinstance(answer, OutsideError) for payment in answer]
+        await payouts.take_turns(connection, {payment.source for payment in told})
         for letter, answer in zip(letters, answers, strict=True):
             problem = answer if isinstance(answer, OutsideError) else await _store(connection, letter, answer, now)
             if problem:
@@ -219,8 +281,11 @@ async def _store(
     """Store the payments of a webhook in a savepoint of their own, or return why they can't be stored."""
     try:
         async with connection.begin_nested():
-            for id_, scenario in await payments.add(connection, incoming, now=now, inbox_id=letter.id):
+            unheard = await payouts.not_told(connection, incoming)
+            new = await payments.add(connection, unheard, now=now, inbox_id=letter.id)
+            for id_, scenario in new:
                 await work.add(connection, scenario, "payment", [id_], now=now)
+            await payouts.link_new(connection, [id_ for id_, _ in new])
     except Exception as error:  # one letter that trips us must not stop the others
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise
@@ -252,9 +317,10 @@ def _again_at(letter: Letter, error: OutsideError, now: datetime) -> datetime | 
 
 
 async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int]:
-    """Fetch from polled sources what their webhooks missed; return the number of new events by connector.
+    """Fetch from polled sources what their webhooks missed, and the payouts of those that report them.
 
-    Raises Transient, Rejected or Misconfigured; the cursor moves only with what was stored.
+    Returns the number of new events and payouts by connector. Raises Transient, Rejected or Misconfigured; the cursor
+    moves only with what was stored.
     """
     found: dict[str, int] = {}
     for name, source in opened.playing(PaymentSource).items():
@@ -281,4 +347,55 @@ async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int
                     found[name] += stored is not None
                 await inbox.move_cursor(connection, name, page.cursor, now=now)
             more = page.more and page.cursor != cursor
+        if isinstance(source, PayoutSource):
+            found[name] += await _poll_payouts(opened, name, source)
     return found
+
+
+async def _poll_payouts(opened: Installation, name: str, source: PayoutSource) -> int:
+    """Fetch the payouts of a gateway that are not known yet; return their number. One that is bad stops no other."""
+    remembered = payouts.cursor_of(name)
+    found, more = 0, True
+    while more:
+        async with opened.store.read() as connection:
+            cursor = await inbox.cursor(connection, remembered)
+        page = await source.payouts(cursor, now=opened.clock())
+        async with opened.store.write() as connection:
+            for report in page.reports:
+                found += await _store_report(connection, opened, name, report)
+            await inbox.move_cursor(connection, remembered, page.cursor, now=opened.clock())
+        more = page.more and page.cursor != cursor
+    return found
+
+
+async def _store_report(connection: AsyncConnection, opened: Installation, name: str, report: PayoutReport) -> bool:
+    """Store a payout's report, or leave it to a person with what is wrong; say whether it was new."""
+    now = opened.clock()
+    letter_id = await inbox.put(
+        connection,
+        source=name,
+        external_id=report.external_id,
+        kind="payout",
+        body=report.body,
+        now=now,
+        due_at=now,
+    )
+    if letter_id is None:
+        return False
+    problem = f"payout {report.external_id}: {report.refused}"
+    if report.payout is not None:
+        try:
+            async with connection.begin_nested():
+                taken = await take_payout(
+                    connection, opened, report.payout, inbox_id=letter_id, asking=(name, report.hints)
+                )
+            problem = f"payout {report.external_id}: {taken.problem}" if taken.problem else ""
+        except Exception as error:  # one payout that trips us must not stop the others
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise
+            problem = str(defect(f"a payout of {name} could not be stored ({type(error).__name__})", error))
+    if problem:
+        await inbox.put_off(connection, letter_id, due_at=None, problem=problem)
+    else:
+        await inbox.handled(connection, [letter_id], now=now)
+    return True

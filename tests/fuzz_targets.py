@@ -36,13 +36,15 @@ from connectors.roles import BadSignature, Consignment, OutgoingMessage, Stateme
 from connectors.statements import read_statement
 from connectors.stripe import Stripe
 from connectors.templates import MAX_SUBJECT, Templates
-from deployments import cli
+from deployments import cli, given_files
+from deployments.command import Wrong
 from domain import references
 from domain.documents import Document, DocumentLine, vat_summary
 from domain.money import Money
 from domain.order_document import CSV_COLUMNS, OrderDocument, OrderError, parse_order
 from domain.orders import Address
 from domain.payments import IncomingPayment, StatementEntry, StatementFile, incoming_from_statement
+from domain.payouts import KINDS, Payout, PayoutFile, movement, problems
 from domain.rules import RulesError, parse_rules
 from web import signature
 
@@ -95,7 +97,10 @@ def entries(file: StatementFile) -> list[StatementEntry]:
 def check_file(file: StatementFile, data: bytes) -> None:
     """A file of so many bytes has so many parts at most, and each of its parts is whole."""
     assert isinstance(file, StatementFile)
-    assert file.statements or file.refused
+    payouts = file.payouts if isinstance(file, PayoutFile) else ()
+    assert file.statements or file.refused or payouts
+    for payout in payouts:
+        check_payout(payout)
     assert len(entries(file)) + len(file.refused) <= len(data) + 5
     for refused in file.refused:
         assert refused.where
@@ -117,6 +122,17 @@ def check_file(file: StatementFile, data: bytes) -> None:
         if entry.payer_account:
             references.normal_account(entry.payer_account)
     check_kept(file)
+
+
+def check_payout(payout: Payout) -> None:
+    """A payout comes to what its lines do, and each line that is somebody's payment can be stored as one."""
+    assert problems(payout) == ()
+    assert payout.gross.minor - payout.fee.minor == payout.net.minor
+    for part in payout.lines:
+        if part.kind in KINDS:
+            assert movement(payout, part).amount
+            assert len(movement(payout, part).external_id) <= 200
+    check_kept(payout)
 
 
 # Statements and remittances
@@ -155,6 +171,7 @@ READERS: dict[str, StatementReader] = {
     "csv_statement": reader("csv_statement", account="19/0800", currency="CZK"),
     "bank_csv": reader("csv_statement", **BANK),
     "cod_remittance": reader("cod_remittance", carrier="gls", currency="CZK"),
+    "payout_report": reader("payout_report", source="gateway", currency="CZK"),
 }
 
 
@@ -224,7 +241,7 @@ def imported_orders(data: bytes) -> None:
     """What kvit orders import does with a file: JSON, one JSON object after another, or CSV."""
     try:
         given = list(cli._orders_of(written(data)))
-    except cli.Wrong as error:
+    except Wrong as error:
         check_sentence(str(error))
         return
     assert len(given) <= len(data)
@@ -242,9 +259,9 @@ def imported_orders(data: bytes) -> None:
 def rules(data: bytes) -> None:
     """What kvit rules apply does with a file."""
     try:
-        text = cli._text(written(data), cli._MAX_RULES_BYTES)
-        found = parse_rules(cli._mapping(text, "given"), where="given")
-    except (cli.Wrong, RulesError) as error:
+        text = given_files.read_text(written(data), given_files.MAX_RULES_BYTES)
+        found = parse_rules(given_files.mapping(text, "given"), where="given")
+    except (Wrong, RulesError) as error:
         for said in str(error).splitlines():
             check_sentence(said)
         return
@@ -337,6 +354,27 @@ def polled_events(data: bytes) -> None:
         for external_id, body in page.events:
             assert json.loads(body)["id"] == external_id
         assert re.fullmatch("[0-9]{1,12}:([a-z]{2,5}_[A-Za-z0-9_]{1,240})?", page.cursor)
+        return []
+
+    _answered(poll, data.split(SEPARATOR))
+
+
+def polled_payouts(data: bytes) -> None:
+    """What the API answers when it is polled for payouts, and for what each is made of."""
+
+    async def poll(client: Stripe) -> Sequence[IncomingPayment]:
+        page = await client.payouts("1772366400:1772366400:po_9", now=NOW)
+        for report in page.reports:
+            json.loads(report.body)
+            if report.payout is None:
+                check_sentence(report.refused)
+                continue
+            assert not report.refused
+            check_payout(report.payout)
+            assert set(report.hints) <= {line.external_id for line in report.payout.lines}
+            for hint in report.hints.values():
+                assert json.loads(hint)["data"]["object"]["id"]
+        assert re.fullmatch("([0-9]{1,12}:){2}([a-z]{2,5}_[A-Za-z0-9_,]*)?", page.cursor)
         return []
 
     _answered(poll, data.split(SEPARATOR))
@@ -594,6 +632,18 @@ EVENTS = (
     b'{"object":"list","has_more":false,"data":[{"id":"evt_2","object":"event","type":"payment_intent.succeeded",'
     b'"created":1772366401,"data":{"object":{"id":"pi_1"}}}]}'
 )
+PAYOUTS = (
+    b'{"object":"list","has_more":false,"data":[{"id":"po_1","object":"payout","amount":9700,"currency":"eur","created":'
+    b'1772366401,"arrival_date":1772452800,"automatic":true,"trace_id":{"status":"supported","value":"TR 1"}}]}'
+)
+BOOKED = (
+    b'{"object":"list","has_more":false,"data":[{"id":"txn_0","type":"payout","amount":-9700,"fee":0,"net":-9700,'
+    b'"currency":"eur","created":1772366401,"source":"po_1"},{"id":"txn_2","type":"refund","amount":-500,"fee":0,'
+    b'"net":-500,"currency":"eur","created":1772366402,"source":{"id":"re_1","object":"refund","payment_intent":"pi_1",'
+    b'"charge":"ch_1","status":"succeeded"}},{"id":"txn_1","type":"charge","amount":10500,"fee":300,"net":10200,'
+    b'"currency":"eur","created":1772366400,"source":{"id":"ch_1","object":"charge","payment_intent":"pi_1",'
+    b'"metadata":{"order":"CZ1042"}}}]}'
+)
 STRIPE = (
     b'"object":"list"',
     b'"has_more":true',
@@ -666,6 +716,14 @@ TARGETS: dict[str, Target] = {
             SEPARATOR.join((EVENT % (b"charge.dispute.created", b"dp_1"), DISPUTE, CHARGE, INTENT)),
         ),
         (*VALUES, *STRIPE, *ODD),
+    ),
+    "payout_report": Target(
+        reading("payout_report"), _read(FILES / "payout_report.csv"), (*CELLS, *ODD, b"refund", b"fee")
+    ),
+    "polled_payouts": Target(
+        polled_payouts,
+        (SEPARATOR.join((PAYOUTS, BOOKED)), SEPARATOR.join((PAYOUTS.replace(b"true", b"false"), BOOKED))),
+        (*VALUES, *STRIPE, *ODD, b'"adjustment"', b'"dispute"', b'"stripe_fee"', b'"in_progress"', b"null"),
     ),
     "polled_events": Target(polled_events, (EVENTS, b"\x03{}" + SEPARATOR + EVENTS), (*VALUES, *STRIPE, *ODD)),
     "signature_header": Target(

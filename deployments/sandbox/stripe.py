@@ -73,8 +73,9 @@ class StripeStandIn(StandIn):
         self.webhook_secret = webhook_secret or f"whsec_{secrets.token_hex(16)}"
         self.events: list[Json] = []
         self.objects: dict[str, dict[str, Json]] = {
-            kind: {} for kind in ("payment_intent", "charge", "refund", "dispute")
+            kind: {} for kind in ("payment_intent", "charge", "refund", "dispute", "balance_transaction", "payout")
         }
+        self._paid_out: dict[str, str] = {}  # the payout of each balance transaction that is in one
         self._run = secrets.token_hex(4)
         self._made = 0
         handlers = {_Refused: cast("ExceptionHandler", _refused), 404: _unknown_url, 405: _unknown_url}
@@ -83,8 +84,12 @@ class StripeStandIn(StandIn):
                 Route("/v1/payment_intents/{id}", self._checked(self._one("payment_intent"))),
                 Route("/v1/charges/{id}", self._checked(self._one("charge"))),
                 Route("/v1/disputes/{id}", self._checked(self._one("dispute"))),
+                Route("/v1/payment_intents", self._checked(self._list("payment_intent"))),
+                Route("/v1/disputes", self._checked(self._list("dispute"))),
                 Route("/v1/refunds", self._checked(self._list_refunds)),
                 Route("/v1/events", self._checked(self._list_events)),
+                Route("/v1/payouts", self._checked(self._list_payouts)),
+                Route("/v1/balance_transactions", self._checked(self._list_balance_transactions)),
             ],
             exception_handlers=handlers,
         )
@@ -110,11 +115,13 @@ class StripeStandIn(StandIn):
         intent: str | None = None,
         description: str | None = None,
         key: str = "order",
+        fee: int = 0,
         now: datetime | None = None,
     ) -> Json:
         """Let a customer pay, anew or another attempt at an intent; return payment_intent.succeeded.
 
-        amount_minor is as Stripe counts it; key is the metadata's key that the order's number is written under.
+        amount_minor is as Stripe counts it; key is the metadata's key that the order's number is written under; fee is
+        what Stripe keeps.
         """
         if intent is None:
             paid = self._intent(order, amount_minor, currency, description=description, key=key, now=now)
@@ -123,6 +130,8 @@ class StripeStandIn(StandIn):
         charge = self._new("charge", "ch", now, amount=amount_minor, currency=paid["currency"], refunded=False)
         charge |= {"amount_refunded": 0, "payment_intent": paid["id"], "metadata": dict(paid["metadata"])}
         charge |= {"paid": True, "status": "succeeded"}
+        booked = self._book("charge", "charge", amount_minor, paid["currency"], source=charge, fee=fee, now=now)
+        charge["balance_transaction"] = booked["id"]
         paid |= {"status": "succeeded", "amount_received": amount_minor, "latest_charge": charge["id"]}
         return self._event("payment_intent.succeeded", paid, now)
 
@@ -146,15 +155,21 @@ class StripeStandIn(StandIn):
         return self._event("payment_intent.amount_capturable_updated", intent, now)
 
     def refund(
-        self, intent: str, amount_minor: int | None = None, *, status: str = "succeeded", now: datetime | None = None
+        self,
+        intent: str,
+        amount_minor: int | None = None,
+        *,
+        status: str = "succeeded",
+        fee: int = 0,
+        now: datetime | None = None,
     ) -> Json:
-        """Give money back, all that is left or a part; return charge.refunded."""
+        """Give money back, all that is left or a part; return charge.refunded. A negative fee is given back too."""
         charge = self._charge_of(intent)
         left = charge["amount"] - charge["amount_refunded"]
         amount = left if amount_minor is None else amount_minor
         if not 0 < amount <= left:
             raise ValueError(f"{amount} can't be refunded, {left} is left")
-        self._new(
+        made = self._new(
             "refund",
             "re",
             now,
@@ -164,6 +179,8 @@ class StripeStandIn(StandIn):
             payment_intent=intent,
             status=status,
         )
+        booked = self._book("refund", "refund", -amount, charge["currency"], source=made, fee=fee, now=now)
+        made["balance_transaction"] = booked["id"]
         charge["amount_refunded"] += amount
         charge["refunded"] = charge["amount_refunded"] == charge["amount"]
         return self._event("charge.refunded", charge, now)
@@ -174,24 +191,65 @@ class StripeStandIn(StandIn):
         settled["status"] = status
         return self._event("refund.updated", settled, now)
 
-    def dispute(self, intent: str, *, payout_currency: str | None = None, now: datetime | None = None) -> Json:
+    def dispute(
+        self, intent: str, *, payout_currency: str | None = None, fee: int = 0, now: datetime | None = None
+    ) -> Json:
         """Let a customer's bank take a payment back; return charge.dispute.funds_withdrawn.
 
-        With a payout_currency, the account is paid out in another currency, at two to one.
+        With a payout_currency, the account is paid out in another currency, at two to one. fee is what Stripe asks for.
         """
         charge = self._charge_of(intent)
         dispute = self._new("dispute", "du", now, amount=charge["amount"], currency=charge["currency"])
         dispute |= {"charge": charge["id"], "payment_intent": intent, "status": "needs_response"}
         dispute["balance_transactions"] = []
-        self._move(dispute, -1, payout_currency, now)
+        self._move(dispute, -1, payout_currency, fee, now)
         return self._event("charge.dispute.funds_withdrawn", dispute, now)
 
     def win_dispute(self, dispute: str, *, payout_currency: str | None = None, now: datetime | None = None) -> Json:
         """Let the shop win a dispute and have its money back; return charge.dispute.funds_reinstated."""
         won = self.objects["dispute"][dispute]
         won["status"] = "won"
-        self._move(won, 1, payout_currency, now)
+        self._move(won, 1, payout_currency, 0, now)
         return self._event("charge.dispute.funds_reinstated", won, now)
+
+    def charge_fee(self, amount_minor: int, currency: str = "eur", *, now: datetime | None = None) -> Json:
+        """Let Stripe ask for a fee of its own, such as a monthly one; return its balance transaction."""
+        return self._book("stripe_fee", "fee", -amount_minor, currency, source=None, now=now)
+
+    def pay_out(
+        self,
+        currency: str = "eur",
+        *,
+        status: str = "paid",
+        automatic: bool = True,
+        amount_minor: int | None = None,
+        reconciled: bool = True,
+        trace: str | None = None,
+        arrives: datetime | None = None,
+        now: datetime | None = None,
+    ) -> Json:
+        """Pay out what is on the balance in a currency, or an amount by hand; return the payout.
+
+        Where refunds come to more than sales, the amount is negative and the account is debited.
+        """
+        waiting = [
+            one
+            for one in self.objects["balance_transaction"].values()
+            if one["currency"] == currency and one["id"] not in self._paid_out and one["type"] != "payout"
+        ]
+        amount = sum(one["net"] for one in waiting) if amount_minor is None else amount_minor
+        payout = self._new("payout", "po", now, amount=amount, currency=currency, automatic=automatic, status=status)
+        payout |= {"arrival_date": int((arrives or now or datetime.now(UTC)).timestamp()), "method": "standard"}
+        payout |= {"statement_descriptor": None, "description": "STRIPE PAYOUT", "type": "bank_account"}
+        payout["reconciliation_status"] = (
+            ("completed" if reconciled else "in_progress") if automatic else "not_applicable"
+        )
+        payout["trace_id"] = {"status": "supported" if trace else "pending", "value": trace}
+        booked = self._book("payout", "payout", -amount, currency, source=payout, now=now)
+        payout["balance_transaction"] = booked["id"]
+        for one in [*waiting, booked] if automatic else ():
+            self._paid_out[one["id"]] = payout["id"]
+        return payout
 
     def forget(self, event: Json) -> None:
         """Drop an event and all before it, as Stripe drops those of more than 30 days ago."""
@@ -250,11 +308,29 @@ class StripeStandIn(StandIn):
     def _charge_of(self, intent: str) -> Json:
         return self.objects["charge"][self.objects["payment_intent"][intent]["latest_charge"]]
 
-    def _move(self, dispute: Json, sign: int, payout_currency: str | None, now: datetime | None) -> None:
+    def _move(self, dispute: Json, sign: int, payout_currency: str | None, fee: int, now: datetime | None) -> None:
         amount = sign * dispute["amount"] * (2 if payout_currency else 1)
-        created = int((now or datetime.now(UTC)).timestamp())
-        moved = {"id": self._id("txn"), "object": "balance_transaction", "amount": amount, "created": created}
-        dispute["balance_transactions"].append(moved | {"currency": payout_currency or dispute["currency"]})
+        currency = payout_currency or dispute["currency"]
+        category = "dispute" if sign < 0 else "dispute_reversal"
+        moved = self._book("adjustment", category, amount, currency, source=dispute, fee=fee, now=now)
+        dispute["balance_transactions"].append(moved)
+
+    def _book(
+        self,
+        kind: str,
+        category: str,
+        amount: int,
+        currency: str,
+        *,
+        source: Json | None,
+        fee: int = 0,
+        now: datetime | None,
+    ) -> Json:
+        """Book what moves the account's balance; amount is what customers paid, and fee what Stripe keeps of it."""
+        booked = self._new("balance_transaction", "txn", now, amount=amount, fee=fee, net=amount - fee)
+        booked |= {"currency": currency, "type": kind, "reporting_category": category, "exchange_rate": None}
+        booked |= {"source": source["id"] if source else None, "status": "available", "description": None}
+        return booked
 
     def _event(self, kind: str, about: Json, now: datetime | None) -> Json:
         created = int((now or datetime.now(UTC)).timestamp())
@@ -286,6 +362,13 @@ class StripeStandIn(StandIn):
 
         return endpoint
 
+    def _list(self, kind: str) -> Callable[[Request], Json]:
+        def endpoint(request: Request) -> Json:
+            _allow(request, frozenset(), listed=True)
+            return _listed(request, list(self.objects[kind].values()), lambda _: True)
+
+        return endpoint
+
     def _list_refunds(self, request: Request) -> Json:
         _allow(request, frozenset({"payment_intent", "charge"}), listed=True)
         wanted = {key: request.query_params[key] for key in ("payment_intent", "charge") if key in request.query_params}
@@ -294,6 +377,40 @@ class StripeStandIn(StandIn):
             raise _Refused(404, f"No such payment_intent: '{intent}'", "resource_missing", "payment_intent")
         refunds = list(self.objects["refund"].values())
         return _listed(request, refunds, lambda refund: all(refund[key] == value for key, value in wanted.items()))
+
+    def _list_payouts(self, request: Request) -> Json:
+        _allow(request, frozenset({"status"}), listed=True)
+        status = request.query_params.get("status")
+        if status not in (None, "pending", "paid", "failed", "canceled"):
+            raise _Refused(400, f"Invalid status: {status}", None, "status")
+        return _listed(request, list(self.objects["payout"].values()), lambda one: status in (None, one["status"]))
+
+    def _list_balance_transactions(self, request: Request) -> Json:
+        _allow(request, frozenset({"payout", "type", "source", "currency", "expand"}), listed=True)
+        expanded = [value for key, value in request.query_params.multi_items() if _name(key) == "expand"]
+        for path in expanded:
+            if path != "data.source":
+                raise _Refused(400, f"This property cannot be expanded ({path}).", None, "expand")
+        payout = request.query_params.get("payout")
+        if payout is not None and payout not in self.objects["payout"]:
+            raise _Refused(404, f"No such payout: '{payout}'", "resource_missing", "payout")
+        if payout is not None and not self.objects["payout"][payout]["automatic"]:
+            raise _Refused(400, "Balance transaction history can only be filtered on automatic transfers, not manual.")
+        wanted = {
+            key: request.query_params[key] for key in ("type", "source", "currency") if key in request.query_params
+        }
+
+        def asked_for(one: Json) -> bool:
+            there = payout is None or self._paid_out.get(one["id"]) == payout
+            return there and all(one[key] == value for key, value in wanted.items())
+
+        found = _listed(request, list(self.objects["balance_transaction"].values()), asked_for)
+        if expanded:
+            found["data"] = [one | {"source": self._object(one["source"])} for one in found["data"]]
+        return found
+
+    def _object(self, id_: str | None) -> Json | None:
+        return next((kept[id_] for kept in self.objects.values() if id_ in kept), None)
 
     def _list_events(self, request: Request) -> Json:
         _allow(request, frozenset({"type", "types"}), listed=True)

@@ -16,12 +16,22 @@ from starlette.responses import Response
 
 from connectors import load
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
-from connectors.roles import BadSignature, Checked, Page, PaymentSource, WebhookReader
+from connectors.roles import (
+    BadSignature,
+    Checked,
+    Page,
+    PaymentSource,
+    PayoutReport,
+    PayoutSource,
+    PaysOut,
+    WebhookReader,
+)
 from connectors.stripe import Stripe, StripeConfig
 from deployments.sandbox.standin import Misbehavior, StandIn
 from deployments.sandbox.stripe import Json, StripeStandIn
 from domain.money import Money
 from domain.payments import IncomingPayment, Method
+from domain.payouts import LineKind, Payout
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EARLIER = NOW - timedelta(hours=1)
@@ -84,6 +94,8 @@ def test_it_plays_its_roles_and_is_found_by_its_type() -> None:
     assert isinstance(made, Stripe)
     assert isinstance(made, WebhookReader)
     assert isinstance(made, PaymentSource)
+    assert isinstance(made, PayoutSource)
+    assert isinstance(made, PaysOut)
     assert isinstance(made, Checked)
 
 
@@ -718,6 +730,295 @@ async def test_a_cursor_of_another_shape_is_misconfigured(account: StripeStandIn
     assert not account.requests
 
 
+# Payouts
+
+
+async def payouts(stripe: Stripe, cursor: str | None = None, *, now: datetime = NOW) -> tuple[list[PayoutReport], str]:
+    """Poll until there is no more; return the reports and the last cursor."""
+    reports: list[PayoutReport] = []
+    more = True
+    while more:
+        page = await stripe.payouts(cursor, now=now)
+        reports += page.reports
+        cursor, more = page.cursor, page.more
+    assert cursor is not None
+    return reports, cursor
+
+
+def taken(report: PayoutReport) -> Payout:
+    assert report.refused == ""
+    assert report.payout is not None
+    return report.payout
+
+
+def a_payout(account: StripeStandIn, at: datetime = EARLIER, **told: Any) -> str:
+    """Let a customer pay, and let that be paid out by itself; return the payout's id."""
+    account.pay("CZ1042", 10000, fee=300, now=at)
+    return account.pay_out(now=at, **told)["id"]
+
+
+async def test_a_payout_is_told_with_gross_fees_and_net_of_each_line(account: StripeStandIn) -> None:
+    first = about(account.pay("CZ1042", 100_000, fee=2_500, now=EARLIER))
+    second = about(account.pay("CZ1043", 20_000, fee=525, now=EARLIER))
+    account.refund(first, 30_000, fee=-200, now=EARLIER)
+    dispute = about(account.dispute(second, fee=1_500, now=EARLIER))
+    account.win_dispute(dispute, now=EARLIER)
+    account.charge_fee(1_000, now=EARLIER)
+    made = account.pay_out(trace="TR-77 1", arrives=NOW + timedelta(days=2), now=EARLIER)
+    async with connected(account, name="cards") as stripe:
+        ((report,), _) = await payouts(stripe)
+    payout = taken(report)
+    assert (payout.source, payout.external_id, payout.reference) == ("stripe:cards", made["id"], "TR-77 1")
+    assert payout.paid_on == date(2026, 3, 3)
+    assert [str(money) for money in (payout.gross, payout.fee, payout.net)] == ["900.00 EUR", "53.25 EUR", "846.75 EUR"]
+    (refund,) = account.objects["refund"]
+    withdrawn, reinstated = (one["id"] for one in account.objects["dispute"][dispute]["balance_transactions"])
+    assert [
+        (line.kind.value, line.gross.amount, line.fee.amount, line.net.amount, line.provider_reference)
+        for line in payout.lines
+    ] == [
+        ("payment", "1000.00", "25.00", "975.00", first),
+        ("payment", "200.00", "5.25", "194.75", second),
+        ("refund", "-300.00", "-2.00", "-298.00", first),
+        ("chargeback", "-200.00", "15.00", "-215.00", second),
+        ("reinstated", "200.00", "0.00", "200.00", second),
+        ("fee", "0.00", "10.00", "-10.00", None),
+    ]
+    ids_of = [line.external_id for line in payout.lines]
+    assert ids_of[2:5] == [refund, withdrawn, reinstated]
+    assert [line.order_reference for line in payout.lines][:2] == ["CZ1042", "CZ1043"]
+
+
+async def test_a_hint_asks_for_just_what_a_webhook_would_have_told(account: StripeStandIn, stripe: Stripe) -> None:
+    first = account.pay("CZ1042", 100_000, fee=2_500, now=EARLIER)
+    refunded = account.refund(about(first), 30_000, now=EARLIER)
+    disputed = account.dispute(about(account.pay("CZ1043", 20_000, now=EARLIER)), now=EARLIER)
+    account.charge_fee(100, now=EARLIER)
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    told = {line.external_id: line.kind for line in taken(report).lines}
+    assert {told[id_] for id_ in report.hints} == {LineKind.PAYMENT, LineKind.REFUND, LineKind.CHARGEBACK}
+    asked = [await stripe.truth(hint) for hint in report.hints.values()]
+    wanted = [await stripe.truth(body(event)) for event in (first, refunded, disputed)]
+    assert all(payments in asked for payments in wanted)
+    for id_, hint in report.hints.items():
+        if told[id_] is not LineKind.PAYMENT:
+            assert [payment.external_id for payment in await stripe.truth(hint)] == [id_]
+
+
+async def test_what_was_paid_before_the_first_poll_is_told_and_not_asked_about(account: StripeStandIn) -> None:
+    account.pay("CZ1", 10_000, now=NOW - timedelta(days=4))
+    account.pay("CZ2", 20_000, now=NOW - timedelta(days=2))
+    account.pay_out(now=EARLIER)
+    async with connected(account) as stripe:
+        ((report,), cursor) = await payouts(stripe)
+        assert [line.gross.minor for line in taken(report).lines] == [10_000, 20_000]
+        assert list(report.hints) == [taken(report).lines[1].external_id]
+        account.pay("CZ3", 30_000, now=NOW)
+        account.pay_out(now=NOW)
+        (later,), _ = await payouts(stripe, cursor, now=NOW + timedelta(days=20))
+        assert len(later.hints) == 1
+
+
+async def test_each_payout_comes_once_and_the_oldest_first(account: StripeStandIn, stripe: Stripe) -> None:
+    made = [a_payout(account, EARLIER + timedelta(minutes=n)) for n in range(12)]
+    reports, cursor = await payouts(stripe)
+    assert [report.external_id for report in reports] == made
+    assert (await payouts(stripe, cursor))[0] == []
+    late = a_payout(account, NOW)
+    assert [one.external_id for one in (await payouts(stripe, cursor, now=NOW + timedelta(days=1)))[0]] == [late]
+
+
+async def test_a_payout_that_becomes_paid_after_a_younger_one_is_not_lost(
+    account: StripeStandIn, stripe: Stripe
+) -> None:
+    slow = a_payout(account, EARLIER, status="pending")
+    quick = a_payout(account, EARLIER + timedelta(minutes=5))
+    reports, cursor = await payouts(stripe)
+    assert [report.external_id for report in reports] == [quick]
+    account.objects["payout"][slow]["status"] = "paid"
+    reports, cursor = await payouts(stripe, cursor, now=NOW + timedelta(days=7))
+    assert [report.external_id for report in reports] == [slow]
+    assert (await payouts(stripe, cursor, now=NOW + timedelta(days=7)))[0] == []
+
+
+async def test_a_payout_that_stripe_is_still_putting_together_is_waited_for(
+    account: StripeStandIn, stripe: Stripe
+) -> None:
+    unready = a_payout(account, EARLIER, reconciled=False)
+    ready = a_payout(account, EARLIER + timedelta(minutes=5))
+    reports, cursor = await payouts(stripe)
+    assert [report.external_id for report in reports] == [ready]
+    account.objects["payout"][unready]["reconciliation_status"] = "completed"
+    reports, _ = await payouts(stripe, cursor, now=NOW + timedelta(days=40))
+    assert [report.external_id for report in reports] == [unready]
+
+
+async def test_what_is_older_than_the_first_poll_looks_back_is_left(account: StripeStandIn, stripe: Stripe) -> None:
+    a_payout(account, NOW - timedelta(days=3, seconds=1))
+    young = a_payout(account, NOW - timedelta(days=3))
+    assert [report.external_id for report in (await payouts(stripe))[0]] == [young]
+
+
+async def test_the_cursor_does_not_grow_with_the_years(account: StripeStandIn, stripe: Stripe) -> None:
+    cursor: str | None = None
+    longest = 0
+    for day in range(60):
+        now = NOW + timedelta(days=day)
+        a_payout(account, now)
+        reports, cursor = await payouts(stripe, cursor, now=now)
+        assert len(reports) == 1
+        longest = max(longest, cursor.count("po_"))
+    assert longest <= 16
+
+
+async def test_a_payout_of_many_payments_is_read_page_by_page(account: StripeStandIn, stripe: Stripe) -> None:
+    for n in range(230):
+        account.pay(f"CZ{n}", 100, fee=1, now=EARLIER)
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    assert len(taken(report).lines) == 230
+    assert taken(report).net == Money(230 * 99, "EUR")
+
+
+async def test_a_payout_by_hand_is_told_as_a_whole(account: StripeStandIn, stripe: Stripe) -> None:
+    account.pay("CZ1042", 10_000, fee=300, now=EARLIER)
+    made = account.pay_out(automatic=False, amount_minor=5_000, now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    assert [(line.external_id, line.kind, str(line.net)) for line in taken(report).lines] == [
+        (made["id"], LineKind.OTHER, "50.00 EUR")
+    ]
+    assert not any(seen.path.endswith("/balance_transactions") for seen in account.requests)
+
+
+async def test_a_payout_that_debits_the_account_is_negative(account: StripeStandIn, stripe: Stripe) -> None:
+    paid = account.pay("CZ1042", 10_000, now=EARLIER)
+    account.pay_out(now=EARLIER)
+    account.refund(about(paid), now=EARLIER)
+    account.pay_out(now=EARLIER)
+    reports, _ = await payouts(stripe)
+    assert [str(taken(report).net) for report in reports] == ["100.00 EUR", "-100.00 EUR"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"type": "reserve_hold", "amount": -500, "net": -500}, LineKind.OTHER),
+        ({"type": "payout_failure", "source": "po_0"}, LineKind.OTHER),
+        ({"type": "never heard of"}, LineKind.OTHER),
+        ({"type": "payment"}, LineKind.PAYMENT),
+        ({"type": "refund"}, LineKind.OTHER),
+        ({"type": "charge", "amount": -500, "net": -500}, LineKind.OTHER),
+        ({"type": "tax_fee", "amount": -500, "net": -500, "source": None}, LineKind.FEE),
+        ({"type": "charge", "source": "ch_unknown"}, LineKind.PAYMENT),
+    ],
+)
+async def test_whatever_is_set_off_keeps_the_sums_right(
+    account: StripeStandIn, stripe: Stripe, changed: Json, kind: LineKind
+) -> None:
+    account.pay("CZ1042", 10_000, now=EARLIER)
+    account.pay("CZ1043", 500, now=EARLIER)
+    list(account.objects["balance_transaction"].values())[-1].update(changed)
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    assert [line.kind for line in taken(report).lines] == [LineKind.PAYMENT, kind]
+
+
+async def test_a_refund_that_failed_is_no_refund(account: StripeStandIn, stripe: Stripe) -> None:
+    paid = account.pay("CZ1042", 10_000, now=EARLIER)
+    account.refund(about(paid), 1_000, status="failed", now=EARLIER)
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    assert [line.kind for line in taken(report).lines] == [LineKind.PAYMENT, LineKind.OTHER]
+
+
+async def test_a_payment_in_another_currency_is_told_in_that_of_the_payout(
+    account: StripeStandIn, stripe: Stripe
+) -> None:
+    paid = about(account.pay("CZ1042", 100_000, "czk", now=EARLIER))
+    booked = list(account.objects["balance_transaction"].values())[-1]
+    booked |= {"amount": 4_000, "fee": 100, "net": 3_900, "currency": "eur", "exchange_rate": 0.04}
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    (line,) = taken(report).lines
+    assert (str(line.gross), line.provider_reference) == ("40.00 EUR", paid)
+    (hint,) = report.hints.values()
+    assert [str(payment.amount) for payment in await stripe.truth(hint)] == ["1000.00 CZK"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"net": 9_999}, "gross 100.00 less fee 3.00 is not net 99.99"),
+        ({"amount": 9_000, "net": 8_700}, "net: it says 97.00 EUR, but its lines come to 87.00 EUR"),
+        ({"currency": "usd"}, "it is in USD, but the payout is in EUR"),
+        ({"currency": "xxx"}, "not an ISO 4217 currency code"),
+        ({"amount": "much"}, "an object of Stripe's can't be read: amount"),
+    ],
+)
+async def test_a_payout_that_can_not_be_right_is_refused_and_stops_no_other(
+    account: StripeStandIn, stripe: Stripe, changed: Json, said: str
+) -> None:
+    bad = a_payout(account)
+    good = a_payout(account, EARLIER + timedelta(minutes=5))
+    next(iter(account.objects["balance_transaction"].values())).update(changed)
+    reports, cursor = await payouts(stripe)
+    assert [report.external_id for report in reports] == [bad, good]
+    assert reports[0].payout is None
+    assert said in reports[0].refused
+    assert taken(reports[1])
+    assert (await payouts(stripe, cursor))[0] == []
+
+
+async def test_what_is_kept_of_a_payout_has_nothing_of_its_customers(account: StripeStandIn, stripe: Stripe) -> None:
+    account.pay("CZ1042", 10_000, now=EARLIER)
+    (charge,) = account.objects["charge"].values()
+    charge["billing_details"] = {"name": "Božena", "email": "bozena@example.com"}
+    account.pay_out(now=EARLIER)
+    ((report,), _) = await payouts(stripe)
+    assert b"example.com" not in report.body
+    assert json.loads(report.body)["balance_transactions"][0]["source"]["id"] == charge["id"]
+
+
+async def test_an_interrupted_poll_of_payouts_takes_nothing_twice(account: StripeStandIn, stripe: Stripe) -> None:
+    made = [a_payout(account, EARLIER + timedelta(minutes=n)) for n in range(7)]
+    first = await stripe.payouts(None, now=NOW)
+    account.misbehave(Misbehavior.CUT_MIDWAY, path="/v1/balance_transactions", skip=1)
+    with pytest.raises(Transient):
+        await stripe.payouts(first.cursor, now=NOW)
+    rest, _ = await payouts(stripe, first.cursor)
+    assert [report.external_id for report in (*first.reports, *rest)] == made
+
+
+@pytest.mark.parametrize("cursor", ["1", "1:2", "a:2:", "1:2:po_1;po_2", "1:2:po_1,", "1:2:../x", "1:2:\n"])
+async def test_a_cursor_of_payouts_of_another_shape_is_misconfigured(stripe: Stripe, cursor: str) -> None:
+    with pytest.raises(Misconfigured, match="is not a cursor"):
+        await stripe.payouts(cursor, now=NOW)
+
+
+async def test_payouts_that_are_switched_off_are_not_asked_for(account: StripeStandIn) -> None:
+    a_payout(account)
+    async with connected(account, payouts=False) as stripe:
+        assert await payouts(stripe) == ([], "")
+        await stripe.check()
+    assert {seen.path for seen in account.requests} == {"/v1/events"}
+
+
+async def test_a_check_finds_a_key_that_may_not_read_payouts(account: StripeStandIn, stripe: Stripe) -> None:
+    account.misbehave(Misbehavior.STATUS_BEFORE, path="/v1/payouts", status=403)
+    with pytest.raises(Misconfigured, match="answered 403"):
+        await stripe.check()
+    assert "accepts the key" in await stripe.check()
+
+
+def test_the_gateway_is_known_by_its_name_unless_another_is_set_up() -> None:
+    assert Stripe(config()).payout_payers == ("STRIPE",)
+    assert Stripe(config(name="cards", payout_payers=["CZ65 0800"])).payout_payers == ("CZ65 0800",)
+    assert Stripe(config(name="cards")).payout_source == "stripe:cards"
+    with pytest.raises(ValidationError):
+        config(payout_payers=["S"])
+
+
 # The stand-in is as strict as Stripe
 
 
@@ -736,6 +1037,11 @@ async def test_a_cursor_of_another_shape_is_misconfigured(account: StripeStandIn
         ("/payment_intents/pi_none", 404, "resource_missing"),
         ("/charges/ch_none", 404, "resource_missing"),
         ("/charges/ch_none?limit=1", 400, "parameter_unknown"),
+        ("/payouts?status=lost", 400, None),
+        ("/payouts?payout=po_1", 400, "parameter_unknown"),
+        ("/balance_transactions?payout=po_none", 404, "resource_missing"),
+        ("/balance_transactions?expand[]=data.payout", 400, None),
+        ("/balance_transactions?status=paid", 400, "parameter_unknown"),
         ("/customers", 404, None),
     ],
 )

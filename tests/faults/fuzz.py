@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-INSTRUMENTED = ["connectors", "domain", "web", "deployments.cli", "mt940", "fuzz_targets"]
+INSTRUMENTED = ["connectors", "domain", "web", "deployments.cli", "deployments.given_files", "mt940", "fuzz_targets"]
 RESTARTS = 3
 # The longest input that is tried; what only long inputs do has tests of its own.
 LONGEST = 16_384
