@@ -1,25 +1,34 @@
-"""Reconciliation: what sources have that webhooks missed, what stays unmatched, and who has to look at it."""
+"""Reconciliation: what sources have that webhooks missed, what stays unmatched, and who has to look at it.
+
+What is compared with what stands in tasks/comparing.py; here it is made into steps of a run, and shown in its log.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from prefect import task
-from prefect.artifacts import acreate_table_artifact
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from connectors.errors import OutsideError
 from connectors.roles import PaymentSource
 from domain.money import Money
-from domain.payments import Kind, Method, Outcome
-from domain.rules import Policy
+from domain.payments import Kind, Method
+from domain.reconciliation import Comparison, Difference, words
 from domain.scenarios import scenario_of
-from store import inbox, payments, work
+from domain.weeks import by_week, first_day
+from store import payments, reconciliation, work
+from tasks import compare_banks, compare_gateways, compare_orders, compare_payouts, old, picture
 from tasks.cells import cells
+from tasks.comparing import compared_said, counts_said, cut_said, in_order, since_of
+from tasks.found import ROWS
 from tasks.installation import installation
 from tasks.intake import defect, poll
 from tasks.step import run_log
+from tasks.unmatched import cut_said as queue_cut_said
+from tasks.unmatched import queue_rows, table_of
 
 
 @task(name="pull", cache_policy=NO_CACHE)
@@ -65,20 +74,109 @@ async def match_again() -> int:
     return len(waiting)
 
 
+# A task waits for what it is given: nothing is compared before the sources were polled.
+
+
+@task(name="compare gateways", cache_policy=NO_CACHE)
+async def gateways(days: int, _after: object = None) -> Comparison:
+    """Compare gateways with the store; what they have and we don't is taken in."""
+    opened = await installation()
+    return _told(await compare_gateways.compare_gateways(opened, since_of(opened, days), take_in=True))
+
+
+@task(name="compare banks", cache_policy=NO_CACHE)
+async def banks(days: int, _after: object = None) -> Comparison:
+    """Compare the files of banks and carriers with each other and with the store."""
+    opened = await installation()
+    return _told(await compare_banks.compare_banks(opened, since_of(opened, days)))
+
+
+@task(name="compare payouts", cache_policy=NO_CACHE)
+async def payouts(_after: object) -> Comparison:
+    """Compare the reports of payouts with the bank and the store."""
+    return _told(await compare_payouts.compare_payouts(await installation()))
+
+
+@task(name="compare shop", cache_policy=NO_CACHE)
+async def shop(days: int, _after: object = None) -> Comparison:
+    """Compare orders with their payments and documents."""
+    opened = await installation()
+    return _told(await compare_orders.compare_orders(opened, since_of(opened, days)))
+
+
+@task(name="compare accounting", cache_policy=NO_CACHE)
+async def accounting(days: int, _after: object = None) -> Comparison:
+    """Compare documents with their series, their files, and outside accounting."""
+    opened = await installation()
+    return _told(await compare_orders.compare_accounting(opened, since_of(opened, days)))
+
+
+@task(name="find what is old", cache_policy=NO_CACHE)
+async def what_is_old(_after: object) -> Comparison:
+    """Find what has waited for too long."""
+    return _told(await old.find_old(await installation()))
+
+
+def _told(found: Comparison) -> Comparison:
+    log = run_log()
+    for said in found.said:
+        log.info("%s", said)
+    if found.differences:
+        log.info("%s", counts_said([found]))
+    return found
+
+
+@task(name="show differences", cache_policy=NO_CACHE)
+async def show_differences(comparisons: Sequence[Comparison]) -> tuple[str, int, bool]:
+    """Show what differs and what is old, the latter in front; return how much in words, its number, and a failure."""
+    found = in_order(comparisons)
+    description = f"{counts_said(comparisons)}. Compared: {compared_said(comparisons)}. {cut_said(comparisons)}"
+    await acreate_table_artifact(
+        key="reconciliation-differences",
+        table=cells(_row(difference) for difference in found[:ROWS]),
+        description=str(cells([{"said": description.strip()}])[0]["said"]),
+    )
+    failed = any(one.failed for one in comparisons)
+    return counts_said(comparisons), len(found), failed
+
+
+def _row(difference: Difference) -> dict[str, str]:
+    return {
+        "Compared": "alarm" if difference.alarm else difference.compared.value,
+        "What": words(difference.what),
+        "Which": difference.subject,
+        "The one says": difference.one,
+        "The other says": difference.other,
+        "Since": difference.since.isoformat() if difference.since else "—",
+        "What to do": difference.todo,
+    }
+
+
+@task(name="draw", cache_policy=NO_CACHE)
+async def draw_weeks() -> None:
+    """Draw payments by outcome over the last weeks, with the figures as tables below."""
+    opened = await installation()
+    today = opened.clock().date()
+    async with opened.store.read() as connection:
+        rows = await reconciliation.by_day(connection, since=first_day(today), until=today)
+    shown = await asyncio.to_thread(picture.markdown, by_week(rows, today), today)
+    await acreate_markdown_artifact(
+        key="payments-by-week", markdown=shown, description="Payments by outcome over the last twelve weeks"
+    )
+
+
 @task(name="report", cache_policy=NO_CACHE)
 async def report_payments() -> int:
     """Show payments by outcome, and those that a person must look at, with the reason; return how many these are."""
     opened = await installation()
     async with opened.store.read() as connection:
         sums = await payments.sums(connection)
-        queue = await payments.listing(connection, policy=Policy.OPERATOR.value)
-        queue += [row for row in await payments.listing(connection, outcome=Outcome.OVER.value) if row["surplus_minor"]]
-        parked = await inbox.parked(connection)
+        queue = await queue_rows(connection, opened.clock())
     await acreate_table_artifact(
         key="payments-by-outcome",
         table=cells(
             {
-                "Outcome": (outcome or "not matched yet").replace("_", " "),
+                "Outcome": words(outcome or "not matched yet"),
                 "Currency": currency,
                 "Payments": count,
                 "Sum": Money(minor, currency).amount,
@@ -87,27 +185,6 @@ async def report_payments() -> int:
         ),
         description="All payments by what they turned out to be",
     )
-    rows: list[dict[str, Any]] = [
-        {
-            "Payment": row["id"],
-            "Booked": row["booked_on"].isoformat(),
-            "Amount": str(Money(row["amount_minor"], row["currency"])),
-            "Outcome": (row["outcome"] or "").replace("_", " "),
-            "Why": row["reason"] or "",
-        }
-        for row in queue
-    ]
-    rows += [
-        {
-            "Payment": "—",
-            "Booked": row["received_at"].date().isoformat(),
-            "Amount": "—",
-            "Outcome": f"{row['source']} {row['kind']}",
-            "Why": row["problem"] or "",
-        }
-        for row in parked
-    ]
-    await acreate_table_artifact(
-        key="needs-a-person", table=cells(rows[:2_000]), description="Payments and messages that a person must look at"
-    )
-    return len(rows)
+    said = f"Payments and messages that a person must look at, the first to look at in front. {queue_cut_said(queue)}"
+    await acreate_table_artifact(key="needs-a-person", table=cells(table_of(queue)), description=said.strip())
+    return len(queue)

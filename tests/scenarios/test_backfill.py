@@ -258,20 +258,24 @@ async def test_reconciliation_tries_unmatched_payments_again_and_shows_what_need
     assert [row[0] for row in await due(opened) if row[1]] == ["order_placed"]
     state = await start(reconcile)
     assert state.name == "Needs a person"
-    assert state.message == "1 unmatched payments tried again; 2 need a person"
+    assert state.message == "0 differences, 0 alarms; 1 unmatched payment tried again; 2 need a person"
     assert [row[0] for row in await due(opened) if row[1]] == ["order_placed", "card"]
     found = await artifacts_of(state)
     by_outcome = {row["Outcome"]: (row["Payments"], row["Sum"]) for row in rows_of(found["payments-by-outcome"])}
     assert by_outcome == {"exact": (1, "378.00"), "duplicate": (1, "378.00"), "unknown": (1, "378.00")}
     persons = rows_of(found["needs-a-person"])
     assert [row["Outcome"] for row in persons] == ["duplicate", "unknown"]
-    assert persons[0]["Why"] == "CZ5001 is named by the order number CZ5001, but is already paid"
+    assert (
+        persons[0]["Why"]
+        == "CZ5001 is named by the order number CZ5001 and the payer's name with the exact amount, but is already paid"
+    )
 
 
 @pytest.mark.usefixtures("opened")
 async def test_reconciliation_of_a_shop_in_which_all_is_well_says_so() -> None:
     state = await start(reconcile)
-    assert (state.name, state.message) == ("Done", "0 unmatched payments tried again; 0 need a person")
+    said = "0 differences, 0 alarms; 0 unmatched payments tried again; 0 need a person"
+    assert (state.name, state.message) == ("Done", said)
 
 
 @dataclass
