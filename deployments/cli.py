@@ -34,18 +34,22 @@ from deployments.command import (
     DONE,
     WRONG,
     AsJson,
+    Limit,
     OfChannel,
     OfMethod,
     OfStatus,
     Verbose,
     Wrong,
     acting,
+    checked_limit,
+    database_said,
+    exit_of,
     opened_home,
     prefect_answers,
     user_name,
     working,
 )
-from deployments.given_files import file_said, named, parsed_rules, progress, read_bytes, read_text
+from deployments.given_files import GivenFile, GivenFiles, file_said, named, parsed_rules, progress, read_text
 from deployments.prefect_server import login_of, point_at_prefect
 from deployments.shown import Json
 from domain.payments import Outcome
@@ -61,12 +65,6 @@ if TYPE_CHECKING:
 
 _CHECK_S = 30.0
 _STOP_S = 30.0
-
-
-def _no_option(_type: object, value: object) -> None:
-    for one in cast("list[object]", value) if isinstance(value, list) else [value]:
-        if str(one).startswith("-") and one != "-":
-            raise ValueError(f"Unknown option: {one}.")
 
 
 def _version() -> str:
@@ -85,40 +83,17 @@ Exit codes: 0 done, 1 something needs attention, 2 wrong use or bad input.
 
 app = App(name="kvit", help=_About, version=_version)
 orders_app = App(name="orders", help="Orders: import them, list them, show all that happened to one.")
-payments_app = App(name="payments", help="Payments: read and import statement files, list payments, show one.")
 stock_app = App(name="stock", help="Stock: import what was counted, list what there is.")
 rules_app = App(name="rules", help="Rules: the document of each sales channel.")
-resolve_app = App(name="resolve", help="Resolve: say by hand what came of what Kvit can't know.")
 database_app = App(name="database", help="Database: what its users may do, on PostgreSQL.")
-for _sub in (orders_app, payments_app, stock_app, rules_app, resolve_app, database_app):
+for _sub in (orders_app, stock_app, rules_app, database_app):
     app.command(_sub)
 
-GivenFile = Annotated[
-    str, Parameter(allow_leading_hyphen=True, validator=_no_option, help="A file, or - for standard input.")
-]
-GivenFiles = Annotated[
-    list[str], Parameter(allow_leading_hyphen=True, validator=_no_option, help="Files, or - for standard input.")
-]
 Since = Annotated[date | None, Parameter(help="Placed on this day (UTC) or later, such as 2026-11-02.")]
 Until = Annotated[date | None, Parameter(help="Placed on this day (UTC) or earlier.")]
-Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.")]
 
 
 # What commands share
-
-
-def _database_said(error: Exception) -> str:
-    """Return the first line of what a database says; the rest can quote rows."""
-    original = getattr(error, "orig", None) or error
-    said = str(original).partition("\n")[0].strip()
-    return said[:200] or type(original).__name__
-
-
-def _exit(*, read: bool, refused: bool) -> int:
-    """Return the exit code of a command that reads: whether anything was read, and whether anything was refused."""
-    if not refused:
-        return DONE
-    return ATTENTION if read else WRONG
 
 
 async def _check_channel(connection: AsyncConnection, channel: str | None) -> None:
@@ -294,9 +269,9 @@ async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> 
         except IntegrityError as error:
             # Somebody else has just stored the same order or its customer: the second time they are found.
             if last:
-                raise OrderError(f"it could not be stored: {_database_said(error)}") from error
+                raise OrderError(f"it could not be stored: {database_said(error)}") from error
         except (DataError, ProgrammingError) as error:
-            raise OrderError(f"it could not be stored: {_database_said(error)}") from error
+            raise OrderError(f"it could not be stored: {database_said(error)}") from error
     raise AssertionError("unreachable")
 
 
@@ -339,7 +314,7 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     else:
         shown.line(f"{counts['new']} new, {counts['already_known']} already known, {len(refused)} refused")
         shown.print_refused(refused)
-    return _exit(read=bool(counts), refused=bool(refused))
+    return exit_of(read=bool(counts), refused=bool(refused))
 
 
 @orders_app.command(name="list")
@@ -370,7 +345,7 @@ async def orders_list(
             method=method,
             placed_from=placed_from,
             placed_to=placed_to,
-            limit=_limit(limit),
+            limit=checked_limit(limit),
         )
     found = [shown.order_row(row) for row in rows]
     if as_json:
@@ -380,12 +355,6 @@ async def orders_list(
     else:
         shown.line(f"no such orders in {opened.home}")
     return DONE
-
-
-def _limit(limit: int | None) -> int | None:
-    if limit is not None and not 0 < limit < 1 << 31:
-        raise Wrong("--limit must be a number from 1")
-    return limit
 
 
 async def _order_id(connection: AsyncConnection, number: str, channel: str | None) -> int:
@@ -459,154 +428,6 @@ async def orders_show(
     return DONE
 
 
-# Payments
-
-
-def _unread(file: str, reason: str) -> Json:
-    return {"file": file, "format": "unknown", "refused": [{"where": shown.WHOLE_FILE, "reason": reason}]}
-
-
-def _told(file: str, error: Wrong) -> str:
-    return str(error).removeprefix(f"{named(file)}: ")
-
-
-@payments_app.command(name="read")
-def payments_read(files: GivenFiles, /, *, as_json: AsJson = False) -> int:
-    """Show what statement files say: nothing is stored, and no database is needed.
-
-    The format of each file is recognised: camt.053, MT940, banks' CSV, carriers' remittances.
-
-        kvit payments read statement.xml
-
-    Exit 1 when something was refused but something was read, 2 when nothing could be read.
-    """
-    from connectors.roles import StatementReader
-    from connectors.statements import MAX_BYTES, read_statement
-    from tasks.installation import (
-        _load_connectors,  # pyright: ignore[reportPrivateUsage] - the readers are wanted without a database
-        _settings,  # pyright: ignore[reportPrivateUsage]
-        home_folder,
-    )
-
-    home = home_folder()
-    connectors = _load_connectors(_settings(home), home)
-    readers = [connector for connector in connectors.values() if isinstance(connector, StatementReader)]
-    found: list[Json] = []
-    for file in files:
-        try:
-            read = read_statement(read_bytes(file, MAX_BYTES), Path(file).name, readers)
-            found.append(shown.statement_file(file, read))
-        except Wrong as error:
-            found.append({**_unread(file, _told(file, error)), "statements": []})
-    if as_json:
-        order = ("file", "format", "statements", "refused")
-        shown.as_json({"files": [{key: one[key] for key in order} for one in found]})
-    else:
-        shown.print_statement_files(found)
-    # A file without a movement is read well; one in which all was refused is not.
-    read_any = any(not one["refused"] or any(part["entries"] for part in one["statements"]) for one in found)
-    return _exit(read=read_any, refused=any(one["refused"] for one in found))
-
-
-@payments_app.command(name="import")
-async def payments_import(files: GivenFiles, /, *, as_json: AsJson = False) -> int:
-    """Store the payments of statement files: each once, whatever file it comes in. `kvit process` carries them on.
-
-        kvit payments import statements/*.xml
-
-    Exit 1 when something was refused but something was read, 2 when nothing could be read.
-    """
-    from sqlalchemy.exc import DataError
-
-    from connectors.statements import MAX_BYTES
-    from tasks.intake import take_statement
-
-    found: list[Json] = []
-    none: Json = {"entries": 0, "new": 0, "already_known": 0}
-    async with opened_home() as opened:
-        with progress("files", len(files)) as advance:
-            for file in files:
-                try:
-                    data = read_bytes(file, MAX_BYTES)
-                    found.append(shown.imported_file(file, await take_statement(opened, data, Path(file).name)))
-                except Wrong as error:
-                    found.append({**_unread(file, _told(file, error)), **none})
-                except DataError as error:
-                    found.append({**_unread(file, f"it could not be stored: {_database_said(error)}"), **none})
-                advance()
-    if as_json:
-        order = ("file", "format", *none, "refused")
-        shown.as_json({"files": [{key: one[key] for key in order} for one in found]})
-    else:
-        shown.print_imported_files(found)
-    read_any = any(one["entries"] or not one["refused"] for one in found)
-    return _exit(read=read_any, refused=any(one["refused"] for one in found))
-
-
-@payments_app.command(name="list")
-async def payments_list(
-    *,
-    state: Annotated[
-        str | None,
-        Parameter(
-            choices=["new", *(outcome.value for outcome in Outcome)],
-            help="Only payments that ended so; new: not looked at yet.",
-        ),
-    ] = None,
-    unmatched: Annotated[
-        bool,
-        Parameter(negative="", show_default=False, help="Only payments that settled nothing and wait for a person."),
-    ] = False,
-    limit: Limit = None,
-    as_json: AsJson = False,
-) -> int:
-    """List payments with what they turned out to be, the oldest first.
-
-    kvit payments list --unmatched
-    """
-    from domain.rules import Policy
-    from store import payments
-
-    policy = Policy.OPERATOR.value if unmatched else None
-    async with opened_home() as opened, opened.store.read() as connection:
-        rows = await payments.listing(connection, outcome=state, policy=policy, limit=_limit(limit))
-        parts = await payments.allocated(connection, [row["id"] for row in rows])
-    found = [shown.payment(row, parts.get(row["id"], [])) for row in rows]
-    if as_json:
-        shown.as_json({"payments": found})
-    elif found:
-        shown.print_payments(found)
-    else:
-        shown.line(f"no such payments in {opened.home}")
-    return DONE
-
-
-@payments_app.command(name="show")
-async def payments_show(
-    payment: Annotated[int, Parameter(name="ID", help="The payment's number in Kvit, as the list shows it.")],
-    /,
-    *,
-    as_json: AsJson = False,
-) -> int:
-    """Show a payment: what it turned out to be and why, the orders it could be for, and what it settles.
-
-    kvit payments show 17
-    """
-    from store import payments
-
-    async with opened_home() as opened, opened.store.read() as connection:
-        rows = await payments.listing(connection, payment_id=payment) if 0 < payment < 1 << 63 else []
-        parts = await payments.allocated(connection, [row["id"] for row in rows])
-    if not rows:
-        raise Wrong(f"there is no payment {payment}")
-    found = shown.payment_details(rows[0], parts.get(payment, []))
-    if as_json:
-        shown.as_json(found)
-    else:
-        shown.print_payment(found)
-    return DONE
-
-
 # Stock
 
 
@@ -665,7 +486,7 @@ async def stock_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
         said = ", ".join(f"{counts[key]} {key}" for key in ("new", "changed", "unchanged"))
         shown.line(f"{said}, {len(refused)} refused")
         shown.print_refused(refused)
-    return _exit(read=bool(counted), refused=bool(refused))
+    return exit_of(read=bool(counted), refused=bool(refused))
 
 
 @stock_app.command(name="list")
@@ -902,8 +723,10 @@ async def backfill(
 
 app.command("deployments.cli_revert:revert", name="revert")
 app.command("deployments.cli_match:match", name="match")
-payments_app.command("deployments.cli_revert:payments_match", name="match")
-resolve_app.command("deployments.cli_resolve:resolve_step", name="step")
+app.command("deployments.cli_payments:payments_app", name="payments")
+app.command("deployments.cli_payouts:payouts_app", name="payouts", help="Payouts: list them, show of what one is made.")
+app.command("deployments.cli_resolve:resolve_app", name="resolve")
+app.command("deployments.cli_report:report_app", name="report", help="Report: what can be said of the shop as a whole.")
 database_app.command("deployments.cli_database:database_rights", name="rights")
 
 
@@ -1195,7 +1018,7 @@ def _sentence(error: Exception) -> str | None:
     from store.database import StoreError
 
     if isinstance(error, DBAPIError):
-        return f"the database can't be used: {_database_said(error)}"
+        return f"the database can't be used: {database_said(error)}"
     if isinstance(error, (OutsideError, StoreError, OrderError, RulesError)):
         return str(error)
     return None

@@ -1,19 +1,113 @@
-"""`kvit resolve step`: a person says what came of a step that is in doubt or was refused."""
+"""`kvit resolve`: a person says what becomes of a payment, or what came of a step, where Kvit can't know it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from deployments import shown
 from deployments.command import DONE, AsJson, OfChannel, Wrong, opened_home, user_name
+
+if TYPE_CHECKING:
+    from tasks.decide import Decided
+
+resolve_app = App(name="resolve", help="Resolve: say by hand what becomes of a payment, or what came of a step.")
 
 
 def _flag(text: str) -> Parameter:
     return Parameter(negative="", show_default=False, help=text)
 
 
+@resolve_app.default
+async def resolve_payment(
+    payment: Annotated[int, Parameter(name="PAYMENT", help="The payment's number, as `kvit payments list` shows it.")],
+    /,
+    *,
+    to: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="", help="The order that it is for, such as CZ1042 or CZ1042=450.00; can be given several times."
+        ),
+    ] = None,
+    balance: Annotated[bool, _flag("Keep it on the customer's balance.")] = False,
+    customer: Annotated[
+        str | None, Parameter(help="With --balance: the customer's number, where the orders that it names don't tell.")
+    ] = None,
+    refund: Annotated[bool, _flag("It is to be sent back; it stays listed until it has gone.")] = False,
+    ignore: Annotated[bool, _flag("Nothing is done with it, and nobody is asked about it any more.")] = False,
+    again: Annotated[bool, _flag("Take back what was said of it: the rules decide anew.")] = False,
+    because: Annotated[str, Parameter(help="Why; it stands in the history of the payment and its orders.")] = "",
+    channel: Annotated[str | None, Parameter(help="Needed when a number is used in several sales channels.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say by hand what becomes of a payment that the rules left to a person; what is paid by it goes on.
+
+        kvit resolve 17 --to CZ1042 --because "the customer sent a screenshot"
+        kvit resolve 17 --to CZ1042=450.00 --to CZ1043 --because "one transfer for both"
+        kvit resolve 17 --balance --because "she will order again"
+
+    Without an amount a single order takes the payment as its channel's rules let it; of several each takes what is open
+    of it, and the last one the rest. Of a payment that settles orders already, what was paid too much is decided about.
+    What is said can be said anew; what is given to an order is taken back with `kvit revert`.
+    """
+    async with opened_home() as opened:
+        from domain.by_hand import ByHandError
+        from tasks.decide import Decision, decide
+
+        given = (
+            (Decision.TO, bool(to)),
+            (Decision.BALANCE, balance),
+            (Decision.REFUND, refund),
+            (Decision.IGNORE, ignore),
+            (Decision.AGAIN, again),
+        )
+        said = [one for one, told in given if told]
+        if len(said) != 1:
+            raise Wrong("say one of --to, --balance, --refund, --ignore and --again")
+        if customer and not balance:
+            raise Wrong("--customer goes with --balance alone")
+        try:
+            decided = await decide(
+                opened,
+                payment,
+                said[0],
+                to=to or (),
+                customer=customer,
+                channel=channel,
+                author=user_name(),
+                because=because,
+            )
+        except ByHandError as error:
+            raise Wrong(str(error)) from None
+    if as_json:
+        shown.as_json(_told(decided))
+    else:
+        goes_on = "; it is due and goes on" if decided.changed and said[0] in (Decision.TO, Decision.AGAIN) else ""
+        so = "" if decided.changed else "it was so already: "
+        shown.line(f"Payment {payment}: {so}{decided.reason}{goes_on}.")
+    return DONE
+
+
+def _told(decided: Decided) -> shown.Json:
+    return {
+        "payment": decided.payment_id,
+        "decision": decided.decision.value,
+        "changed": decided.changed,
+        "outcome": decided.outcome.value if decided.outcome else None,
+        "policy": decided.policy.value if decided.policy else None,
+        "allocations": [
+            {"order": number, "amount": amount.amount, "currency": amount.currency, "completes": completes}
+            for number, amount, completes in decided.allocations
+        ],
+        "surplus": decided.surplus.amount,
+        "currency": decided.surplus.currency,
+        "customer": decided.customer,
+        "reason": decided.reason,
+    }
+
+
+@resolve_app.command(name="step")
 async def resolve_step(
     number: Annotated[str, Parameter(help="The order's number.")],
     step: Annotated[str, Parameter(help="The step, as `kvit orders show` names it, such as dispatch.")],

@@ -124,10 +124,11 @@ async def payments_match(
 
     They are due at once: a running `kvit up` carries them on, or `kvit process`.
     """
-    from store import payments, work
+    from store import balances, decisions, payments, work
 
     async with opened_home() as opened, opened.store.write() as connection:
         settling = await payments.allocated(connection, ids)
+        decided = await decisions.settled(connection, ids) | (await balances.of_payments(connection, ids)).keys()
         for id_ in ids:
             rows = await payments.listing(connection, payment_id=id_)
             if not rows:
@@ -135,6 +136,9 @@ async def payments_match(
             if parts := settling.get(id_):
                 numbers = ", ".join(str(part["number"]) for part in parts)
                 raise Wrong(f"payment {id_} settles {numbers}; take it off first with `kvit revert {numbers}`")
+            if id_ in decided:
+                said = rows[0]["reason"]
+                raise Wrong(f"payment {id_} was decided ({said}); `kvit resolve {id_} --again` takes that back")
             scenario = scenario_of(Method(rows[0]["method"]), Kind(rows[0]["kind"]))
             await work.add(connection, scenario, "payment", [id_], now=opened.clock())
     if as_json:

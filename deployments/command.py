@@ -36,6 +36,8 @@ OfMethod = Annotated[
     str | None, Parameter(choices=[method.value for method in Method], help="Only this payment method.")
 ]
 
+Limit = Annotated[int | None, Parameter(help="At most so many, the oldest first.")]
+
 
 @asynccontextmanager
 async def opened_home() -> AsyncGenerator[Installation]:
@@ -96,3 +98,24 @@ def working(said: str) -> Generator[None]:
         return
     with console.status(said):
         yield
+
+
+def database_said(error: Exception) -> str:
+    """Return the first line of what a database says; the rest can quote rows."""
+    original = getattr(error, "orig", None) or error
+    said = str(original).partition("\n")[0].strip()
+    return said[:200] or type(original).__name__
+
+
+def exit_of(*, read: bool, refused: bool) -> int:
+    """Return the exit code of a command that reads: whether anything was read, and whether anything was refused."""
+    if not refused:
+        return DONE
+    return ATTENTION if read else WRONG
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Return a limit of rows. Raises Wrong for one that no database would take."""
+    if limit is not None and not 0 < limit < 1 << 31:
+        raise Wrong("--limit must be a number from 1")
+    return limit

@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -38,7 +38,8 @@ One YAML or JSON file per sales channel says what happens after a payment. [cz.y
 - Under `groups` and `customers` stands only what differs there. A customer's own rules come before those of his group,
   these before the channel's, and these before the defaults below.
 
-`grace_days`, `outcomes.surplus` and `connectors.warehouse` are checked and kept, but nothing acts on them yet.
+`connectors.warehouse` is checked and kept, but nothing acts on it yet. `reservation_days` and `grace_days` together say
+from when on `reconcile` tells of orders that wait for money; nothing is cancelled.
 """
 
 _CONNECTORS = """# Connectors
@@ -56,10 +57,10 @@ connectors:
 ```
 
 With no `kvit.yaml` at all an installation has these: `camt`, `mt940`, `csv` (type `csv_statement`),
-`cod` (type `cod_remittance`), `documents`, `labels` and `maildir`. An entry of the same name takes the place of one;
-`csv` and `cod` step back when any connector of their type is set up.
+`cod` (type `cod_remittance`), `payouts` (type `payout_report`), `documents`, `labels` and `maildir`. An entry of the
+same name takes the place of one; `csv`, `cod` and `payouts` step back when any connector of their type is set up.
 
-Beside `connectors` stand two settings of the installation itself, which are read from the environment likewise.
+Beside `connectors` stand settings of the installation itself; secrets among them are read from the environment too.
 """
 
 _OWN_SETTINGS: list[tuple[str, ...]] = [
@@ -72,6 +73,15 @@ _OWN_SETTINGS: list[tuple[str, ...]] = [
         "`ui_login`",
         "What Prefect's UI and API ask for: `user:password`, in ASCII, the password of at least 16 characters",
         "they ask for nothing",
+    ),
+    (
+        "`alarms`",
+        (
+            "How long things may wait before `reconcile` tells of them: a mapping with `unmatched_days` for payments "
+            "that wait for a person, `step_hours` for steps that are open or refused and payments not looked at, "
+            "`source_hours` for sources that answer no poll, and `statement_days` for daily statements that don't come"
+        ),
+        "3, 24, 6 and 5",
     ),
 ]
 
@@ -139,6 +149,9 @@ _PLAIN: dict[Any, str] = {
 def _kind(annotation: Any) -> str:
     """Say in words what may stand in a field."""
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        bounds = next((part for part in args[1:] if isinstance(part, FieldInfo)), None)
+        return ", ".join(filter(None, (_kind(args[0]), _bounds(bounds) if bounds else "")))
     if origin is Literal:
         return ", ".join(_code(value) if value else "nothing" for value in args)
     if origin in (Union, UnionType):
@@ -148,7 +161,8 @@ def _kind(annotation: Any) -> str:
     if args[1:] == (Any,):
         return "fields of this document"
     if origin is dict:
-        return f"{_kind(args[1])} by name" if args[0] is str else f"{_kind(args[1])} by {_kind(args[0])}"
+        comma = "," if get_origin(args[1]) is Annotated else ""
+        return f"{_kind(args[1])}{comma} by {'name' if args[0] is str else _kind(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return ", ".join(map(_code, annotation))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

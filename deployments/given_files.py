@@ -6,7 +6,9 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from cyclopts import Parameter
 
 from deployments.command import Wrong
 from deployments.shown import Json
@@ -15,7 +17,22 @@ if TYPE_CHECKING:
     from domain.rules import ChannelRules
 
 _MAX_BYTES = 256 * 1024 * 1024
-_MAX_RULES_BYTES = 1024 * 1024
+MAX_RULES_BYTES = 1024 * 1024
+"""A rules file of a channel is a few pages."""
+
+
+def _no_option(_type: object, value: object) -> None:
+    for one in cast("list[object]", value) if isinstance(value, list) else [value]:
+        if str(one).startswith("-") and one != "-":
+            raise ValueError(f"Unknown option: {one}.")
+
+
+GivenFile = Annotated[
+    str, Parameter(allow_leading_hyphen=True, validator=_no_option, help="A file, or - for standard input.")
+]
+GivenFiles = Annotated[
+    list[str], Parameter(allow_leading_hyphen=True, validator=_no_option, help="Files, or - for standard input.")
+]
 
 
 def named(file: str) -> str:
@@ -77,7 +94,7 @@ def progress(what: str, total: int) -> Generator[Any]:
         yield lambda count=1: bar.advance(task, count)
 
 
-def _mapping(text: str, file: str) -> object:
+def mapping(text: str, file: str) -> object:
     """Read a YAML or JSON file that a person wrote: no key twice, no aliases. Raises Wrong with the line."""
     import yaml
 
@@ -119,7 +136,7 @@ def parsed_rules(files: Sequence[str]) -> tuple[dict[str, tuple[str, ChannelRule
     refused: list[Json] = []
     for file in files:
         try:
-            rules = parse_rules(_mapping(read_text(file, _MAX_RULES_BYTES), file), where=file)
+            rules = parse_rules(mapping(read_text(file, MAX_RULES_BYTES), file), where=file)
         except (Wrong, RulesError) as error:
             refused += [{"file": file, "reason": line} for line in str(error).splitlines()]
             continue

@@ -12,14 +12,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from domain.money import Money
-from domain.orders import PaymentState, payment_state
+from domain.orders import payment_state_of
 from domain.payments import Kind
+from domain.payouts import PayoutFile
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from domain.orders import Order
     from domain.payments import Refusal, Statement, StatementEntry, StatementFile
+    from domain.payouts import Payout
     from store.rules import Change
     from tasks.intake import Imported
 
@@ -151,14 +153,37 @@ def _statement(statement: Statement) -> Json:
     }
 
 
-def statement_file(file: str, read: StatementFile) -> Json:
-    """Return all that a statement file says."""
+def _payout(payout: Payout) -> Json:
+    sums = {name: getattr(payout, name).amount for name in ("gross", "fee", "net")}
     return {
+        "payout": payout.external_id,
+        "source": payout.source,
+        "paid_on": _day(payout.paid_on),
+        "currency": payout.currency,
+        **sums,
+        "reference": payout.reference,
+        "lines": [
+            {
+                "line": line.external_id,
+                "kind": line.kind.value,
+                "provider_reference": line.provider_reference,
+                "order_reference": line.order_reference,
+                **{name: getattr(line, name).amount for name in ("gross", "fee", "net")},
+            }
+            for line in payout.lines
+        ],
+    }
+
+
+def statement_file(file: str, read: StatementFile) -> Json:
+    """Return all that a statement file says, or a report of payouts."""
+    told: Json = {
         "file": file,
         "format": read.format,
         "statements": [_statement(statement) for statement in read.statements],
         "refused": refusals(read.refused),
     }
+    return told | {"payouts": [_payout(one) for one in read.payouts]} if isinstance(read, PayoutFile) else told
 
 
 def imported_file(file: str, imported: Imported) -> Json:
@@ -194,6 +219,25 @@ def print_statement_files(files: Sequence[Json]) -> None:
                         entry["bank_reference"],
                     )
                     for entry in statement["entries"]
+                ),
+                title=" · ".join(told),
+            )
+        for payout in file.get("payouts", ()):
+            sums = (f"{name} {payout[name]}" for name in ("gross", "fee", "net"))
+            told = [f"payout {payout['payout']}", payout["paid_on"], *sums, payout["currency"]]
+            table(
+                ("Line", "Kind", "Gross>", "Fee>", "Net>", "Gateway's reference", "Order"),
+                (
+                    (
+                        part["line"],
+                        part["kind"],
+                        part["gross"],
+                        part["fee"],
+                        part["net"],
+                        part["provider_reference"],
+                        part["order_reference"],
+                    )
+                    for part in payout["lines"]
                 ),
                 title=" · ".join(told),
             )
@@ -241,8 +285,9 @@ def payment(row: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) -> Json:
         "allocations": [
             {
                 "order": part["number"],
-                "amount": _amount(part["amount_minor"], currency),
-                "written_off": _amount(part["write_off_minor"], currency),
+                "amount": _amount(part["amount_minor"], part["currency"]),
+                "written_off": _amount(part["write_off_minor"], part["currency"]),
+                "currency": part["currency"],
                 "completes": part["completes"],
                 "evidence": part["evidence"],
             }
@@ -273,6 +318,11 @@ def payment_details(row: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) 
     }
 
 
+def _told(amount: str, part: Json, payment: Json) -> str:
+    """Write an amount of an allocation beside its payment: with its currency, where that is another one."""
+    return amount if part["currency"] == payment["currency"] else f"{amount} {part['currency']}"
+
+
 def print_payments(payments: Sequence[Json], *, title: str = "") -> None:
     """Print payments, a row each."""
     table(
@@ -285,7 +335,7 @@ def print_payments(payments: Sequence[Json], *, title: str = "") -> None:
                 one["currency"],
                 words(one["method"]),
                 words(one["outcome"]) or "new",
-                ", ".join(f"{part['order']} {part['amount']}" for part in one["allocations"]),
+                ", ".join(f"{part['order']} {_told(part['amount'], part, one)}" for part in one["allocations"]),
                 one["reason"],
             )
             for one in payments
@@ -327,8 +377,8 @@ def print_payment(one: Json) -> None:
             (
                 (
                     part["order"],
-                    part["amount"],
-                    part["written_off"],
+                    _told(part["amount"], part, one),
+                    _told(part["written_off"], part, one),
                     "yes" if part["completes"] else "no",
                     "; ".join(part["evidence"]),
                 )
@@ -383,6 +433,7 @@ def print_orders(orders: Sequence[Json]) -> None:
 def payment_of_order(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], number: str, channel: str) -> Json:
     """Return a payment as one order sees it; parts are its allocations to that order."""
     named = [c for c in row["candidates"] or () if (c["order"], c["channel"]) == (number, channel)]
+    settles_in = parts[0]["currency"] if parts else row["currency"]  # the order's, where the payment was converted
     return {
         "id": row["id"],
         "method": row["method"],
@@ -393,20 +444,10 @@ def payment_of_order(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]],
         "outcome": row["outcome"],
         "reason": row["reason"],
         "evidence": [said for source in (parts or named) for said in source["evidence"]],
-        "allocated": _amount(sum(part["amount_minor"] for part in parts), row["currency"]),
-        "written_off": _amount(sum(part["write_off_minor"] for part in parts), row["currency"]),
+        "allocated": _amount(sum(part["amount_minor"] for part in parts), settles_in),
+        "written_off": _amount(sum(part["write_off_minor"] for part in parts), settles_in),
+        "allocated_currency": settles_in,
     }
-
-
-def _payment_state(total: Money, moves: Sequence[tuple[Kind, Money, Money]]) -> PaymentState:
-    # What a refund writes off is what it gave back: it was paid once, and isn't owed again.
-    settled = [paid if kind is Kind.REFUND else paid + off for kind, paid, off in moves]
-    disputed = [kind in (Kind.CHARGEBACK, Kind.REINSTATED) for kind, _, _ in moves]
-    return payment_state(
-        total,
-        [money for money, of_dispute in zip(settled, disputed, strict=True) if money and not of_dispute],
-        [money for money, of_dispute in zip(settled, disputed, strict=True) if money and of_dispute],
-    )
 
 
 def order(found: Order, payments: Sequence[Json]) -> Json:
@@ -419,7 +460,7 @@ def order(found: Order, payments: Sequence[Json]) -> Json:
     moves = [
         (Kind(one["kind"]), Money.parse(one["allocated"], currency), Money.parse(one["written_off"], currency))
         for one in payments
-        if one["currency"] == currency
+        if one["allocated_currency"] == currency
     ]
     brought = sum((paid for _, paid, _ in moves), Money.zero(currency))
     difference = found.settled - found.total
@@ -435,7 +476,7 @@ def order(found: Order, payments: Sequence[Json]) -> Json:
         "rf": found.rf,
         "currency": currency,
         "total": found.total.amount,
-        "payment_state": _payment_state(found.total, moves).value,
+        "payment_state": payment_state_of(found.total, moves).value,
         "paid": brought.amount,
         "written_off": (found.settled - brought).amount,
         "to_pay": Money(max(-difference.minor, 0), currency).amount,
@@ -551,7 +592,9 @@ def _order_tables(one: Json) -> None:
                     x["amount"],
                     x["currency"],
                     words(x["outcome"]),
-                    x["allocated"],
+                    x["allocated"]
+                    if x["allocated_currency"] == x["currency"]
+                    else f"{x['allocated']} {x['allocated_currency']}",
                     "; ".join(x["evidence"]),
                     x["reason"],
                 )

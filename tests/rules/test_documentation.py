@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from connectors import load
 from connectors.cod_remittance import CodRemittanceConfig
 from connectors.csv_statement import CsvStatementConfig
+from connectors.payout_report import PayoutReportConfig
 from connectors.roles import StatementReader
 from connectors.templates import Templates
 from deployments.cli import app
@@ -220,6 +221,10 @@ def test_the_examples_are_taken_in_one_after_the_other(tmp_path: Path, kvit: Cal
     remittance = block(FORMATS, "csv", "Remittance as CSV")
     read = kvit("payments", "import", write(tmp_path / "remittance.csv", remittance))["files"][0]
     assert (read["format"], read["new"], read["refused"]) == ("cod-csv", 1, [])
+    report = block(FORMATS, "csv", "Payout report as CSV")
+    read = kvit("payments", "import", write(tmp_path / "report.csv", report))["files"][0]
+    assert (read["format"], read["new"], read["refused"]) == ("payout-csv", 1, [])
+    assert kvit("payouts", "show", "P-2026-118")["fee"] == "5.70"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +234,7 @@ def test_the_examples_are_taken_in_one_after_the_other(tmp_path: Path, kvit: Cal
         ("Orders as CSV", CSV_COLUMNS),
         ("Statement as CSV", CsvStatementConfig.FIELDS),
         ("Remittance as CSV", CodRemittanceConfig.FIELDS),
+        ("Payout report as CSV", PayoutReportConfig.FIELDS),
     ],
 )
 def test_every_column_is_told_in_order(heading: str, columns: list[str]) -> None:

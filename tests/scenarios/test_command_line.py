@@ -657,8 +657,10 @@ def test_every_command_has_help_and_the_version_is_told(kvit: Kvit) -> None:
         ),
         ("orders",): ("import", "list", "show"),
         ("payments",): ("read", "import", "list", "show"),
+        ("payouts",): ("list", "show"),
         ("stock",): ("import", "list"),
         ("rules",): ("apply", "list", "show"),
+        ("resolve",): ("step", "--to", "--balance", "--refund", "--ignore", "--again", "--because"),
     }
     for group, names in commands.items():
         told = kvit.run(*group, "--help").stdout
@@ -788,7 +790,7 @@ def test_processing_carries_paid_orders_to_their_end_once_and_tells_what_needs_a
         "0.00",
     )
     assert [(one["outcome"], one["allocated"], one["evidence"]) for one in paid["payments"]] == [
-        ("exact", "552.00", ["the variable symbol 1001"])
+        ("exact", "552.00", ["the variable symbol 1001", "the payer's name with the exact amount"])
     ]
     assert [one["kind"] for one in paid["documents"]] == ["proforma", "invoice"]
     assert all((shop.home / one["file"]).read_bytes().startswith(b"%PDF") for one in paid["documents"])

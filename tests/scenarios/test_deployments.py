@@ -87,6 +87,17 @@ def test_reconciliation_and_pulling_of_payments_are_scheduled(served: dict[str, 
     assert often.active
 
 
+def test_the_operators_queue_is_looked_at_every_hour_and_payments_are_resolved_by_hand(
+    served: dict[str, RunnerDeployment],
+) -> None:
+    (hourly,) = served["unmatched payments"].schedules or []
+    assert isinstance(hourly.schedule, CronSchedule)
+    assert (hourly.schedule.cron, hourly.schedule.timezone, hourly.active) == ("0 * * * *", "UTC", True)
+    assert not served["resolve payment"].schedules
+    schema = parameter_schema(load("resolve payment")).model_dump()
+    assert schema["definitions"]["Decision"]["enum"] == ["to orders", "balance", "refund", "ignore", "match again"]
+
+
 def test_a_backfill_is_started_by_hand_and_begins_as_a_dry_run_without_messages(
     served: dict[str, RunnerDeployment],
 ) -> None:
@@ -150,7 +161,11 @@ def test_a_flow_says_what_it_is_and_has_a_name_that_operators_read() -> None:
         ("revert", {"orders": ["CZ5001"]}, "revert · CZ5001"),
         ("revert", {"orders": ["CZ5001", "CZ5002"]}, "revert · 2 orders"),
         ("resolve step", {"order": "CZ5001", "step": "dispatch"}, "resolve step · CZ5001"),
+        ("resolve payment", {"payment": 17, "orders": ["CZ5001"]}, "resolve payment · 17"),
+        ("resolve payment", {}, "resolve payment · no payment"),
+        ("unmatched payments", {}, "unmatched payments"),
         ("audit", {}, "audit"),
+        ("reconcile", {"days": 7}, "reconcile · 7 days"),
     ],
 )
 async def test_a_run_is_named_by_what_the_operator_asked_for(

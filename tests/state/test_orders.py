@@ -16,7 +16,7 @@ from domain.payments import Method
 from domain.rules import EvidenceKind
 from store import orders
 from store.database import Store
-from store.tables import CustomerRow, OpenItemRow, OrderLineRow, OrderRow, ReferenceRow, StatusHistory
+from store.tables import CustomerRow, OpenItemRow, OrderLineRow, OrderRow, StatusHistory
 
 ORDER_NUMBER = EvidenceKind.ORDER_NUMBER
 
@@ -86,8 +86,9 @@ async def test_an_order_that_comes_many_times_at_once_is_stored_once(store: Stor
         added = await asyncio.gather(*(add(through, order) for _ in range(5) for through in (store, other)))
         assert len([order_id for order_id in added if order_id is not None]) == 1
 
-    for table in (OrderRow, OrderLineRow, OpenItemRow, CustomerRow, StatusHistory, ReferenceRow):
+    for table in (OrderRow, OrderLineRow, OpenItemRow, CustomerRow, StatusHistory):
         assert await column(store, str(select(func.count()).select_from(table))) == [5], table
+    assert await column(store, "SELECT count(*) FROM item_references GROUP BY kind") == [5, 5]
 
 
 async def test_a_known_customer_is_brought_up_to_date(store: Store) -> None:
@@ -111,6 +112,7 @@ async def test_an_order_is_an_open_item_that_its_references_name(store: Store) -
     assert await column(store, "SELECT amount_minor FROM open_items") == [45_000]
     assert await column(store, "SELECT kind FROM item_references ORDER BY kind") == [
         "order_number",
+        "payer_name",
         "tracking_number",
         "variable_symbol",
     ]
