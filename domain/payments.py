@@ -64,7 +64,8 @@ class StatementEntry:
 
     amount is signed: credit positive. where says where in the file it stands, for error texts.
     bank_reference is the bank's own id; it is absent where the bank gives none.
-    returned says that the bank sends back by it what was paid before. order_reference is set where the format has a field for the order's number, tracking_number likewise.
+    returned says that the bank sends back by it what was paid before.
+    order_reference is set where the format has a field for the order's number, tracking_number likewise.
     """
 
     amount: Money

@@ -130,8 +130,9 @@ _LATIN = str.maketrans(
     | {"Ж": "ZH", "Х": "KH", "Ц": "TS", "Ч": "CH", "Ш": "SH", "Щ": "SHCH"}
     | {"Є": "IE", "Ї": "I", "Ю": "IU", "Я": "IA", "Ё": "E"}
 )
+# In this order, which makes one also of what Ukraine writes zgh, so that it is not read as zh.
 _SAME_SOUND = (
-    *(("KH", "H"), ("G", "H"), ("Y", "I"), ("J", "I"), ("W", "V"), ("X", "KS")),
+    *(("G", "H"), ("KH", "H"), ("HH", "H"), ("Y", "I"), ("J", "I"), ("W", "V"), ("X", "KS")),
     *(("II", "I"), ("IE", "E"), ("AE", "A"), ("OE", "O"), ("UE", "U"), ("SS", "S")),
 )
 _LOOK_ALIKES_BACK = str.maketrans("ABCEHIKMOPTXY", "АВСЕНІКМОРТХУ")
@@ -420,8 +421,13 @@ def _compiled(pattern: str) -> _Pattern:
                 rough.append(any_of)
         else:
             rough.append(atom[1])
-    # Many repetitions without end, or repeated ones, could be tried in too many ways.
-    if sum(part in (_ANY_DIGITS, _ANY_LETTERS) for part in rough) > 3 or "){" in exact:
+    # Repetitions without end take their time in turn only where what stands between them must be there and is no digit.
+    endless = sum(part in (_ANY_DIGITS, _ANY_LETTERS) for part in rough)
+    if (
+        "){" in exact
+        or endless > 3
+        or (endless > 1 and (_ANY_LETTERS in rough or any(part[0] in "?|({" for part in rough)))
+    ):
         rough = [_ANY_LETTERS]
     parts = _LETTERS_FIRST.fullmatch(exact)
     return _Pattern(

@@ -39,6 +39,7 @@ CHANNELS = {
         outcomes={"short": "operator", "duplicate": "balance"},
     ),
 }
+ONLY_CZ = {"cz": CHANNELS["cz"]}
 NAMES = ["Jana Nováková", "Jan Novák", "Petr Dvořák", "Alfa s.r.o.", ""]
 PAYERS = ["CZ6508000000192000145399", "CZ6508000000192000145400", "CZ6508000000192000145401", None]
 CUSTOMERS = [None, "1", "2", "3"]
@@ -96,12 +97,14 @@ def by_who_paid(items: list[OpenItem], owners: dict[str, set[tuple[str, str]]]) 
     return found
 
 
-def one_by_one(items: list[OpenItem], payments: list[IncomingPayment]) -> list[Match]:
+def one_by_one(
+    items: list[OpenItem], payments: list[IncomingPayment], channels: dict[str, ChannelRules] = CHANNELS
+) -> list[Match]:
     """Answer as the flows do: what one payment settles is no longer open for the next."""
     left = {item.id: item for item in items}
     answers: list[Match] = []
     for payment in payments:
-        answers.append(match := reconcile(payment, left.values(), CHANNELS))
+        answers.append(match := reconcile(payment, left.values(), channels))
         for part in match.parts:
             item = left[part.item.id]
             left[item.id] = replace(item, open=item.open - part.amount - part.write_off)
@@ -109,7 +112,11 @@ def one_by_one(items: list[OpenItem], payments: list[IncomingPayment]) -> list[M
 
 
 def in_bulk(
-    items: list[OpenItem], owners: dict[str, set[tuple[str, str]]], payments: list[IncomingPayment], chunk: int
+    items: list[OpenItem],
+    owners: dict[str, set[tuple[str, str]]],
+    payments: list[IncomingPayment],
+    chunk: int,
+    channels: dict[str, ChannelRules] = CHANNELS,
 ) -> list[Match]:
     frame = pd.DataFrame(
         [
@@ -128,7 +135,7 @@ def in_bulk(
         frame,
         pd.DataFrame(called, columns=list(REFERENCE_COLUMNS), dtype=object),
         pd.DataFrame(told, columns=list(ACCOUNT_COLUMNS), dtype=object),
-        CHANNELS,
+        channels,
     )
     answers: list[Match] = []
     for begin in range(0, len(payments), chunk):
@@ -213,16 +220,24 @@ payments_made = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(orders, max_size=14), known_accounts, payments_made, st.sampled_from([1, 3, 100]))
+@given(
+    st.lists(orders, max_size=14),
+    known_accounts,
+    payments_made,
+    st.sampled_from([1, 3, 100]),
+    st.sampled_from([CHANNELS, ONLY_CZ]),
+)
 def test_in_bulk_the_answers_are_those_of_one_payment_at_a_time(
     told: list[dict[str, Any]],
     owners: dict[str, set[tuple[str, str]]],
     payments: list[IncomingPayment],
     chunk: int,
+    channels: dict[str, ChannelRules],
 ) -> None:
     plain = [order(place, each) for place, each in enumerate(told)]
-    expected = one_by_one(by_who_paid(plain, owners), payments)
-    assert [_said(each) for each in in_bulk(plain, owners, payments, chunk)] == [_said(each) for each in expected]
+    expected = one_by_one(by_who_paid(plain, owners), payments, channels)
+    found = in_bulk(plain, owners, payments, chunk, channels)
+    assert [_said(each) for each in found] == [_said(each) for each in expected]
 
 
 def _said(match: Match) -> tuple[Any, ...]:
@@ -262,9 +277,10 @@ PAYMENT = IncomingPayment(
 
 @pytest.mark.parametrize("rules_", [CHANNELS, dict[str, ChannelRules]()])
 def test_with_no_open_item_everything_is_unknown(rules_: dict[str, ChannelRules]) -> None:
-    nothing = OpenItems(
-        *(pd.DataFrame(columns=list(c)) for c in (ITEM_COLUMNS, REFERENCE_COLUMNS, ACCOUNT_COLUMNS)), rules_
+    items, references, accounts = (
+        pd.DataFrame(columns=list(columns)) for columns in (ITEM_COLUMNS, REFERENCE_COLUMNS, ACCOUNT_COLUMNS)
     )
+    nothing = OpenItems(items, references, accounts, rules_)
     assert [answer.outcome.value for answer in nothing.match([PAYMENT]).answers()] == ["unknown"]
 
 
@@ -279,3 +295,17 @@ def test_what_only_just_looks_like_a_number_counts_in_the_columns_as_it_does_alo
     (alone,) = one_by_one(by_who_paid(items, {}), [told])
     (in_columns,) = in_bulk(items, {}, [told], 10)
     assert _said(in_columns) == _said(alone)
+
+
+@pytest.mark.parametrize("text", ["CZ1001", "CZ1001, zak. 1002", "CZ1001 c. 1002 a 1002"])
+def test_what_only_just_looks_like_a_number_keeps_no_order_of_the_named_one_s_customer_away(text: str) -> None:
+    items = [
+        order(0, {**PLAIN, "customer": "1", "name": NAMES[0]}),
+        order(1, {**PLAIN, "customer": "2", "name": NAMES[2], "number": 2, "symbol": 2}),
+        order(2, {**PLAIN, "customer": "1", "name": NAMES[0], "number": 3, "symbol": 3, "amount": 20000}),
+    ]
+    told = replace(PAYMENT, text=text, amount=Money(30000, "CZK"))
+    (alone,) = one_by_one(by_who_paid(items, {}), [told], ONLY_CZ)
+    (in_columns,) = in_bulk(items, {}, [told], 10, ONLY_CZ)
+    assert _said(in_columns) == _said(alone)
+    assert [part.item.number for part in alone.parts] == ["CZ1001", "CZ1003"]

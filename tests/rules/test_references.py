@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rules_builders import rules
 
 from domain.references import (
     Reading,
+    bare_numbers,
     compact,
     fold,
     normal_account,
@@ -674,9 +675,10 @@ def test_a_pattern_of_bounded_pieces_is_taken_as_it_is(pattern: str) -> None:
     assert rules(references={"order_number": pattern}).references.order_number == pattern
 
 
-@given(
-    st.recursive(
-        st.sampled_from(["A", "B", "[AB]", "[0-9]", r"\d"]),
+def patterns_of(*pieces: str) -> st.SearchStrategy[str]:
+    """Return a strategy for patterns made of pieces, in a row, as alternatives, repeated."""
+    return st.recursive(
+        st.sampled_from(pieces),
         lambda piece: st.one_of(
             st.tuples(piece, piece).map("".join),
             st.tuples(piece, piece).map(lambda two: f"(?:{two[0]}|{two[1]})"),
@@ -684,11 +686,19 @@ def test_a_pattern_of_bounded_pieces_is_taken_as_it_is(pattern: str) -> None:
         ),
         max_leaves=8,
     )
-)
-def test_every_pattern_that_is_taken_answers_at_once(pattern: str) -> None:
+
+
+def is_taken(pattern: str) -> bool:
     try:
         rules(references={"order_number": pattern})
     except RulesError:
+        return False
+    return True
+
+
+@given(patterns_of("A", "B", "[AB]", "[0-9]", r"\d"))
+def test_every_pattern_that_is_taken_answers_at_once(pattern: str) -> None:
+    if not is_taken(pattern):
         return
     wanted = re.compile(pattern)
     before = time.process_time()
@@ -713,3 +723,107 @@ def test_a_long_text_made_to_be_slow_is_searched_at_once() -> None:
         list(variable_symbols_in(text))
         list(rf_references_in(text))
     assert time.process_time() - before < 5
+
+
+NEAR_MISSES = [
+    "0" * 4_000,
+    "1" * 4_000,
+    "A0" * 2_000,
+    "AB" * 2_000,
+    "A1B2" * 1_000,
+    "0 " * 2_000,
+    "A 0 " * 1_000,
+    "A0-0/0." * 571,
+    "2026-0001 " * 400,
+    "AB1042, 1042, " * 285,
+    ("0" * 34 + "A\n") * 111,
+    ("1" * 35 + "\n") * 111,
+]
+
+
+@settings(max_examples=20)
+@given(patterns_of("A", "B", "[AB]", "[0-9]", r"\d", "0", "[0-9A-F]", "[^A]", "2026", "[A-Z]{2}", "[0-9]{4}"))
+def test_no_pattern_that_is_taken_makes_a_long_text_of_near_misses_slow(pattern: str) -> None:
+    """It ends at all: what would take minutes stops the test."""
+    if is_taken(pattern):
+        for text in NEAR_MISSES:
+            list(token_readings(text, pattern))
+            list(bare_numbers(text, pattern))
+
+
+# Any number that any pattern describes
+
+SHAPES = [
+    "CZ[0-9]{4}",
+    "CZ[0-9]{4,6}",
+    "M[0-9]{1,10}",
+    "КВ[0-9]{4}",
+    "(?:ZF|FV)[0-9]{9}",
+    "CZ[0-9]{4}|RO[0-9]{5}|[0-9]{7}",
+    r"(CZ|SK)?\d{4,10}",
+    "[M-R]{2}[0-9]{1,20}",
+    "[0-9]{2}M[0-9]{3}",
+    "M[0-9]{2}R[0-9]{2}",
+    "FV2026[0-9]{5}",
+    "CZ0[0-9]{3}",
+    "[0-9A-F]{6}",
+    "[M-R0-9]{6}",
+    "2026[0-9]{5}",
+    "20[0-9]{7}",
+    "[0-9]{4}",
+    "[1-9][0-9]{3,5}",
+    "M?[0-9]{4}R?",
+]
+BESIDE_EACH_OTHER = re.compile("(?<=[^0-9])(?=[0-9])|(?<=[0-9])(?=[^0-9])")
+
+
+@st.composite
+def written_numbers(draw: st.DrawFn, patterns: st.SearchStrategy[str], letters: str) -> tuple[str, str, str]:
+    """Draw a pattern, a number that it describes, and one of the ways in which people and banks write that."""
+    pattern = draw(patterns)
+    number = draw(st.from_regex(pattern, fullmatch=True, alphabet=letters + string.digits))
+    assume(number)
+    written = number
+    if number.isdigit():
+        if number[0] != "0":
+            written = "0" * draw(st.integers(0, 5)) + number
+        if re.fullmatch("20[0-9]{6,}", number):
+            gap = draw(st.sampled_from(["", "-", "/"]))
+            written = draw(st.sampled_from([written, f"{number[:4]}{gap}{number[4:]}"]))
+        return pattern, number, written
+    groups = list(re.finditer("[0-9]+", number))
+    group = draw(st.sampled_from(groups or [None]))
+    # In one place zeros may come and go; in two at once nobody can tell what it was.
+    if group and not any(each[0].startswith("0") for each in groups if each is not group):
+        plain = group[0].lstrip("0") or "0"
+        digits = draw(st.sampled_from([group[0], "0" * draw(st.integers(1, 5)) + group[0], plain]))
+        written = number[: group.start()] + digits + number[group.end() :]
+    gaps = st.sampled_from(["", "", "-", " ", "/", ".", "_", " - ", "\u2013"])
+    pieces = BESIDE_EACH_OTHER.split(written)
+    if len(pieces) <= 4:
+        written = pieces[0] + "".join(draw(gaps) + piece for piece in pieces[1:])
+    return pattern, number, written
+
+
+AROUND_A_NUMBER = [("", ""), ("platba za ", ", dekuji"), ("obj. ", "."), ("(", ")"), ("#", "; 2 ks"), ("č.", "\nNovák")]
+
+
+@given(written_numbers(st.sampled_from(SHAPES), string.ascii_uppercase + "КВ"), st.sampled_from(AROUND_A_NUMBER))
+def test_every_number_of_a_channel_s_pattern_is_found_again_however_it_is_written(
+    drawn: tuple[str, str, str], around: tuple[str, str]
+) -> None:
+    pattern, number, written = drawn
+    assert normal_number(number) in found(around[0] + written + around[1], pattern)
+
+
+@given(
+    written_numbers(
+        patterns_of("M", "N", "[MN]", "[0-9]", r"\d", "0", "[0-9M]", "[^M]", "2026", "[0-9]{4}").filter(is_taken), "MN"
+    ),
+    st.sampled_from(AROUND_A_NUMBER),
+)
+def test_every_number_of_whatever_pattern_is_found_again_however_it_is_written(
+    drawn: tuple[str, str, str], around: tuple[str, str]
+) -> None:
+    pattern, number, written = drawn
+    assert normal_number(number) in found(around[0] + written + around[1], pattern)
