@@ -122,6 +122,7 @@ async def decide(
         _plain(because)[:_TEXT_MAX],
         opened.clock(),
     )
+    channel = _plain(channel or "") or None
     _check_use(decision, to, customer, word)
     if not 0 < payment_id < _MAX_ID:
         raise _unknown(payment_id)

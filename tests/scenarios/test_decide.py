@@ -27,7 +27,7 @@ from shop_builders import (
     steps_of,
     take_payments,
 )
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from deployments.dispatcher import Dispatcher
 from domain.by_hand import ByHandError
@@ -37,7 +37,7 @@ from domain.rules import Policy
 from flows.resolve_payment import resolve_payment
 from store import balances, decisions, journal, payments, work
 from store.audit import audit
-from store.tables import JournalRow, WorkRow
+from store.tables import JournalRow, PaymentRow, WorkRow
 from tasks.decide import Decided, Decision, decide
 from tasks.installation import Installation
 from tasks.reconcile import match_again
@@ -554,6 +554,21 @@ async def test_money_that_is_no_customers_payment_settles_no_order(
     )
 
 
+async def test_a_gateways_payout_settles_no_order_itself(opened: Installation) -> None:
+    await buy(opened)
+    payment_id = await unknown(opened)
+    async with opened.store.write() as connection:
+        payout = {"outcome": Outcome.PAYOUT.value, "policy": Policy.IGNORE.value}
+        await connection.execute(update(PaymentRow).where(PaymentRow.id == payment_id).values(**payout))
+    for decision in (Decision.TO, Decision.BALANCE, Decision.REFUND):
+        to = ["CZ5001"] if decision is Decision.TO else []
+        assert await refusal(opened, payment_id, decision, *to) == (
+            f"payment {payment_id} is a gateway's payout: the payments in its report settle orders; "
+            "`--ignore` takes it off the list"
+        )
+    assert not (await said(opened, payment_id, Decision.IGNORE)).changed
+
+
 async def test_an_order_that_is_being_taken_back_takes_nothing_meanwhile(opened: Installation) -> None:
     order = await buy(opened)
     await carry_on("card", await pay(opened, "CZ5001", "100.00"))
@@ -675,7 +690,7 @@ async def test_a_form_that_can_not_be_done_says_why_and_is_named_by_its_payment(
         run = await client.read_flow_run(state.state_details.flow_run_id)
     assert run.name == f"resolve payment · {payment_id}"
     state = await fill_in()
-    assert (state.name, state.message) == ("Refused", "say which payment it is, and what to do with it")
+    assert (state.name, state.message) == ("Refused", "say which payment it is")
 
 
 # The command line
