@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from domain.bulk_matching import ACCOUNT_COLUMNS, ITEM_COLUMNS, REFERENCE_COLUMNS
 from domain.matching import Match
-from domain.money import Money, MoneyError
+from domain.money import Money, MoneyError, exponent
 from domain.orders import Status
 from domain.payments import IncomingPayment, Method
 from domain.references import (
@@ -36,8 +36,14 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _told(value: object) -> object:
+    """Take what is blank for what is not told, or all who have no number would be one customer."""
+    text = _text(value)
+    return None if isinstance(text, str) and not text.strip() else text
+
+
 Name = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=200)]
-Told = Annotated[Annotated[str, Field(max_length=1_000)] | None, BeforeValidator(_text)]
+Told = Annotated[Annotated[str, Field(max_length=1_000)] | None, BeforeValidator(_told)]
 
 
 class _Line(BaseModel):
@@ -101,9 +107,20 @@ def _read(of: type[_SomeLine], text: str | bytes) -> _SomeLine:
 
 def _money(text: str, currency: str, field: str) -> Money:
     try:
+        exponent(currency)
+    except MoneyError as error:
+        raise LineError(f"currency: {error}") from None
+    try:
         return Money.parse(text, currency)
     except MoneyError as error:
         raise LineError(f"{field}: {error}") from None
+
+
+def _owed(text: str, currency: str, field: str) -> Money:
+    money = _money(text, currency, field)
+    if money.minor < 0:
+        raise LineError(f"{field}: {money} is less than nothing")
+    return money
 
 
 def read_payment(text: str | bytes) -> IncomingPayment:
@@ -139,8 +156,8 @@ class Orders:
     def add(self, text: str | bytes) -> None:
         """Take one order. Raises LineError, and then nothing of it is kept."""
         line = _read(OrderLine, text)
-        total = _money(line.total, line.currency, "total")
-        paid = _money(line.paid, line.currency, "paid") if line.paid else Money.zero(line.currency)
+        total = _owed(line.total, line.currency, "total")
+        paid = _owed(line.paid or "0", line.currency, "paid")
         if (line.channel, line.number) in self._seen:
             raise LineError(f"number: {line.number} is there twice in channel {line.channel}")
         called = _called(line, total)
@@ -190,7 +207,7 @@ class Orders:
         return found
 
     def pattern(self, channel: str) -> str | None:
-        """Return a pattern that fits the channel's order numbers, None where they have too many shapes."""
+        """Return a pattern that fits the channel's order numbers, None where these have too many shapes, or odd ones."""
         shapes = self._numbers[channel]
         if len(shapes) > _SHAPES_MAX:
             return None
@@ -198,7 +215,10 @@ class Orders:
         for letters, digits in sorted(shapes.items()):
             runs = iter([f"[0-9]{{{min(column)},{max(column)}}}" for column in zip(*digits, strict=True)])
             said.append("".join(part or next(runs) for part in letters))
-        return "|".join(said)
+        try:
+            return ReferenceRules(order_number="|".join(said)).order_number
+        except ValidationError:
+            return None
 
 
 _SHAPES_MAX = 4
