@@ -39,9 +39,9 @@ run: setup
 demo: setup
 	@$(BIN)/kvit demo
 
-# make test ARGS=tests/rules for a part.
+# make test ARGS=tests/rules for a part. A file's tests stay together, since they share what they have started.
 test: setup-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup-dev
 	$(BIN)/ruff check .

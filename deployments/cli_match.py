@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from cyclopts import Parameter
 
 from deployments import shown
 from deployments.command import ATTENTION, DONE, AsJson, Wrong
-from deployments.given_files import file_said, named, parsed_rules, progress
+from deployments.given_files import GivenFile, file_said, named, parsed_rules, progress
 from deployments.shown import clean
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def _lines(file: str) -> Iterator[tuple[int, bytes]]:
                 raise Wrong(
                     f"{named(file)}, line {number}: it is longer than {_MAX_LINE:,} bytes; write one JSON object a line"
                 )
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if line.strip():
                 yield number, line
 
@@ -60,7 +63,10 @@ class _Refused:
 def _rules(files: list[Path]) -> dict[str, ChannelRules]:
     names: list[str] = []
     for file in files:
-        names += [str(each) for each in sorted(file.glob("*.y*ml"))] if file.is_dir() else [str(file)]
+        within = sorted(file.glob("*.y*ml")) if file.is_dir() else [file]
+        if not within:
+            raise Wrong(f"{file}: no rules are in it; they are files such as cz.yaml")
+        names += map(str, within)
     found, refused = parsed_rules(names)
     if refused:
         raise Wrong("\n".join(str(one["reason"]) for one in refused))
@@ -70,9 +76,10 @@ def _rules(files: list[Path]) -> dict[str, ChannelRules]:
 def match(
     *,
     orders: Annotated[str, Parameter(help="Orders, one JSON object a line.")],
-    payments: Annotated[str, Parameter(help="Payments, one JSON object a line; - for standard input.")],
+    payments: Annotated[GivenFile, Parameter(help="Payments, one JSON object a line; - for standard input.")],
     rules: Annotated[
-        list[Path] | None, Parameter(help="Rules of channels, or a folder of them; without: made up from the orders.")
+        list[Path] | None,
+        Parameter(negative="", help="Rules of channels, or a folder of them; without: made up from the orders."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

@@ -207,7 +207,7 @@ class Orders:
         return found
 
     def pattern(self, channel: str) -> str | None:
-        """Return a pattern that fits the channel's order numbers, None where these have too many shapes, or odd ones."""
+        """Return a pattern that fits the channel's order numbers, None where they have too many or odd shapes."""
         shapes = self._numbers[channel]
         if len(shapes) > _SHAPES_MAX:
             return None

@@ -38,16 +38,18 @@ def payment(id_: str = "1", amount: str = "450.00", **told: Any) -> dict[str, An
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    def run(orders: list[Any], payments: list[Any], *options: str, as_json: bool = True) -> Any:
+    def run(orders: list[Any], payments: list[Any], *options: str, as_json: bool = True, piped: bool = False) -> Any:
         for name, rows in (("orders", orders), ("payments", payments)):
             lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
             (tmp_path / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        named = [] if "--orders" in options else ["--orders", "orders.jsonl"]
         return subprocess.run(
             [
-                *(sys.executable, "-m", "deployments.cli", "match", "--orders", "orders.jsonl"),
-                *("--payments", "payments.jsonl", *options, *(["--json"] if as_json else [])),
+                *(sys.executable, "-m", "deployments.cli", "match", *named),
+                *("--payments", "-" if piped else "payments.jsonl", *options, *(["--json"] if as_json else [])),
             ],
             cwd=tmp_path,
+            input=(tmp_path / "payments.jsonl").read_text(encoding="utf-8") if piped else "",
             env={**os.environ, "KVIT_HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,
             text=True,
@@ -151,3 +153,98 @@ def test_nothing_is_stored_and_a_table_is_for_people(run: Run, tmp_path: Path) -
         ["unknown", "1"],
     ]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["orders.jsonl", "payments.jsonl"]
+
+
+def test_payments_may_come_from_standard_input(run: Run) -> None:
+    done = run([order()], [payment(variable_symbol="1042"), "{"], piped=True)
+    assert [each["outcome"] for each in answers(done)] == ["exact"]
+    assert done.stderr.startswith("standard input, line 2: the line: ")
+
+
+def test_parts_add_up_and_what_comes_too_late_is_too_much(run: Run) -> None:
+    told = [payment(str(day), "150.00", message="CZ1042", booked_on=f"2026-11-0{day}") for day in (4, 3, 2, 1)]
+    found = answers(run([order()], told))
+    assert [(each["payment"], each["outcome"]) for each in found] == [
+        *(("4", "duplicate"), ("3", "exact"), ("2", "short"), ("1", "short")),
+    ]
+    assert [each["allocations"] for each in found] == [[], *[[{"order": "CZ1042", "amount": "150.00"}]] * 3]
+
+
+def test_amounts_are_written_with_the_decimals_of_their_currency(run: Run) -> None:
+    orders = [order(total="450", currency="JPY"), order("CZ1043", "450.125", currency="KWD")]
+    told = [
+        payment("1", "200", currency="JPY", message="CZ1042"),
+        payment("2", "450.125", currency="KWD", message="CZ1043"),
+    ]
+    assert [(each["outcome"], each["allocations"]) for each in answers(run(orders, told))] == [
+        ("short", [{"order": "CZ1042", "amount": "200"}]),
+        ("exact", [{"order": "CZ1043", "amount": "450.125"}]),
+    ]
+
+
+def test_who_paid_is_known_by_the_accounts_that_the_orders_tell_and_never_shown(run: Run) -> None:
+    own, shared, company = "CZ6508000000192000145399", "CZ6508000000192000145400", "CZ6508000000192000145401"
+    orders = [
+        order("CZ1", "100.00", customer={"id": 1, "name": "Jana Nováková", "accounts": [own]}),
+        order("CZ2", "200.00", customer={"id": 2, "accounts": [shared]}),
+        order("CZ3", "300.00", customer={"id": 3, "accounts": [shared]}),
+        order("CZ4", "400.00", customer={"id": 4, "accounts": [company], "group": "lipa"}),
+        order("CZ5", "500.00", customer={"id": 5, "group": "lipa"}),
+        order("CZ6", "600.00", customer={"id": "", "group": ""}),
+        order("CZ7", "700.00", customer={"id": "", "group": "", "accounts": [company]}),
+    ]
+    told = [
+        payment("1", "100.00", payer_account="CZ65 0800 0000 1920 0014 5399", payer_name="Jana Nováková"),
+        payment("2", "200.00", payer_account=shared),
+        payment("5", "500.00", payer_account=company),
+        payment("6", "600.00", payer_account=company),
+    ]
+    done = run(orders, told)
+    assert [(each["outcome"], [part["order"] for part in each["allocations"]]) for each in answers(done)] == [
+        *(("exact", ["CZ1"]), ("unknown", []), ("exact", ["CZ5"]), ("unknown", [])),
+    ]
+    assert not any(personal in done.stdout for personal in ("Nov", own, shared, company, "CZ65"))
+
+
+def test_several_rules_each_decide_for_their_channel(run: Run, tmp_path: Path) -> None:
+    for name in ("cz", "sk"):
+        text = RULES.replace("channel: cz", f"channel: {name}").replace("CZ[", f"{name.upper()}[")
+        (tmp_path / f"{name}.yaml").write_text(
+            text.replace("absolute: 1", "absolute: 5" * (name == "sk") or "percent: 0")
+        )
+    orders = [order("CZ1042", variable_symbol=None), order("SK1042", channel="sk", variable_symbol=None)]
+    told = [payment("1", "446.00", message="CZ1042"), payment("2", "446.00", message="SK1042")]
+    found = answers(run(orders, told, "--rules", "cz.yaml", "--rules", "sk.yaml"))
+    assert [each["outcome"] for each in found] == ["short", "within_tolerance"]
+    (tmp_path / "again.yaml").write_text((tmp_path / "cz.yaml").read_text())
+    done = run(orders, told, "--rules", "cz.yaml", "--rules", "again.yaml", as_json=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "channel cz is in cz.yaml too" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rules", "empty"], "kvit: empty: no rules are in it; they are files such as cz.yaml"),
+        (["--orders", "no.jsonl"], "kvit: no.jsonl: there is no such file"),
+        (["--orders", "long.jsonl"], "kvit: long.jsonl, line 1: it is longer than 1,048,576 bytes"),
+    ],
+    ids=["no rules in the folder", "no file", "a line without end"],
+)
+def test_what_can_not_be_opened_is_wrong_use_in_a_sentence(
+    run: Run, tmp_path: Path, options: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "long.jsonl").write_bytes(b"x" * 1_048_577)
+    done = run([order()], [payment()], *options, as_json=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said)
+
+
+def test_only_the_first_of_many_bad_lines_are_told_and_all_are_counted(run: Run) -> None:
+    done = run(["x"] * 57, ["\ufeff" + json.dumps(payment()), ""])
+    assert done.returncode == 1
+    assert [each["outcome"] for each in answers(done)] == ["unknown"]
+    said = done.stderr.splitlines()
+    assert len(said) == 51
+    assert said[-1] == "and 7 more lines could not be taken"
