@@ -19,6 +19,6 @@ def _plain(told: Any) -> Any:
         return told.encode("utf-8", "backslashreplace").decode()
     if isinstance(told, dict):
         return {_plain(name): _plain(value) for name, value in cast("dict[Any, Any]", told).items()}
-    if isinstance(told, list):
+    if isinstance(told, list | tuple):
         return [_plain(value) for value in cast("list[Any]", told)]
     return told
