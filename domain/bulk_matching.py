@@ -16,11 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from domain.allocation import OpenItem
-from domain.matching import BARE, Match, Read, Reader, decide, written_out
+from domain.matching import BARE, WHO, Match, Read, Reader, decide, written_out
 from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Outcome
-from domain.references import normal_account
 from domain.rules import ChannelRules, EvidenceKind
 
 Ints = npt.NDArray[np.int64]
@@ -40,7 +39,7 @@ ACCOUNT_COLUMNS = ("channel", "customer", "account")
 _KINDS: tuple[EvidenceKind, ...] = tuple(EvidenceKind)
 _CODE = {kind: code for code, kind in enumerate(_KINDS)}
 _NAME = _CODE[EvidenceKind.PAYER_NAME]
-_ACCOUNTS = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT})
+_ACCOUNTS = WHO - {EvidenceKind.PAYER_NAME}
 
 
 def _hashed(kinds: npt.NDArray[Any], values: Objects) -> npt.NDArray[np.uint64]:
@@ -162,14 +161,12 @@ class OpenItems:
         for place in np.flatnonzero(nothing).tolist():
             outcomes[place] = Outcome.UNKNOWN if amount[place] > 0 else Outcome.OUTGOING
         matches: dict[int, Match] = {}
-        begins = np.searchsorted(hits.payment, np.arange(count + 1))
         for place in np.flatnonzero(~exact & ~nothing).tolist():
-            rows = slice(begins[place], begins[place + 1])
-            found = self._decide(payments[place], told, place, hits, rows)
+            found = self._decide(payments[place], told, hits, place)
             matches[place] = found
             outcomes[place] = found.outcome
         item[~exact] = -1
-        return Matched(self, payments, outcomes, item, matches, hits, begins)
+        return Matched(self, payments, outcomes, item, matches, told, hits)
 
     def _read(self, read: Sequence[Read]) -> _Read:
         owner = np.full(len(read), -1, dtype=np.int64)
@@ -216,29 +213,31 @@ class OpenItems:
             read.payment[told][same], item[same], read.kind[told][same], read.value[told][same], read.bare[told][same]
         )
 
-    def _decide(self, payment: IncomingPayment, read: _Read, place: int, hits: _Hits, rows: slice) -> Match:
-        """Decide one payment by the single form, and take what it settles off the items."""
+    def _called(self, told: _Read, hits: _Hits, place: int) -> dict[int, set[tuple[EvidenceKind, str]]]:
+        """Return the items that a payment can mean, each with what it is called by it."""
         called: dict[int, set[tuple[EvidenceKind, str]]] = {}
-        named: set[int] = set()
+        rows = slice(*np.searchsorted(hits.payment, (place, place + 1)))
         kinds: list[int] = hits.kind[rows].tolist()
         for item, kind, value in zip(hits.item[rows].tolist(), kinds, hits.value[rows].tolist(), strict=True):
             called.setdefault(item, set()).add((_KINDS[kind], value))
-            if kind != _NAME:
-                named.add(item)
-        owner, account = int(read.owner[place]), read.account.get(place)
+        owner, account = int(told.owner[place]), told.account.get(place)
         if owner >= 0 and account:
             for item in self._of_person(owner):
                 called.setdefault(item, set()).add((EvidenceKind.PAYER_ACCOUNT, account))
             for item in self._of_group(owner):
                 if self._person[item] != self._person[owner]:
                     called.setdefault(item, set()).add((EvidenceKind.GROUP_ACCOUNT, account))
-        for item in named:
+        return called
+
+    def _decide(self, payment: IncomingPayment, told: _Read, hits: _Hits, place: int) -> Match:
+        """Decide one payment by the single form, and take what it settles off the items."""
+        called = self._called(told, hits, place)
+        for item in [item for item, names in called.items() if any(kind not in WHO for kind, _ in names)]:
             if payment.amount.minor > self._open[item]:
                 for other in self._of_person(item):
                     called.setdefault(other, set())
-        places = sorted(called)
-        items = [self._item(at, called[at]) for at in places]
-        match = decide(payment, written_out(read.short[place]), items, self._channels, self.reader)
+        items = [self._item(at, called[at]) for at in sorted(called)]
+        match = decide(payment, written_out(told.short[place]), items, self._channels, self.reader)
         for part in match.parts:
             at = int(np.searchsorted(self._ids, part.item.id))
             self._open[at] -= part.amount.minor + part.write_off.minor
@@ -273,21 +272,11 @@ class OpenItems:
         """Return the whole answer of one payment, with its reason and evidence, as the single form gives it."""
         if place in matched.matches:
             return matched.matches[place]
-        at, payment = int(matched.items[place]), matched.payments[place]
-        rows = slice(matched.begins[place], matched.begins[place + 1])
-        kinds: list[int] = matched.hits.kind[rows].tolist()
-        called = {(_KINDS[kind], value) for kind, value in zip(kinds, matched.hits.value[rows].tolist(), strict=True)}
-        account = self._account_of(payment, at)
-        items = [self._item(at, called | account, payment.amount.minor)] if at >= 0 else []
-        return decide(payment, self.reader.references(payment), items, self._channels, self.reader)
-
-    def _account_of(self, payment: IncomingPayment, at: int) -> set[tuple[EvidenceKind, str]]:
-        account = normal_account(payment.payer_account or "")
-        owner = self._owner.get(account)
-        if owner is None or at < 0:
-            return set()
-        own = self._person[owner] == self._person[at]
-        return {(EvidenceKind.PAYER_ACCOUNT if own else EvidenceKind.GROUP_ACCOUNT, account)}
+        # What was settled since changes nothing of a payment that its one item settled exactly, but that it was open.
+        settled, payment = int(matched.items[place]), matched.payments[place]
+        called = self._called(matched.told, matched.hits, place)
+        items = [self._item(at, called[at], payment.amount.minor if at == settled else None) for at in sorted(called)]
+        return decide(payment, written_out(matched.told.short[place]), items, self._channels, self.reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +317,8 @@ class Matched:
     outcomes: Sequence[Outcome]
     items: Ints
     matches: Mapping[int, Match]
+    told: _Read
     hits: _Hits
-    begins: Ints
 
     def answers(self) -> Iterator[Match]:
         """Yield the whole answer of each payment."""

@@ -202,12 +202,12 @@ _WORDS = {
     EvidenceKind.GROUP_ACCOUNT: "the known account of a company of its group",
     EvidenceKind.PAYER_NAME: "the payer's name with the exact amount",
 }
-_PERSONAL = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME})
+WHO = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME})
 """Kinds that tell who paid and not what for; their values are personal and are never shown."""
 
 
 def _said(kind: EvidenceKind, value: str, doubt: int) -> str:
-    said = _WORDS[kind] if kind in _PERSONAL else f"{_WORDS[kind]} {value}"
+    said = _WORDS[kind] if kind in WHO else f"{_WORDS[kind]} {value}"
     return said + ("", ", if the text is read so", ", which the text has without its letters")[doubt]
 
 
@@ -252,7 +252,7 @@ def decide(
     owners = reader.channels_of(payment.account)
     home = owners[0] if len(owners) == 1 else None
     case = _Case(payment, references, _candidates(references, items, channels), items, channels, home)
-    named = [c for c in case.candidates if any(e.kind not in _PERSONAL and not e.bare for e in c.evidence)]
+    named = [c for c in case.candidates if any(e.kind not in WHO and not e.bare for e in c.evidence)]
     if payment.kind is Kind.RETURN:
         said = "what had been paid out" if payment.amount.minor > 0 else "what had come in"
         return case.ends(Outcome.RETURNED, f"the bank returned {said}", named)
@@ -273,7 +273,7 @@ def decide(
 
 
 # Gateways and banks give these to every payment, so they don't say that the payer meant an order.
-_NAMING = frozenset(EvidenceKind) - _PERSONAL - {EvidenceKind.PROVIDER_REFERENCE, EvidenceKind.END_TO_END_ID}
+_NAMING = frozenset(EvidenceKind) - WHO - {EvidenceKind.PROVIDER_REFERENCE, EvidenceKind.END_TO_END_ID}
 
 # What a person typed, and can have mistyped; the others come from machines or carry check digits.
 _TYPED = frozenset(
@@ -321,23 +321,23 @@ def _named(candidate: Candidate) -> str:
 
 def _told_apart(candidates: Sequence[Candidate]) -> bool:
     """Say whether every item is named by references of its own; one that fits two of them means either, not both."""
-    own = [{e for e in c.evidence if e.kind not in _PERSONAL} for c in candidates]
+    own = [{e for e in c.evidence if e.kind not in WHO} for c in candidates]
     sure = all(any(evidence.sure for evidence in each) for each in own)
     return sure and all(one.isdisjoint(other) for one, other in combinations(own, 2))
 
 
 def _who(candidate: Candidate) -> bool:
     """Say whether who paid speaks for an item, too."""
-    return any(evidence.kind in _PERSONAL for evidence in candidate.evidence)
+    return any(evidence.kind in WHO for evidence in candidate.evidence)
 
 
 def _bare(candidate: Candidate) -> bool:
     """Say whether an item is named only by a number whose letters were left out."""
-    return all(evidence.bare for evidence in candidate.evidence if evidence.kind not in _PERSONAL)
+    return all(evidence.bare for evidence in candidate.evidence if evidence.kind not in WHO)
 
 
 def _of_machines(candidate: Candidate) -> bool:
-    return any(evidence.sure and evidence.kind not in _TYPED | _PERSONAL for evidence in candidate.evidence)
+    return any(evidence.sure and evidence.kind not in _TYPED | WHO for evidence in candidate.evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +434,7 @@ class _Case:
         pool = [
             c
             for c in self.candidates
-            if not self._bar(c.item) and any(e.kind in _PERSONAL - {EvidenceKind.PAYER_NAME} for e in c.evidence)
+            if not self._bar(c.item) and any(e.kind in WHO - {EvidenceKind.PAYER_NAME} for e in c.evidence)
         ]
         fitting = [c.item for c in pool if c.item.open.minor <= self.amount.minor] if silent else []
         sets = exact_sets(self.amount.minor, fitting)
@@ -522,9 +522,7 @@ class _Case:
         return [
             ref
             for ref in self.references
-            if ref.kind not in _PERSONAL
-            and ref.channel in (None, item.channel)
-            and (ref.kind, ref.value) in item.references
+            if ref.kind not in WHO and ref.channel in (None, item.channel) and (ref.kind, ref.value) in item.references
         ]
 
     def _names_unknown(self, chosen: Candidate) -> str | None:
@@ -627,9 +625,7 @@ class _Case:
         priority = self.channels[channels.pop()].references.priority if len(channels) == 1 else ()
         ranks = [
             min(
-                (not e.sure, priority.index(e.kind) if priority else 0)
-                for e in candidate.evidence
-                if e.kind not in _PERSONAL
+                (not e.sure, priority.index(e.kind) if priority else 0) for e in candidate.evidence if e.kind not in WHO
             )
             for candidate in named
         ]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from domain.allocation import Kept, OpenItem
-from domain.matching import Match, Reference
+from domain.matching import WHO, Match, Reference
 from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
@@ -36,9 +36,6 @@ AWAITING_ORDER = (Outcome.UNKNOWN, Outcome.AMBIGUOUS)
 """Outcomes that a new order can change."""
 AWAITING_RULES = (*AWAITING_ORDER, Outcome.WRONG_CURRENCY)
 """Outcomes that other rules can change."""
-WHO = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME})
-"""Kinds of evidence that tell who paid, and not what for."""
-
 Group = tuple[str, str]
 """A group of customers: its channel, and its name there."""
 

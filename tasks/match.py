@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import OpenItem, Part
-from domain.matching import Match, Reader, Reference, decide
+from domain.matching import WHO, Match, Reader, Reference, decide
 from domain.money import Money
 from domain.payments import Outcome, Payment
 from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
@@ -198,10 +198,10 @@ def _named_customer(match: Match) -> int | None:
     named = [
         (
             candidate.item.customer,
-            any(evidence.sure and evidence.kind not in payments.WHO for evidence in candidate.evidence),
+            any(evidence.sure and evidence.kind not in WHO for evidence in candidate.evidence),
         )
         for candidate in match.candidates
-        if any(evidence.kind not in payments.WHO for evidence in candidate.evidence)
+        if any(evidence.kind not in WHO for evidence in candidate.evidence)
     ]
     customers = {customer for customer, _ in named}
     customer = customers.pop() if len(customers) == 1 and any(sure for _, sure in named) else None

@@ -309,3 +309,14 @@ def test_what_only_just_looks_like_a_number_keeps_no_order_of_the_named_one_s_cu
     (in_columns,) = in_bulk(items, {}, [told], 10, ONLY_CZ)
     assert _said(in_columns) == _said(alone)
     assert [part.item.number for part in alone.parts] == ["CZ1001", "CZ1003"]
+
+
+def test_the_evidence_of_what_the_columns_decide_is_all_that_the_single_form_finds() -> None:
+    of_one = {**PLAIN, "customer": "1"}
+    items = [order(0, of_one), order(1, {**of_one, "number": 2, "symbol": 2, "amount": 30000})]
+    owners = {"CZ6508000000192000145399": {("cz", "1")}}
+    told = replace(PAYMENT, variable_symbol="1", payer_account="CZ6508000000192000145399")
+    (alone,) = one_by_one(by_who_paid(items, owners), [told])
+    (in_columns,) = in_bulk(items, owners, [told], 10)
+    assert len(alone.candidates) == 2
+    assert _said(in_columns) == _said(alone)
