@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from itertools import combinations
 
 from domain.allocation import OpenItem, Part, split
@@ -32,6 +31,7 @@ from domain.references import (
     token_readings,
 )
 from domain.rules import ChannelRules, EvidenceKind, Outcomes, Policy
+from domain.wording import listed
 
 _NO_REFERENCE = frozenset({"", "NOTPROVIDED", "NOTPROVIDED.", "NONREF"})
 _WITHOUT_BANK = re.compile(r"[0-9-]{1,17}")
@@ -97,6 +97,14 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
     for in free text by each channel's own pattern; the end-to-end id, which the payer chose, counts in the same ones.
     """
     return Reader(channels).references(payment)
+
+
+def payer_account_of(payment: IncomingPayment) -> str | None:
+    """Return the account that a payment came from in its normal form, or None for one that is no account by itself."""
+    account = normal_account(payment.payer_account or "")
+    # A domestic number is another account at every bank.
+    known = account not in _NO_REFERENCE and not _WITHOUT_BANK.fullmatch(account)
+    return account if known else None
 
 
 SURE, UNSURE, BARE = 0, 1, 2
@@ -179,12 +187,9 @@ class Reader:
                         add(kind, token.value, channel, sure=token.sure)
                     for number in bare_numbers(text, pattern or ""):
                         found.setdefault((kind, number, channel), BARE)
-        if payment.payer_account:
-            payer = normal_account(payment.payer_account)
-            # A domestic number is another account at every bank.
-            if not _WITHOUT_BANK.fullmatch(payer):
-                add(EvidenceKind.PAYER_ACCOUNT, payer)
-                add(EvidenceKind.GROUP_ACCOUNT, payer)
+        if payer := payer_account_of(payment):
+            add(EvidenceKind.PAYER_ACCOUNT, payer)
+            add(EvidenceKind.GROUP_ACCOUNT, payer)
         if payment.payer_name and payment.amount.minor > 0:
             add(EvidenceKind.PAYER_NAME, payer_reference(payment.payer_name, payment.amount))
         return found
@@ -303,20 +308,16 @@ def exact_sets(amount: int, items: Sequence[OpenItem]) -> list[tuple[OpenItem, .
     return found
 
 
-def _listed(words: Sequence[str], last: str = "and") -> str:
-    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
 def _numbers(candidates: Iterable[Candidate]) -> str:
-    return _listed([candidate.item.number for candidate in candidates])
+    return listed([candidate.item.number for candidate in candidates])
 
 
 def _item_numbers(items: Iterable[OpenItem]) -> str:
-    return _listed([item.number for item in items])
+    return listed([item.number for item in items])
 
 
 def _named(candidate: Candidate) -> str:
-    return f"{candidate.item.number} is named by {_listed([evidence.said for evidence in candidate.evidence])}"
+    return f"{candidate.item.number} is named by {listed([evidence.said for evidence in candidate.evidence])}"
 
 
 def _told_apart(candidates: Sequence[Candidate]) -> bool:
@@ -391,7 +392,7 @@ class _Case:
             return self._converted(chosen)
         if bar:
             return self.ends(bar[0], f"{named}, but {bar[1]}", [chosen])
-        part, surplus = split(self.amount, item, self._tolerance(item))
+        part, surplus = split(self.amount, item, self.channels[item.channel].tolerated(item.open))
         difference = self.amount - item.open
         if not difference:
             return self.ends(Outcome.EXACT, f"{named}, and the amount is exact", [chosen], (part,))
@@ -424,9 +425,9 @@ class _Case:
         outcomes = {bar[0] for bar in bars.values() if bar}
         doubtful = any(_bare(c) or self._against(c) for c in named)
         if not open_ and len(outcomes) == 1 and not doubtful:
-            said = _listed([f"{c.item.number}: {self._standing(c.item)}" for c in named])
+            said = listed([f"{c.item.number}: {self._standing(c.item)}" for c in named])
             return self.ends(outcomes.pop(), f"several orders are named, and none can take the payment: {said}", named)
-        said = _listed([f"{c.item.number} ({self._standing(c.item)})" for c in named], "or")
+        said = listed([f"{c.item.number} ({self._standing(c.item)})" for c in named], "or")
         return self.ends(Outcome.AMBIGUOUS, f"it could be for {said}, and the amount does not decide", named)
 
     def by_account(self, *, silent: bool) -> Match:
@@ -446,7 +447,7 @@ class _Case:
             reason = f"no order is named, but {whose}, and only {_numbers(chosen)} {has} open"
             return self.ends(Outcome.EXACT, reason, chosen, tuple(self._whole(c.item) for c in chosen))
         if sets:
-            said = _listed([_item_numbers(each) for each in sets], "or")
+            said = listed([_item_numbers(each) for each in sets], "or")
             reason = f"no order is named; the payer's account is known, and what is open fits in two ways: {said}"
             return self.ends(Outcome.AMBIGUOUS, reason, [c for c in pool if any(c.item in each for each in sets)])
         reason = "no reference in the payment names an order that is known"
@@ -498,9 +499,10 @@ class _Case:
             sure.discard(EvidenceKind.END_TO_END_ID)
         if len(sure) > 1 or _of_machines(chosen) or _who(chosen):
             return None
-        if self._of_digits_alone(chosen) and not names_agree(self.payment.payer_name or "", chosen.item.customer_name):
+        agree = names_agree(self.payment.payer_name or "", chosen.item.customer_name)
+        if self._of_digits_alone(chosen) and not agree:
             return "a number of digits alone can be another's, and neither the amount nor the payer's name confirms it"
-        if names_agree(self.payment.payer_name or "", chosen.item.customer_name) is False:
+        if agree is False:
             return "neither the amount nor the payer's name confirms it"
         return None
 
@@ -560,32 +562,25 @@ class _Case:
     def _with_others(self, item: OpenItem) -> list[tuple[OpenItem, ...]]:
         """Return up to two sets of items of one customer, with the named one in each, that come to the amount."""
         left = self.amount.minor - item.open.minor
-        others = [
+        return [(item, *each) for each in exact_sets(left, self._others_open(item, left))]
+
+    def _others_open(self, item: OpenItem, most: int) -> list[OpenItem]:
+        """Return the other items of a customer that this payment can settle, each with at most so much open."""
+        return [
             each
             for each in self.items
             if each.id != item.id
             and _same_customer(each, item)
             and each.channel in self.channels
             and not self._bar(each)
-            and each.open.minor <= left
+            and each.open.minor <= most
         ]
-        return [(item, *each) for each in exact_sets(left, others)]
 
     def _meant_instead(self, paid: OpenItem) -> OpenItem | None:
         """Return the one open item that who names an older one of the same customer, paid long since, can only mean."""
         if self.amount == paid.amount:
             return None
-        sets = exact_sets(
-            self.amount.minor,
-            [
-                item
-                for item in self.items
-                if _same_customer(item, paid)
-                and item.channel in self.channels
-                and not self._bar(item)
-                and item.open.minor <= self.amount.minor
-            ],
-        )
+        sets = exact_sets(self.amount.minor, self._others_open(paid, self.amount.minor))
         alone = sets[0][0] if len(sets) == 1 and len(sets[0]) == 1 else None
         speaks = [c.item for c in self.candidates if _who(c) and c.item.open == self.amount and not self._bar(c.item)]
         return alone if speaks == [alone] else None
@@ -599,7 +594,7 @@ class _Case:
             if len(best) != 1 or self._against(best[0]):
                 return None
             return best[0] if not any(_who(c) for c in fitting if c is not best[0]) else None
-        if not fitting or ((against := self._against(fitting[0])) and any(c is not fitting[0] for c in against)):
+        if not fitting or self._against(fitting[0]):
             return None
         alone = [c for c in self._strongest(named) if c in open_] == fitting
         one_customer = all(c is fitting[0] or _same_customer(c.item, fitting[0].item) for c in named)
@@ -630,14 +625,6 @@ class _Case:
             for candidate in named
         ]
         return [candidate for candidate, rank in zip(named, ranks, strict=True) if rank == min(ranks)]
-
-    def _tolerance(self, item: OpenItem) -> Money:
-        """Return how far an amount may be off; the absolute limit is in the channel's currency and for no other."""
-        rules = self.channels[item.channel]
-        limits = rules.tolerance
-        if item.amount.currency != rules.currency:
-            limits = limits.model_copy(update={"absolute": Decimal(0)})
-        return limits.limit(item.open)
 
     def _whole(self, item: OpenItem) -> Part:
         return Part(item, item.open, Money.zero(self.amount.currency), completes=True)

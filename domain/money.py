@@ -134,3 +134,11 @@ class Money:
 
     def __bool__(self) -> bool:
         return self.minor != 0
+
+
+def said_of(minor: int, currency: str) -> str:
+    """Return a sum for people; amounts that were each money can come to more than money can be."""
+    try:
+        return str(Money(minor, currency))
+    except MoneyError:
+        return "more than an amount of money can be"

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-from domain.money import Money, MoneyError
+from domain.money import Money, said_of
 from domain.payments import IncomingPayment, Kind, Method, Refusal, StatementFile
 from domain.references import compact, fold, normal_account, normal_number
+from domain.wording import counted, listed
 
 EARLY_DAYS, LATE_DAYS = 1, 7
 """How far the bank's booking may be off the day on which the gateway says that the money arrives.
@@ -163,14 +164,7 @@ def _sum_problems(payout: Payout) -> Iterator[str]:
     for name, told in named.items():
         minor = sum(getattr(line, name).minor for line in payout.lines)
         if minor != told.minor:
-            yield f"{name}: it says {told}, but its lines come to {_shown(minor, payout.currency)}"
-
-
-def _shown(minor: int, currency: str) -> str:
-    try:
-        return str(Money(minor, currency))
-    except MoneyError:
-        return "more than an amount of money can be"
+            yield f"{name}: it says {told}, but its lines come to {said_of(minor, payout.currency)}"
 
 
 def gateway(source: str) -> str:
@@ -183,14 +177,12 @@ def in_words(source: str, external_id: str, sums: Sequence[Money], counts: Mappi
 
     sums are gross, fee and net; counts are its lines by kind, of which none is told of by itself.
     """
-    made = [_counted(kind, counts[kind]) for kind in LineKind if counts.get(kind)]
-    of = " and ".join(filter(None, (", ".join(made[:-1]), made[-1]))) if made else "nothing"
+    made = [
+        counted(counts[kind], _SINGULARS.get(kind, kind), _PLURALS.get(kind)) for kind in LineKind if counts.get(kind)
+    ]
+    of = listed(made) if made else "nothing"
     gross, fee, net = sums
     return f"payout {external_id} of {gateway(source)}: {gross} gross, {fee} fees, {net} net; {of}"
-
-
-def _counted(kind: LineKind, count: int) -> str:
-    return f"1 {_SINGULARS.get(kind, kind)}" if count == 1 else f"{count} {_PLURALS.get(kind, f'{kind}s')}"
 
 
 # The lines

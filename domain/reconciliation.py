@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from domain.money import Money
+from domain.money import Money, said_of
 from domain.orders import CLOSED, PaymentState, Status, payment_state_of
 from domain.payments import Kind, Method, Statement
 from domain.rules import ChannelRules, DocumentKind, InvoiceAction
+from domain.wording import counted
 
 
 class Compared(StrEnum):
@@ -99,11 +100,6 @@ class Comparison:
     differences: tuple[Difference, ...] = ()
     more: int = 0
     failed: bool = False
-
-
-def counted(count: int, what: str, many: str | None = None) -> str:
-    """Return a count with its noun, such as “1 difference”, “2 differences”."""
-    return f"{count} {what if count == 1 else many or what + 's'}"
 
 
 # Gateway
@@ -309,19 +305,11 @@ def _sum_of(one: StatementRead) -> Difference | None:
         what=What.STATEMENT_SUM,
         subject=f"account {one.account}, {one.file}",
         one=f"the statement closes with {one.closing}",
-        other=f"from {one.opening} its entries lead to {_amount(reached, one.currency)}",
+        other=f"from {one.opening} its entries lead to {said_of(reached, one.currency)}",
         since=one.last_on,
         todo="an entry was not read, or the file is not whole: `kvit payments read FILE` says which; "
         "ask the bank for it again",
     )
-
-
-def _amount(minor: int, currency: str) -> str:
-    """Return an amount for people; a sum of amounts may be more than Money can be."""
-    try:
-        return str(Money(minor, currency))
-    except ValueError:
-        return "more than an amount of money can be"
 
 
 def _chain(account: str, statements: Sequence[StatementRead]) -> Iterator[Difference]:

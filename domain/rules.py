@@ -695,6 +695,13 @@ class ChannelRules(_Part):
         labels = cast("dict[str, str]", own.labels)
         return labels.get(language) or labels.get(self.language) or status
 
+    def tolerated(self, amount: Money) -> Money:
+        """Return how far a payment may be off an amount to pay; the absolute limit holds in the channel's currency."""
+        limits = self.tolerance
+        if amount.currency != self.currency:
+            limits = limits.model_copy(update={"absolute": Decimal(0)})
+        return limits.limit(amount)
+
     def for_customer(self, *, group: str | None, customer: str | None) -> ChannelRules:
         """Return the rules that hold for one customer: customer before group before channel before default."""
         narrower = [self.groups.get(group or ""), self.customers.get(customer or "")]

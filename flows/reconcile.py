@@ -8,7 +8,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from domain.reconciliation import counted
+from domain.wording import counted
 from tasks.comparing import DAYS
 from tasks.forms import form_field
 from tasks.payouts import show_payouts

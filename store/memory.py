@@ -12,9 +12,8 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.matching import references_of
+from domain.matching import payer_account_of
 from domain.payments import IncomingPayment, Kind, Method
-from domain.rules import EvidenceKind
 from store.sql import add_new, chunks, take_turns_at
 from store.tables import AllocationRow, CustomerRow, OpenItemRow, PayerAccount
 
@@ -37,10 +36,8 @@ def account_of(payment: IncomingPayment) -> str | None:
     """Return the account that a payment teaches: its payer's, unless a gateway or carrier stands between the two."""
     if payment.method is not Method.BANK_TRANSFER or payment.kind is not Kind.PAYMENT or payment.amount.minor <= 0:
         return None
-    for reference in references_of(payment, {}):
-        if reference.kind is EvidenceKind.PAYER_ACCOUNT and len(reference.value) <= _ACCOUNT_MAX:
-            return reference.value
-    return None
+    account = payer_account_of(payment)
+    return account if account and len(account) <= _ACCOUNT_MAX else None
 
 
 async def take_turns(connection: AsyncConnection, accounts: Collection[str]) -> None:

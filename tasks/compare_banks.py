@@ -13,13 +13,13 @@ from domain.reconciliation import (
     Difference,
     StatementRead,
     compare_statements,
-    counted,
     entries_refused,
     entry_missing,
     old_statement,
     overdue_statements,
     statement_read,
 )
+from domain.wording import counted
 from store import reconciliation
 from store.reconciliation import File
 from tasks.found import Found

@@ -12,11 +12,11 @@ from domain.reconciliation import (
     Stored,
     Transaction,
     compare_transactions,
-    counted,
     missing_here,
     not_listed,
     nothing_listed,
 )
+from domain.wording import counted
 from store import inbox, reconciliation
 from tasks.found import Found
 from tasks.installation import Installation

@@ -18,11 +18,11 @@ from domain.reconciliation import (
     compare_numbers,
     compare_order,
     compare_shop_order,
-    counted,
     file_missing,
     words,
 )
 from domain.rules import ChannelRules
+from domain.wording import counted
 from store import reconciliation, rules
 from tasks.found import Found
 from tasks.installation import Installation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from domain.reconciliation import Compared, Comparison, Difference, What, counted
+from domain.reconciliation import Compared, Comparison, Difference, What
+from domain.wording import counted
 from store import payouts
 from store.payouts import OVERDUE_DAYS, Discrepancy, Problem
 from tasks.found import Found

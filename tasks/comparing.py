@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
-from domain.reconciliation import Comparison, Difference, counted, words
+from domain.reconciliation import Comparison, Difference, words
+from domain.wording import counted
 from tasks.compare_banks import compare_banks
 from tasks.compare_gateways import compare_gateways
 from tasks.compare_orders import compare_accounting, compare_orders

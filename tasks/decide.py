@@ -24,6 +24,7 @@ from domain.money import Money
 from domain.payments import Kind, Outcome
 from domain.rules import Policy, Surplus
 from domain.scenarios import cause_of, scenario_of
+from domain.wording import listed
 from store import balances, decisions, journal, memory, orders, payments, rules, work
 from store.decisions import Standing
 from store.journal import Actor
@@ -301,13 +302,13 @@ async def _to_orders(
         raise ByHandError(f"order {number} is being taken back right now; wait until that has ended")
     wishes = [Wish(items[id_], amount) for id_, (_, amount) in named.items()]
     limits = {
-        wish.item.id: versions[wish.item.channel].rules.tolerance.limit(wish.item.open)
+        wish.item.id: versions[wish.item.channel].rules.tolerated(wish.item.open)
         for wish in wishes
         if wish.item.open.minor > 0
     }
     shared = share(standing.free, wishes, limits)
     missing = [part for part in shared.parts if not part.completes]
-    reason = f"given to {_listed([part.item.number for part in shared.parts])} by {word.by}"
+    reason = f"given to {listed([part.item.number for part in shared.parts])} by {word.by}"
     for part in missing:
         reason += f"; {part.item.open - part.amount} is still missing of {part.item.number}"
     policy, credit = Policy.WAIT if shared.outcome is Outcome.SHORT else Policy.RELEASE, None
@@ -484,10 +485,6 @@ async def _told(connection: AsyncConnection, payment_id: PaymentId, decision: De
         customer=await orders.customer_number(connection, credit.customer_id) if credit else None,
         reason=row["reason"] or "",
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 # In a run

@@ -8,8 +8,9 @@ from typing import Any
 
 from connectors.errors import Misconfigured
 from connectors.roles import PaymentSource
-from domain.reconciliation import AlarmAfter, Compared, Comparison, Difference, What, alarm_after, counted, old
+from domain.reconciliation import AlarmAfter, Compared, Comparison, Difference, What, alarm_after, old
 from domain.rules import ChannelRules
+from domain.wording import counted
 from store import reconciliation, rules
 from store.effects import EffectState
 from tasks.found import ROWS, Found
