@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, insert, or_, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.allocation import OpenItem, Part
+from domain.allocation import OpenItem
 from domain.money import Money
 from domain.orders import Status
 from domain.payments import Outcome, Payment
@@ -18,7 +18,6 @@ from domain.rules import Policy
 from store import balances, bars, orders, payments
 from store.sql import chunks
 from store.tables import (
-    AllocationRow,
     CustomerRow,
     OpenItemRow,
     OrderRow,
@@ -231,29 +230,6 @@ async def owners_named(connection: AsyncConnection, of: Standing) -> set[int]:
     names = {(one["channel"], one["order"]) for one in meant(candidates or ())}
     found = await orders_named(connection, names)
     return {found[name].customer_id for name in names if name in found}
-
-
-async def allocate(
-    connection: AsyncConnection, of: Standing, parts: Sequence[Part], *, evidence: str, now: datetime
-) -> None:
-    """Give a payment's money to orders, as matching does."""
-    await connection.execute(
-        insert(AllocationRow),
-        [
-            {
-                "payment_id": of.payment.id,
-                "open_item_id": part.item.id,
-                "order_id": part.item.order_id,
-                "amount_minor": part.amount.minor,
-                "write_off_minor": part.write_off.minor,
-                "completes": part.completes,
-                "evidence": [evidence],
-                "reversed": False,
-                "at": now,
-            }
-            for part in parts
-        ],
-    )
 
 
 async def decide(

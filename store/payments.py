@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, case, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from domain.allocation import Kept, OpenItem
+from domain.allocation import Kept, OpenItem, Part
 from domain.matching import WHO, Match, Reference
 from domain.money import Money
 from domain.orders import CLOSED, Status
@@ -78,6 +78,31 @@ async def add(
     return sorted(new)
 
 
+def payment_of(row: Row[Any]) -> Payment:
+    """Return the payment of a row that has all its columns."""
+    return Payment(
+        id=row.id,
+        source=row.source,
+        external_id=row.external_id,
+        method=Method(row.method),
+        amount=Money(row.amount_minor, row.currency),
+        booked_on=row.booked_on,
+        value_date=row.value_date,
+        account=row.account,
+        provider_reference=row.provider_reference,
+        end_to_end_id=row.end_to_end_id,
+        variable_symbol=row.variable_symbol,
+        rf=row.rf,
+        order_reference=row.order_reference,
+        tracking_number=row.tracking_number,
+        payer_name=row.payer_name,
+        payer_account=row.payer_account,
+        text=row.text,
+        kind=Kind(row.kind),
+        round=row.round,
+    )
+
+
 async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Payment]:
     """Return payments by id, locked against being matched twice at once."""
     found: dict[int, Payment] = {}
@@ -89,27 +114,7 @@ async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Pay
             .with_for_update()
         )
         for row in rows.all():
-            found[row.id] = Payment(
-                id=row.id,
-                source=row.source,
-                external_id=row.external_id,
-                method=Method(row.method),
-                amount=Money(row.amount_minor, row.currency),
-                booked_on=row.booked_on,
-                value_date=row.value_date,
-                account=row.account,
-                provider_reference=row.provider_reference,
-                end_to_end_id=row.end_to_end_id,
-                variable_symbol=row.variable_symbol,
-                rf=row.rf,
-                order_reference=row.order_reference,
-                tracking_number=row.tracking_number,
-                payer_name=row.payer_name,
-                payer_account=row.payer_account,
-                text=row.text,
-                kind=Kind(row.kind),
-                round=row.round,
-            )
+            found[row.id] = payment_of(row)
     return found
 
 
@@ -439,6 +444,36 @@ def _shown(match: Match) -> list[Any]:
     ]
 
 
+async def allocate(
+    connection: AsyncConnection,
+    payment_id: int,
+    parts: Sequence[Part],
+    evidence: Mapping[int, list[str]],
+    *,
+    now: datetime,
+) -> None:
+    """Give a payment's money to items; evidence says by the item's id why."""
+    if parts:
+        await connection.execute(
+            insert(AllocationRow),
+            [
+                {
+                    "payment_id": payment_id,
+                    "open_item_id": part.item.id,
+                    "order_id": part.item.order_id,
+                    "amount_minor": part.amount.minor,
+                    "write_off_minor": part.write_off.minor,
+                    "taken_minor": part.taken.minor if part.taken else None,
+                    "completes": part.completes,
+                    "evidence": evidence[part.item.id],
+                    "reversed": False,
+                    "at": now,
+                }
+                for part in parts
+            ],
+        )
+
+
 async def record_match(
     connection: AsyncConnection, payment: Payment, match: Match, references: Iterable[Reference], *, now: datetime
 ) -> list[tuple[int, str]]:
@@ -458,27 +493,10 @@ async def record_match(
             matched_at=now,
         )
     )
-    evidence = {candidate.item.id: [e.said for e in candidate.evidence] for candidate in match.candidates}
-    if match.parts:
-        await connection.execute(
-            insert(AllocationRow),
-            [
-                {
-                    "payment_id": payment.id,
-                    "open_item_id": part.item.id,
-                    "order_id": part.item.order_id,
-                    "amount_minor": part.amount.minor,
-                    "write_off_minor": part.write_off.minor,
-                    "taken_minor": part.taken.minor if part.taken else None,
-                    "completes": part.completes,
-                    # What no evidence names was taken for its amount, which the reason tells.
-                    "evidence": evidence.get(part.item.id) or [match.reason],
-                    "reversed": False,
-                    "at": now,
-                }
-                for part in match.parts
-            ],
-        )
+    # What no evidence names was taken for its amount, which the reason tells.
+    said = {part.item.id: [match.reason] for part in match.parts}
+    said |= {one.item.id: [e.said for e in one.evidence] for one in match.candidates if one.evidence}
+    await allocate(connection, payment.id, match.parts, said, now=now)
     await waits_no_more(connection, payment.id)
     if match.outcome in AWAITING_RULES and match.policy in (Policy.OPERATOR, Policy.IGNORE):
         await add_new(connection, PaymentReference, _waiting_rows(payment, match, references))

@@ -32,6 +32,7 @@ from domain.payouts import (
 )
 from domain.payouts import PayoutLine as Line
 from domain.rules import Policy
+from store.payments import payment_of
 from store.sql import chunks, insert_new, take_turns_at
 from store.tables import PaymentRow, PayoutLine, PayoutRow
 
@@ -408,7 +409,7 @@ async def waiting(connection: AsyncConnection, payouts: Sequence[Expected]) -> d
         .where(PaymentRow.booked_on.between(first, last))
         .order_by(PaymentRow.id)
     )
-    movements = [_payment(row) for row in rows.all()]
+    movements = [payment_of(row) for row in rows.all()]
     return {payout.id: [one for one in movements if _could_be(one, payout)] for payout in payouts}
 
 
@@ -416,28 +417,6 @@ def _could_be(movement: Payment, payout: Expected) -> bool:
     same_way = (movement.amount.minor > 0) == (payout.net.minor > 0)
     days = (movement.booked_on - payout.paid_on).days
     return same_way and movement.amount.currency == payout.net.currency and -EARLY_DAYS <= days <= LATE_DAYS
-
-
-def _payment(row: Row[Any]) -> Payment:
-    return Payment(
-        id=row.id,
-        source=row.source,
-        external_id=row.external_id,
-        method=Method(row.method),
-        amount=Money(row.amount_minor, row.currency),
-        booked_on=row.booked_on,
-        account=row.account,
-        provider_reference=row.provider_reference,
-        end_to_end_id=row.end_to_end_id,
-        variable_symbol=row.variable_symbol,
-        rf=row.rf,
-        order_reference=row.order_reference,
-        payer_name=row.payer_name,
-        payer_account=row.payer_account,
-        text=row.text,
-        kind=Kind(row.kind),
-        round=row.round,
-    )
 
 
 async def expected(connection: AsyncConnection, payout_id: int) -> Expected:

@@ -388,8 +388,8 @@ async def _write(
             cause=cause_of("payment", payment.id, payment.round),
         )
     if verdict.parts:
-        said = f"by hand, {word.actor.name}"
-        await decisions.allocate(connection, standing, verdict.parts, evidence=said, now=word.now)
+        said = {part.item.id: [f"by hand, {word.actor.name}"] for part in verdict.parts}
+        await payments.allocate(connection, payment.id, verdict.parts, said, now=word.now)
     await decisions.decide(
         connection,
         standing,
