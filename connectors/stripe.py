@@ -279,7 +279,12 @@ def _hint(booked: _Booked) -> bytes | None:
         type_, about = "charge.dispute.funds_withdrawn", {"id": cause.id}
     else:
         return None
-    event = {"id": booked.id, "object": "event", "type": type_, "created": booked.created, "data": {"object": about}}
+    return _event(booked.id, type_, booked.created, about)
+
+
+def _event(id_: str, type_: str, created: int, about: Mapping[str, Any]) -> bytes:
+    """Return an event as a webhook would have told it."""
+    event = {"id": id_, "object": "event", "type": type_, "created": created, "data": {"object": about}}
     return json.dumps(event).encode()
 
 
@@ -562,7 +567,6 @@ class Stripe:
     def _listed(
         self, moved: _Movement, kind: Kind, state: str, type_: str, about: dict[str, Any], *, settled: bool = True
     ) -> Transaction:
-        event = {"id": moved.id, "object": "event", "type": type_, "created": moved.created, "data": {"object": about}}
         return Transaction(
             external_id=moved.id,
             kind=kind,
@@ -570,7 +574,7 @@ class Stripe:
             at=datetime.fromtimestamp(moved.created, UTC),
             settled=settled,
             state=state if re.fullmatch("[a-z_]{1,60}", state) else "unknown",
-            event=json.dumps(event).encode(),
+            event=_event(moved.id, type_, moved.created, about),
         )
 
     async def _payment(self, intent_id: str) -> list[IncomingPayment]:

@@ -12,14 +12,13 @@ import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from domain.bulk_matching import ACCOUNT_COLUMNS, ITEM_COLUMNS, REFERENCE_COLUMNS
-from domain.matching import Match
+from domain.matching import Match, names_of
 from domain.money import Money, MoneyError, exponent
 from domain.orders import Status
 from domain.payments import IncomingPayment, Method
 from domain.references import (
     compact,
     normal_account,
-    normal_number,
     normal_rf,
     normal_variable_symbol,
     payer_reference,
@@ -238,15 +237,10 @@ def _called(line: OrderLine, total: Money) -> set[tuple[EvidenceKind, str]]:
     rf = normal_rf(line.rf) if line.rf else None
     if line.rf and not rf:
         raise LineError(f"rf: {line.rf:.40} is not an ISO 11649 reference; its check digits are wrong")
-    named = {
-        EvidenceKind.ORDER_NUMBER: normal_number(line.number),
-        EvidenceKind.END_TO_END_ID: compact(line.number),
-        EvidenceKind.VARIABLE_SYMBOL: symbol,
-        EvidenceKind.INVOICE_NUMBER: normal_number(line.invoice_number or ""),
-        EvidenceKind.RF: rf,
-        EvidenceKind.PAYER_NAME: payer_reference(line.customer.name or "", total),
-    }
-    return {(kind, value) for kind, value in named.items() if value}
+    called = set(names_of(line.number, variable_symbol=symbol, rf=rf, invoice_number=line.invoice_number))
+    if payer := payer_reference(line.customer.name or "", total):
+        called.add((EvidenceKind.PAYER_NAME, payer))
+    return called
 
 
 def _frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:

@@ -117,6 +117,28 @@ def written_out(read: Read) -> tuple[Reference, ...]:
     return tuple(Reference(*name, sure=doubt == SURE, bare=doubt == BARE) for name, doubt in read.items())
 
 
+def names_of(
+    number: str,
+    *,
+    variable_symbol: str | None = None,
+    rf: str | None = None,
+    invoice_number: str | None = None,
+    provider_reference: str | None = None,
+    tracking_number: str | None = None,
+) -> frozenset[tuple[EvidenceKind, str]]:
+    """Return what payments can call an order by, in normal form; variable_symbol and rf are in theirs already."""
+    named = {
+        EvidenceKind.ORDER_NUMBER: normal_number(number),
+        EvidenceKind.END_TO_END_ID: compact(number),
+        EvidenceKind.VARIABLE_SYMBOL: variable_symbol,
+        EvidenceKind.RF: rf,
+        EvidenceKind.INVOICE_NUMBER: normal_number(invoice_number or ""),
+        EvidenceKind.PROVIDER_REFERENCE: provider_reference,
+        EvidenceKind.TRACKING_NUMBER: compact(tracking_number or ""),
+    }
+    return frozenset((kind, value) for kind, value in named.items() if value)
+
+
 class Reader:
     """Reads what payments carry, for a set of channels; one serves for any number of payments."""
 

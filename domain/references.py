@@ -240,8 +240,6 @@ def symbol_readings(text: str) -> Iterator[Reading]:
 
     Where other digits follow, every reading is yielded: “VS 1017 26” may mean 1017 or 101726.
     """
-    if not says_a_number(text):
-        return
     folded = _taken_apart(text).whole
     for match in _SYMBOL.finditer(folded) if "V" in folded else ():
         words = _DIGITS.findall(match[1])
@@ -258,8 +256,6 @@ def variable_symbols_in(text: str) -> Iterator[str]:
 
 def rf_references_in(text: str) -> Iterator[str]:
     """Yield the ISO 11649 references in a text whose check digits are right, in one piece or in groups."""
-    if not says_a_number(text):
-        return
     folded = _taken_apart(text).whole
     if "RF" not in folded:
         return
@@ -286,10 +282,7 @@ def token_readings(text: str, pattern: str) -> Iterator[Reading]:
     account would be one; only after a year may it go on behind a dash or slash, as in 2026-00123. In a list the letters
     needn't be said again: “CZ1042, 1043 a 1044”.
     """
-    rules = _compiled(pattern)
-    if rules.has_digits and not says_a_number(text):
-        return
-    told = _taken_apart(text)
+    rules, told = _compiled(pattern), _taken_apart(text)
     if not rules.roughly.search(told.compact) or (
         not told.cut and rules.roughly.pattern == _ANY_DIGITS and not _standing(rules.exactly, told)
     ):
@@ -332,11 +325,8 @@ def bare_numbers(text: str, pattern: str) -> Iterator[str]:
     A number without the letters that the pattern begins with; a number of digits alone in groups, or behind the letters
     of something else. Other numbers look like these, so who paid and the amount must say that one is meant.
     """
-    rules = _compiled(pattern)
-    if not says_a_number(text):
-        return
-    told = _taken_apart(text)
-    if not (rules.letters or rules.roughly.pattern == _ANY_DIGITS):
+    rules, told = _compiled(pattern), _taken_apart(text)
+    if not told.digits or not (rules.letters or rules.roughly.pattern == _ANY_DIGITS):
         return
     words, gaps = told.words
     for start, word in enumerate(words):
@@ -384,8 +374,6 @@ def _of_a_year(words: Sequence[str], gaps: Sequence[str], start: int, end: int) 
 _ANY_DIGITS, _ANY_LETTERS = "[0-9]*", r"[^\W_]*"
 _DIGITS_ONLY = re.compile(r"[0-9]|\\d|\[[0-9-]+\]")
 _ATOM = re.compile(r"(\[[^\]]*\]|\\d|[^\W_])|\{[0-9,]*\}|.", re.DOTALL)
-
-
 _LETTERS_FIRST = re.compile(r"([^\W\d_]+)((?:(?:\[[0-9-]+\]|\\d|[0-9])(?:\{[0-9,]+\})?)+)", re.IGNORECASE)
 
 

@@ -8,11 +8,9 @@ from prefect.cache_policies import NO_CACHE
 
 from store import journal
 from store.audit import audit
-from tasks.cells import cells
+from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import installation
 from tasks.step import run_log
-
-_ROWS = 2_000
 
 
 @task(name="audit", cache_policy=NO_CACHE)
@@ -24,7 +22,9 @@ async def check_invariants() -> tuple[int, str]:
         digest = await journal.digest(connection)
     await acreate_table_artifact(
         key="audit",
-        table=cells({"Invariant": one.invariant, "Where": one.subject, "What": one.said} for one in findings[:_ROWS]),
+        table=cells(
+            {"Invariant": one.invariant, "Where": one.subject, "What": one.said} for one in findings[:TABLE_ROWS]
+        ),
         description=f"{len(findings)} breaches. Digest of the journal: {digest}",
     )
     run_log().info("%s breaches; digest of the journal %s", len(findings), digest)

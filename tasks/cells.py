@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+TABLE_ROWS = 2_000
+"""Rows that a table of the log has at most; what makes one says when it is cut."""
+
 # What begins a link, a picture or HTML, and what would undo a backslash before it.
 _MARKUP = re.compile(r"[\\<\[]")
 

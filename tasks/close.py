@@ -21,14 +21,13 @@ from domain.rules import Policy
 from domain.scenarios import STEPS, cause_of
 from store import bars, effects, payments, work
 from store.effects import EffectState, Standing
-from tasks.cells import cells
+from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE, PATIENCE
 from tasks.step import MISCONFIGURED
 
 Subject = Literal["payment", "order"]
-_TABLE_ROWS = 2_000
 _NUMBER_SHOWN = 40
 _SOON = timedelta(seconds=15)
 
@@ -158,7 +157,7 @@ def _table(
         }
         for standing in standings
     ]
-    return rows[:_TABLE_ROWS]
+    return rows[:TABLE_ROWS]
 
 
 def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:

@@ -30,7 +30,7 @@ from store.decisions import Standing
 from store.journal import Actor
 from store.rules import Versioned
 from tasks.installation import Installation, installation
-from tasks.match import PaymentId
+from tasks.match import Credit, PaymentId, surplus_goes
 from tasks.step import current_actor, run_log
 
 _NAME_MAX, _TEXT_MAX = 200, 2_000
@@ -80,15 +80,6 @@ class _Word:
 
 
 @dataclass(frozen=True, slots=True)
-class _Credit:
-    """What is to be on whose balance."""
-
-    customer_id: int
-    number: str
-    amount: Money
-
-
-@dataclass(frozen=True, slots=True)
 class _Verdict:
     """What a person's word makes of a payment; due says that it is to be carried on."""
 
@@ -97,7 +88,7 @@ class _Verdict:
     reason: str
     surplus: Money
     parts: tuple[Part, ...] = ()
-    credit: _Credit | None = None
+    credit: Credit | None = None
     due: bool = False
 
 
@@ -185,26 +176,24 @@ async def _orders_named(
     found: dict[int, tuple[str, Money | None]] = {}
     for text in texts:
         number, amount = named_amount(_plain(text), currency)
-        same = await orders.ids_of(connection, number, channel)
-        if not same:
-            where = f" in channel {channel}" if channel else ""
-            raise ByHandError(f"order {number} is not known{where}")
-        if len(same) > 1:
-            raise ByHandError(f"order {number} is in {', '.join(one for _, one in same)}; name the channel")
-        if same[0][0] in found:
+        id_ = _the_one(f"order {number}", await orders.ids_of(connection, number, channel), channel)
+        if id_ in found:
             raise ByHandError(f"order {number} is named twice; name it once, with all that it gets")
-        found[same[0][0]] = (number, amount)
+        found[id_] = (number, amount)
     return found
 
 
 async def _customer_named(connection: AsyncConnection, number: str, channel: str | None) -> int:
     number = _plain(number)
-    same = await decisions.customers(connection, number, channel)
+    return _the_one(f"customer {number}", await decisions.customers(connection, number, channel), channel)
+
+
+def _the_one(what: str, same: Sequence[tuple[int, str]], channel: str | None) -> int:
+    """Return the id of the one of a number; same are all of that number, with their channels."""
     if not same:
-        where = f" in channel {channel}" if channel else ""
-        raise ByHandError(f"customer {number} is not known{where}")
+        raise ByHandError(f"{what} is not known{f' in channel {channel}' if channel else ''}")
     if len(same) > 1:
-        raise ByHandError(f"customer {number} is in {', '.join(one for _, one in same)}; name the channel")
+        raise ByHandError(f"{what} is in {', '.join(one for _, one in same)}; name the channel")
     return same[0][0]
 
 
@@ -315,27 +304,13 @@ async def _to_orders(
     if shared.surplus:
         reason += f"; {shared.surplus} is too much"
         ids = [*named, *(part["order_id"] for part in standing.parts)]
-        goes, credit = await _surplus(connection, ids, shared.surplus, versions)
-        if credit:
-            reason += ", which is kept on the customer's balance"
-        elif goes is Surplus.REFUND:
-            policy = Policy.REFUND
-            reason += ", which is to be sent back"
+        settled = (await orders.load(connection, ids)).values()
+        owing = {(order.channel, order.customer.id, order.customer.group) for order in settled}
+        channels = {channel: versioned.rules for channel, versioned in versions.items()}
+        said, goes, credit = await surplus_goes(connection, owing, shared.surplus, channels)
+        reason += said
+        policy = Policy.REFUND if goes is Surplus.REFUND else policy
     return _Verdict(shared.outcome, policy, reason, shared.surplus, shared.parts, credit, due=True)
-
-
-async def _surplus(
-    connection: AsyncConnection, order_ids: Sequence[int], surplus: Money, versions: Mapping[str, Versioned]
-) -> tuple[Surplus, _Credit | None]:
-    """Return where the rules of the orders' channel let a surplus go; of orders of several customers, to a person."""
-    owing = {order.customer.id: order for order in (await orders.load(connection, order_ids)).values()}
-    if len(owing) != 1:
-        return Surplus.OPERATOR, None
-    (order,) = owing.values()
-    customer = order.customer
-    own = versions[order.channel].rules.for_customer(group=customer.group, customer=customer.number)
-    goes = own.outcomes.surplus
-    return goes, _Credit(customer.id, customer.number, surplus) if goes is Surplus.BALANCE else None
 
 
 async def _elsewhere(
@@ -355,7 +330,7 @@ async def _elsewhere(
     policy = Policy.BALANCE
     if standing.parts:
         policy = Policy.RELEASE if all(part["completes"] for part in standing.parts) else Policy.WAIT
-    return _Verdict(outcome, policy, reason, surplus, credit=_Credit(customer_id, number, standing.free))
+    return _Verdict(outcome, policy, reason, surplus, credit=Credit(customer_id, standing.free))
 
 
 async def _owner(connection: AsyncConnection, standing: Standing) -> int:

@@ -23,12 +23,12 @@ from connectors.roles import (
     WebhookReader,
 )
 from connectors.statements import read_statement
+from domain.matching import names_of
 from domain.order_document import OrderDocument, OrderError
 from domain.orders import Status
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
 from domain.payouts import PayoutFile
-from domain.references import compact, normal_number
-from domain.rules import ChannelRules, EvidenceKind
+from domain.rules import ChannelRules
 from store import inbox, orders, payments, payouts, rules, work
 from store.inbox import Letter
 from store.journal import Actor
@@ -59,14 +59,6 @@ def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrde
             f"order {document.number}: currency: {document.currency}, but channel {channel.channel} sells in "
             f"{channel.currency}"
         )
-    named: dict[EvidenceKind, str | None] = {
-        EvidenceKind.ORDER_NUMBER: normal_number(document.number),
-        EvidenceKind.END_TO_END_ID: compact(document.number),
-        EvidenceKind.VARIABLE_SYMBOL: document.variable_symbol,
-        EvidenceKind.RF: document.rf,
-        EvidenceKind.PROVIDER_REFERENCE: document.provider_reference,
-        EvidenceKind.TRACKING_NUMBER: compact(document.tracking_number or ""),
-    }
     return orders.NewOrder(
         channel=document.channel,
         number=document.number,
@@ -98,7 +90,13 @@ def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrde
             )
             for place, line in enumerate(document.lines)
         ),
-        references=frozenset((kind, value) for kind, value in named.items() if value),
+        references=names_of(
+            document.number,
+            variable_symbol=document.variable_symbol,
+            rf=document.rf,
+            provider_reference=document.provider_reference,
+            tracking_number=document.tracking_number,
+        ),
     )
 
 

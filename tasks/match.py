@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,7 +168,7 @@ class _Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Credit:
+class Credit:
     """What of a payment is kept on a customer's balance."""
 
     customer_id: int
@@ -177,7 +177,7 @@ class _Credit:
 
 async def _with_the_rest(
     connection: AsyncConnection, payment: Payment, match: Match, channels: Mapping[str, ChannelRules]
-) -> tuple[Match, _Credit | None]:
+) -> tuple[Match, Credit | None]:
     """Say by the rules where the money goes that settles nothing: all of a payment, or what is too much of it."""
     if match.parts:
         return await _with_the_surplus(connection, match, channels)
@@ -190,7 +190,7 @@ async def _with_the_rest(
         said = f"{match.reason}; whose balance it belongs to is not certain"
         return replace(match, policy=Policy.OPERATOR, reason=said), None
     said = f"{match.reason}; it is kept on the customer's balance"
-    return replace(match, reason=said), _Credit(customer_id, payment.amount)
+    return replace(match, reason=said), Credit(customer_id, payment.amount)
 
 
 def _named_customer(match: Match) -> int | None:
@@ -210,21 +210,32 @@ def _named_customer(match: Match) -> int | None:
 
 async def _with_the_surplus(
     connection: AsyncConnection, match: Match, channels: Mapping[str, ChannelRules]
-) -> tuple[Match, _Credit | None]:
+) -> tuple[Match, Credit | None]:
     if match.surplus.minor <= 0:
         return match, None
     owing = {(part.item.channel, part.item.customer, part.item.group) for part in match.parts}
+    said, goes, credit = await surplus_goes(connection, owing, match.surplus, channels)
+    policy = Policy.REFUND if goes is Surplus.REFUND else match.policy
+    return replace(match, policy=policy, reason=match.reason + said), credit
+
+
+async def surplus_goes(
+    connection: AsyncConnection,
+    owing: Collection[tuple[str, int | str | None, str | None]],
+    surplus: Money,
+    channels: Mapping[str, ChannelRules],
+) -> tuple[str, Surplus, Credit | None]:
+    """Say, also in words, where by the rules what was paid too much goes; of orders of several customers, to a person.
+
+    owing are the channel, id and group of the customers whose orders are settled.
+    """
     channel, customer_id, group = next(iter(owing))
     if len(owing) != 1 or not isinstance(customer_id, int):
-        return match, None
+        return "", Surplus.OPERATOR, None
     number = await orders.customer_number(connection, customer_id)
     goes = channels[channel].for_customer(group=group, customer=number).outcomes.surplus
-    if goes is Surplus.BALANCE:
-        said = f"{match.reason}, which is kept on the customer's balance"
-        return replace(match, reason=said), _Credit(customer_id, match.surplus)
-    if goes is Surplus.REFUND:
-        return replace(match, policy=Policy.REFUND, reason=f"{match.reason}, which is to be sent back"), None
-    return match, None
+    said = {Surplus.BALANCE: ", which is kept on the customer's balance", Surplus.REFUND: ", which is to be sent back"}
+    return said.get(goes, ""), goes, Credit(customer_id, surplus) if goes is Surplus.BALANCE else None
 
 
 def _went_back(payment: Payment, minor: int) -> Match:

@@ -18,8 +18,8 @@ from domain.payments import Kind, Outcome
 from domain.rules import Policy
 from domain.unmatched import Waiting, ranked
 from store import decisions, inbox
+from tasks.cells import TABLE_ROWS
 
-TABLE_ROWS = 2_000
 _CANDIDATES_SHOWN = 5
 _CHOICES_SHOWN = 3
 
