@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
 
+from domain.changes import StatusChange
 from domain.documents import Document
+from domain.fiscal import FiscalReceipt
+from domain.holds import Hold
 from domain.money import Money
-from domain.orders import Address
-from domain.payments import IncomingPayment, StatementFile
+from domain.order_document import OrderDocument
+from domain.orders import Address, Order
+from domain.payments import IncomingPayment, Method, StatementFile
 from domain.payouts import Payout
 from domain.reconciliation import ListedDocument, ListedOrder, Transaction
 from domain.rules import Seller
@@ -29,31 +33,96 @@ class StatementReader(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What a source tells that can't vouch for it: another connector is to ask its gateway about a reference.
+
+    external_id is the hint's own, by which it is known again; connector is a name in kvit.yaml.
+    """
+
+    connector: str
+    reference: str
+    external_id: str
+
+
+Told = IncomingPayment | Hold | OrderDocument | StatusChange | Hint
+"""What an event can turn out to mean."""
+
+
 class BadSignature(Exception):
     """A webhook that was not signed as the provider signs, or is too old; its text says which, without secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a webhook came from: the sender's IP address, and the secret that stood in the address it was sent to.
+
+    Both are for systems that sign nothing: their webhooks are sent to /webhooks/NAME/TOKEN. Either may be empty.
+    """
+
+    address: str = ""
+    token: str = ""
+
+
+NOWHERE = Origin()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookEvent:
-    """What a verified webhook is: the provider's id, which is unique, and the kind of event."""
+    """What a verified webhook is: the provider's id, which is unique, and the kind of event.
+
+    Where the provider gives events no id, external_id is made of what makes one change different from the next. kept is
+    False for what says nothing, such as a provider's trial of the address; it is answered and not stored.
+    """
 
     external_id: str
     kind: str
+    kept: bool = True
 
 
 @runtime_checkable
 class WebhookReader(Protocol):
-    """Verifies webhooks, and turns a stored one into payments by asking the provider for the truth."""
+    """Verifies webhooks, and turns a stored one into what it means by asking the provider for the truth."""
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, *, now: datetime, origin: Origin = NOWHERE
+    ) -> WebhookEvent:
         """Return what the webhook is, or raise BadSignature. Header names are in lower case."""
         ...
 
-    async def truth(self, body: bytes) -> list[IncomingPayment]:
-        """Ask the provider's API what a stored webhook's object really is, and return the payments it makes.
+    async def truth(self, body: bytes) -> Sequence[Told]:
+        """Ask the provider's API what a stored event's object really is now, and return what that means here.
 
-        An event that makes no payment returns an empty list. Raises Transient, Rejected or Misconfigured.
+        The event came as a webhook or was polled by PaymentSource. One that means nothing returns an empty list. Asked
+        again it returns the same payments by the same ids. Raises Transient, Rejected or Misconfigured.
         """
+        ...
+
+
+@runtime_checkable
+class AnswersWebhooks(Protocol):
+    """A reader of webhooks whose provider waits for a certain answer, and repeats the webhook until it gets it."""
+
+    def answer(self, body: bytes, *, now: datetime) -> tuple[str, bytes]:
+        """Return content type and body of the answer to a webhook that was verified and stored."""
+        ...
+
+
+@runtime_checkable
+class TakesHints(Protocol):
+    """A gateway's connector that can be asked about a reference somebody else has told of."""
+
+    def question(self, reference: str) -> bytes:
+        """Return an event that truth can be asked about, for a payment's or an order's reference at the gateway."""
+        ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """A polled source that can say when it is worth polling."""
+
+    async def news(self) -> None:
+        """Return when there may be something new; raises Transient or Misconfigured when it can't be told."""
         ...
 
 
@@ -68,10 +137,108 @@ class Page:
 
 @runtime_checkable
 class PaymentSource(Protocol):
-    """A source that can be polled for what its webhooks missed."""
+    """A source that can be polled for what its webhooks missed, whatever these tell: payments, orders, statuses.
+
+    Its events are stored, each external id once, and WebhookReader.truth says later what each means; so it plays that
+    role too. An object that changes is a new event each time, with an id that says so.
+    """
 
     async def fetch(self, cursor: str | None, *, now: datetime) -> Page:
-        """Return the events after a cursor, whose shape is the connector's own; None means from the start."""
+        """Return the events after a cursor, whose shape is the connector's own; None means from the start.
+
+        What was returned before may come again. Raises Transient, Rejected or Misconfigured.
+        """
+        ...
+
+
+@runtime_checkable
+class Gateway(Protocol):
+    """A gateway that holds authorized money until it is captured or released, and gives money back."""
+
+    async def hold(self, reference: str) -> tuple[Hold, Sequence[IncomingPayment]]:
+        """Return what authorized money has come to now, and the payments made of it, as truth tells them.
+
+        Raises Transient, Rejected (also where the gateway knows no such money) or Misconfigured.
+        """
+        ...
+
+    async def capture(self, hold: Hold, amount: Money, key: str, *, receipt: FiscalReceipt | None) -> None:
+        """Take an amount of held money, at most what is held; the rest goes back to the payer.
+
+        Asked again with the same key it takes nothing more. receipt is for gateways that register one. Raises Transient
+        (in doubt when it may have been taken: then `hold` tells), Rejected or Misconfigured.
+        """
+        ...
+
+    async def release(self, hold: Hold, key: str) -> None:
+        """Give all held money back; of what is released already it changes nothing. Raises as capture does."""
+        ...
+
+    async def refund(
+        self, payment: IncomingPayment, amount: Money, key: str, *, because: str, receipt: FiscalReceipt | None
+    ) -> str:
+        """Give an amount of a payment back, once per key, and return the gateway's reference of the refund.
+
+        Raises Transient (in doubt when it may have been given), Rejected or Misconfigured.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Income:
+    """A payment of an order as other systems are told of it; reference is ours, unique and the same each time."""
+
+    reference: str
+    amount: Money
+    booked_on: date
+    method: Method
+    provider_reference: str | None = None
+
+
+@runtime_checkable
+class Shop(Protocol):
+    """A shop system that is told what became of its orders. Orders are named by external_id, else by number."""
+
+    async def set_status(self, order: Order, status: str, key: str) -> str:
+        """Bring the shop's order to one of the shop's statuses and return a reference; again changes nothing.
+
+        Raises Transient, Rejected (no such order or status) or Misconfigured.
+        """
+        ...
+
+    async def add_note(self, order: Order, text: str, key: str, *, to_customer: bool) -> str:
+        """Add a note to an order, which the customer gets too where to_customer says so, and return its reference.
+
+        Once per key, as far as find_note tells. Raises as set_status does.
+        """
+        ...
+
+    async def find_note(self, order: Order, text: str, key: str) -> str | None:
+        """Return the reference of the note that was added with a key, or None if there certainly is none."""
+        ...
+
+
+@runtime_checkable
+class Crm(Protocol):
+    """A CRM or task system in which each order has a card, found by the order's number."""
+
+    async def tell(self, order: Order, status: str | None, key: str) -> str:
+        """Bring the order's card up to date: status, to pay, paid, difference; return the card's reference.
+
+        The card is made where the connector makes cards and there is none. status is one of the system's own, None to
+        leave it. Saying the same again changes nothing. Raises Transient, Rejected or Misconfigured.
+        """
+        ...
+
+    async def add_income(self, order: Order, income: Income, key: str) -> str:
+        """Note a payment on the order's card, once per income as far as find_income tells; return its reference.
+
+        Where the system keeps no incomes it returns an empty text.
+        """
+        ...
+
+    async def find_income(self, order: Order, income: Income, key: str) -> str | None:
+        """Return the reference of an income that was noted, or None if it certainly was not."""
         ...
 
 

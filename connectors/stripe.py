@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from connectors import Config, signatures
 from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
 from connectors.http import Client, Limits
-from connectors.roles import BadSignature, Page, PayoutPage, PayoutReport, WebhookEvent
+from connectors.roles import NOWHERE, BadSignature, Origin, Page, PayoutPage, PayoutReport, WebhookEvent
 from domain.money import Money, MoneyError
 from domain.payments import IncomingPayment, Kind, Method
 from domain.payouts import LineKind, Payout, PayoutLine, problems
@@ -333,7 +333,14 @@ class Stripe:
             await self._get(path, _List, {"limit": 1})
         return f"{self._config.name}: Stripe answers and accepts the key"
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
+    def verify(
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        now: datetime,
+        origin: Origin = NOWHERE,  # noqa: ARG002 - a signature says more
+    ) -> WebhookEvent:
         """Return what a webhook is, or raise BadSignature. Header names are in lower case."""
         signatures.verify(
             headers.get("stripe-signature"),

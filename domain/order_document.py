@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sized
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -146,7 +146,11 @@ class DeliveryDocument(_Part):
 
 
 class OrderDocument(_Part):
-    """A whole order; its total must be the sum of its lines."""
+    """A whole order; its total must be the sum of its lines.
+
+    external_id is the shop's own id of it, where that isn't its number. due_on is the day by which it is to be paid,
+    for an order whose goods go before its money.
+    """
 
     number: Annotated[str, Field(min_length=1, max_length=80)]
     channel: Annotated[str, Field(min_length=1, max_length=40)]
@@ -159,6 +163,8 @@ class OrderDocument(_Part):
     rf: str | None = None
     provider_reference: Annotated[str | None, Field(max_length=200)] = None
     tracking_number: Annotated[str | None, Field(max_length=80)] = None
+    external_id: Annotated[str | None, Field(min_length=1, max_length=80)] = None
+    due_on: date | None = None
     customer: CustomerDocument
     delivery: DeliveryDocument = Field(default_factory=DeliveryDocument)
     lines: Annotated[tuple[LineDocument, ...], Field(min_length=1, max_length=_LINES_MAX)]
@@ -170,7 +176,7 @@ class OrderDocument(_Part):
             raise ValueError("an order number has letters, digits, spaces and . / - _ only, and not only the last four")
         return value
 
-    @field_validator("provider_reference", "tracking_number")
+    @field_validator("provider_reference", "tracking_number", "external_id")
     @classmethod
     def _seen(cls, value: str | None) -> str | None:
         return _all_seen(value)

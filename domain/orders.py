@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
@@ -166,7 +166,10 @@ class OrderLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """An order as the steps see it; settled is what all allocations so far come to."""
+    """An order as the steps see it; settled is what all allocations so far come to.
+
+    external_id is the shop's own id of it, where that isn't its number.
+    """
 
     id: int
     channel: str
@@ -183,6 +186,8 @@ class Order:
     delivery_address: Address = field(default_factory=Address)
     variable_symbol: str | None = None
     rf: str | None = None
+    external_id: str | None = None
+    due_on: date | None = None
 
     @property
     def to_pay(self) -> Money:

@@ -27,7 +27,7 @@ from shop_builders import (
 from sqlalchemy import func, select
 
 from connectors.errors import Transient
-from connectors.roles import WebhookEvent
+from connectors.roles import NOWHERE, Origin, WebhookEvent
 from deployments.dispatcher import Dispatcher
 from deployments.sandbox.standin import Misbehavior, StandIn
 from deployments.sandbox.stripe import StripeStandIn
@@ -289,8 +289,10 @@ class Oddity:
     def __init__(self, *payments_: IncomingPayment) -> None:
         self._payments = list(payments_)
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now: datetime) -> WebhookEvent:
-        raise NotImplementedError(f"{headers} {body!r} {now}")
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, *, now: datetime, origin: Origin = NOWHERE
+    ) -> WebhookEvent:
+        raise NotImplementedError(f"{headers} {body!r} {now} {origin}")
 
     async def truth(self, body: bytes) -> list[IncomingPayment]:
         if body == b"trips":
