@@ -40,16 +40,18 @@ def load(settings: dict[str, Any], *, home: Path, where: str) -> Any:
 
     Raises Misconfigured with one sentence per wrong field.
     """
-    known = types()
     kind = str(settings.get("type", ""))
-    if kind not in known:
-        raise Misconfigured(f"{where}: type “{kind}” is not known; choose one of {', '.join(sorted(known))}")
+    # Only the module that is asked for: each brings the libraries of its own format or system.
+    found = any(module.name == kind for module in iter_modules(__path__))
+    known: Any = import_module(f"{__name__}.{kind}") if found else None
+    if not hasattr(known, "CONNECTOR"):
+        raise Misconfigured(f"{where}: type “{kind}” is not known; choose one of {', '.join(sorted(types()))}")
     values = {k: from_environment(v, f"{where}, {k}") for k, v in settings.items() if k != "type"}
     try:
-        config = known[kind].CONFIG(**values, home=home)
+        config = known.CONFIG(**values, home=home)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise Misconfigured(
             "; ".join(f"{where}: {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
         ) from None
-    return known[kind].CONNECTOR(config)
+    return known.CONNECTOR(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from domain.changes import StatusChange
@@ -369,6 +369,17 @@ class Messenger(Protocol):
         Called only where can_look_up is true.
         """
         ...
+
+
+@runtime_checkable
+class RefusesRepeats(Protocol):
+    """A messenger whose system refuses a second message of one message_id for some time after the first.
+
+    Within it a message that may have been sent is simply sent again: `send` then returns a reference, and the customer
+    gets one message.
+    """
+
+    refuses_repeats_for: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

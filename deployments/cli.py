@@ -260,7 +260,7 @@ async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> 
     from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
     from domain.order_document import OrderError
-    from tasks.intake import take_order
+    from tasks.order_intake import take_order
 
     for last in (False, True):
         try:
@@ -724,7 +724,9 @@ async def backfill(
 app.command("deployments.cli_revert:revert", name="revert")
 app.command("deployments.cli_match:match", name="match")
 app.command("deployments.cli_payments:payments_app", name="payments")
+app.command("deployments.cli_notices:notices_app", name="notices", help="Notices: try the rules for them on a letter.")
 app.command("deployments.cli_payouts:payouts_app", name="payouts", help="Payouts: list them, show of what one is made.")
+app.command("deployments.cli_hold:hold_app", name="hold", help="Hold: money that cards have authorized.")
 app.command("deployments.cli_resolve:resolve_app", name="resolve")
 app.command("deployments.cli_report:report_app", name="report", help="Report: what can be said of the shop as a whole.")
 database_app.command("deployments.cli_database:database_rights", name="rights")
@@ -924,6 +926,7 @@ def _roles_played(opened: Installation, rules: ChannelRules) -> list[str]:
         (named.accounting, Accounting if isinstance(accounting, Accounting) else DocumentPrinter),
         (named.carrier, Carrier),
         (named.messenger, Messenger),
+        *([(named.sms, Messenger)] if named.sms else []),
     ]
     problems: list[str] = []
     for name, role in wanted:

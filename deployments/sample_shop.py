@@ -20,7 +20,8 @@ from domain.rules import parse_rules
 from store import payments, rules, stock
 from store.journal import Actor
 from tasks.installation import Installation
-from tasks.intake import take_order, take_statement
+from tasks.intake import take_statement
+from tasks.order_intake import take_order
 
 _HERE = Path(__file__).parent
 SAMPLE = _HERE / "sample"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from domain.money import Money
@@ -36,3 +36,44 @@ class Hold:
     state: HoldState
     order_reference: str | None = None
     expires_at: datetime | None = None
+
+
+_FINAL = frozenset({HoldState.CAPTURED, HoldState.RELEASED, HoldState.EXPIRED})
+
+
+def moves_on(now: HoldState, told: HoldState) -> bool:
+    """Say whether a hold that is known in one state may come to another: only held money still changes its state.
+
+    Events come late and out of order; what was held yesterday, and is captured, is not held again.
+    """
+    return now not in _FINAL and told is not now
+
+
+class Decision(StrEnum):
+    """What is to be done with held money."""
+
+    CAPTURE = "capture"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the rules say of held money now: a warning, a decision, or neither."""
+
+    warn: bool = False
+    decision: Decision | None = None
+
+
+def look_after(
+    expires_at: datetime | None, *, now: datetime, warn_hours: int, act_hours: int, at_expiry: str
+) -> Verdict:
+    """Say what is to be done with money that is still held and that nobody has decided about.
+
+    Money whose expiry the gateway doesn't tell is never warned of.
+    """
+    if expires_at is None:
+        return Verdict()
+    left = expires_at - now
+    if at_expiry != "ask" and left <= timedelta(hours=act_hours):
+        return Verdict(decision=Decision(at_expiry))
+    return Verdict(warn=left <= timedelta(hours=warn_hours))

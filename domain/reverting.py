@@ -54,7 +54,7 @@ def way_back(
     if state == "skipped":
         return Way.NOTHING, "there was nothing to do"
     named = f" {reference}" if reference else ""
-    if step.startswith("message"):
+    if step.startswith(("message", "sms")):
         return Way.IRREVERSIBLE, f"the message was sent{named and f' ({reference})'}; the customer has it"
     if step == "dispatch" and status in HANDED_OVER:
         return Way.IRREVERSIBLE, f"parcel{named} was handed over to the carrier"

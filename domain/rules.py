@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from copy import deepcopy
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
@@ -18,6 +19,8 @@ from domain.payments import Kind, Method, Outcome
 from domain.references import folded_pattern, normal_account
 
 Language = Literal["cs", "ro", "uk", "ru", "en"]
+Way = Literal["email", "sms"]
+"""How a message goes."""
 
 
 class RulesError(ValueError):
@@ -102,6 +105,7 @@ class Template(StrEnum):
     STATUS_CHANGED = "status_changed"
     DISPATCH_PREPARED = "dispatch_prepared"
     PROFORMA = "proforma"
+    ORDER_HELD = "order_held"
 
 
 class Moment(StrEnum):
@@ -113,6 +117,8 @@ class Moment(StrEnum):
     """After the invoice and the new status; where the scenario's own message comes before them."""
     INCOMPLETE = "incomplete"
     DISPATCH = "dispatch"
+    HELD = "held"
+    """The card is authorized and the money held; nobody has taken it yet."""
 
 
 class Wait(StrEnum):
@@ -149,7 +155,7 @@ class MessageRule(_Part):
 
     template: Annotated[Template, Field(title="Template", description="Which message")]
     moment: Annotated[Moment, Field(title="Moment", description="When in the scenario it is sent")]
-    by: Annotated[Literal["email"], Field(title="By", description="The way it is sent")] = "email"
+    by: Annotated[Way, Field(title="By", description="The way it is sent: by e-mail or SMS")] = "email"
 
 
 class DispatchRule(_Part):
@@ -159,6 +165,9 @@ class DispatchRule(_Part):
     waits_for: Annotated[
         frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
     ] = frozenset({Wait.PAYMENT})
+    note: Annotated[
+        bool, Field(title="Note in the shop", description="The shop sends the tracking number to the customer")
+    ] = False
 
     @field_serializer("waits_for", when_used="json")
     def _in_order(self, value: frozenset[Wait]) -> list[Wait]:
@@ -192,9 +201,9 @@ class ScenarioRules(_Part):
                 raise ValueError(f"two messages go out by {by} at the moment “{moment}”; keep the one that says more")
         return value
 
-    def message(self, moment: Moment) -> MessageRule | None:
-        """Return the message that goes out at a moment, if there is one."""
-        return next((message for message in self.messages if message.moment is moment), None)
+    def message(self, moment: Moment, by: Way = "email") -> MessageRule | None:
+        """Return the message that goes out at a moment by e-mail or by SMS, if there is one."""
+        return next((message for message in self.messages if (message.moment, message.by) == (moment, by)), None)
 
 
 class CashOnDeliveryDispatch(DispatchRule):
@@ -246,6 +255,10 @@ class Scenarios(_Part):
     cash_on_delivery: Annotated[CashOnDeliveryRules, Field(title="Cash on delivery")] = Field(
         default_factory=CashOnDeliveryRules
     )
+
+    def all(self) -> tuple[ScenarioRules, ...]:
+        """Return the rules of every payment method."""
+        return (self.card, self.bank_transfer, self.cash_on_delivery)
 
     def of(self, method: Method) -> ScenarioRules:
         """Return the rules of a payment method."""
@@ -540,6 +553,48 @@ class MoneyBackRules(_Part):
         return self.refund if kind is Kind.REFUND else self.chargeback
 
 
+class HoldRules(_Part):
+    """What happens with money that a card authorized and that is only held until somebody takes it."""
+
+    status: Annotated[
+        str | None, Field(title="Status", description="Of an order whose money is held; empty leaves it as it is")
+    ] = Status.ON_HOLD.value
+    capture: Annotated[
+        Literal["operator", "at_once"],
+        Field(title="Capture", description="By an operator, who may change the order first, or at once"),
+    ] = "operator"
+    capture_on: Annotated[
+        tuple[str, ...],
+        Field(title="Capture on", description="Statuses that capture, when a shop or a CRM gives them to the order"),
+    ] = ()
+    release_on: Annotated[
+        tuple[str, ...],
+        Field(title="Release on", description="Statuses that release the money, when they are given elsewhere"),
+    ] = ()
+    released_status: Annotated[
+        str | None, Field(title="Status after release", description="Empty leaves the order as it is")
+    ] = Status.CANCELLED.value
+    warn_hours: Annotated[
+        int, Field(ge=0, le=720, title="Warn, hours", description="How long before a hold expires a person is told")
+    ] = 24
+    at_expiry: Annotated[
+        Literal["ask", "capture", "release"],
+        Field(title="At expiry", description="What is done by itself shortly before, when nobody has decided"),
+    ] = "ask"
+    act_hours: Annotated[
+        int, Field(ge=1, le=720, title="Act, hours", description="How long before it expires that is done")
+    ] = 3
+    receipt: Annotated[
+        bool, Field(title="Fiscal receipt", description="The order's lines go to the gateway with a capture or refund")
+    ] = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> HoldRules:
+        if both := set(self.capture_on) & set(self.release_on):
+            raise ValueError(f"“{min(both)}” can't both capture and release")
+        return self
+
+
 class Seller(_Part):
     """Who issues the documents."""
 
@@ -597,6 +652,9 @@ class Connectors(_Part):
     warehouse: str = "store"
     carrier: str = "labels"
     messenger: str = "maildir"
+    sms: Annotated[str, Field(description="Sends messages by SMS; empty: none does")] = ""
+    shop: Annotated[str, Field(description="Is told the statuses of its orders; empty: none is")] = ""
+    crm: Annotated[str, Field(description="Has a card of each order, which is kept up; empty: none has")] = ""
 
 
 class ChannelRules(_Part):
@@ -617,6 +675,23 @@ class ChannelRules(_Part):
     outcomes: Outcomes = Field(default_factory=Outcomes)
     conversion: Annotated[Conversion, Field(title="Conversion")] = Field(default_factory=Conversion)
     money_back: Annotated[MoneyBackRules, Field(title="Money back")] = MoneyBackRules()
+    holds: Annotated[HoldRules, Field(title="Holds")] = Field(default_factory=HoldRules)
+    tells: Annotated[
+        dict[str, dict[str, str]],
+        Field(
+            title="Tells",
+            description="By the name of the shop or CRM: which of its statuses each status of this channel is; a "
+            "status that isn't named is not told",
+        ),
+    ] = Field(default_factory=dict[str, dict[str, str]])
+    follows: Annotated[
+        dict[str, dict[str, str]],
+        Field(
+            title="Follows",
+            description="By the name of the shop, CRM, carrier or accounting: which status of this channel each of "
+            "its statuses gives an order; one that isn't named changes nothing",
+        ),
+    ] = Field(default_factory=dict[str, dict[str, str]])
     placed: Placed = Field(default_factory=Placed)
     scenarios: Scenarios = Field(default_factory=Scenarios)
     series: Series = Field(default_factory=Series)
@@ -651,6 +726,12 @@ class ChannelRules(_Part):
                 raise ValueError(f"statuses.{name}: “{name}” is a standard status and can only mean itself")
         named = {f"scenarios.{method}.status": self.scenarios.of(method).status for method in Method}
         named |= {f"placed.{method}.status": self.placed.of(method).status or Status.NEW for method in Method}
+        named["holds.status"] = self.holds.status or Status.NEW
+        for field, status in self._statuses_elsewhere():
+            try:
+                self.standard(status)
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from None
         for kind in (Kind.REFUND, Kind.CHARGEBACK):
             if (status := self.money_back.of(kind).status) is not None:
                 try:
@@ -665,6 +746,28 @@ class ChannelRules(_Part):
             if means in CLOSED:
                 raise ValueError(f"{field}: “{status}” closes an order; name a status in which it goes on")
         return self
+
+    @model_validator(mode="after")
+    def _somebody_sends_sms(self) -> ChannelRules:
+        for method in Method:
+            for message in self.scenarios.of(method).messages:
+                if message.by == "sms" and not self.connectors.sms:
+                    raise ValueError(
+                        f"scenarios.{method}.messages: “{message.template}” is to go by SMS at the moment "
+                        f"“{message.moment}”, and nobody sends SMS; name the connector that does in connectors.sms"
+                    )
+        return self
+
+    def _statuses_elsewhere(self) -> Iterator[tuple[str, str]]:
+        """Yield the statuses that may also close an order, with the fields that name them."""
+        yield from (("holds.capture_on", status) for status in self.holds.capture_on)
+        yield from (("holds.release_on", status) for status in self.holds.release_on)
+        if self.holds.released_status is not None:
+            yield "holds.released_status", self.holds.released_status
+        for system, statuses in self.tells.items():
+            yield from ((f"tells.{system}", ours) for ours in statuses)
+        for system, statuses in self.follows.items():
+            yield from ((f"follows.{system}", ours) for ours in statuses.values())
 
     @model_validator(mode="after")
     def _tolerance_is_money(self) -> ChannelRules:
@@ -747,7 +850,7 @@ def _merged(rules: ChannelRules, parts: list[dict[str, Any]]) -> ChannelRules:
 # Groups and customers are tried one by one, so what they may set must not be able to clash between the two.
 # Accounts and references are used to find the customer, so they can't depend on him.
 _SAME_FOR_ALL = frozenset(
-    {"channel", "currency", "groups", "customers", "accounts", "references", "statuses", "series"}
+    {"channel", "currency", "groups", "customers", "accounts", "references", "statuses", "series", "tells", "follows"}
 )
 
 
@@ -778,9 +881,13 @@ def parse_rules(document: object, *, where: str = "rules") -> ChannelRules:
                 wrong.append(f"{where}: {kind}.{name}: {fields} can't differ within a channel")
                 continue
             try:
-                _merged(rules, [part])
+                narrower = _merged(rules, [part])
             except ValidationError as error:
                 wrong.append(_sentences(error, f"{where}: {kind}.{name}"))
+                continue
+            # A group without anybody who sends SMS would clash with its customer who is to get them.
+            if rules.connectors.sms and not narrower.connectors.sms:
+                wrong.append(f"{where}: {kind}.{name}: connectors.sms can't be emptied; take the messages out instead")
     if wrong:
         raise RulesError("\n".join(wrong))
     return rules

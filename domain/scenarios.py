@@ -8,7 +8,18 @@ from domain.payments import Kind, Method
 
 STEPS: dict[str, tuple[str, ...]] = {
     # Card, paid at once: match → paid → invoice → message → stock → start of dispatch.
-    "card": ("match", "status", "invoice", "message", "stock", "dispatch", "message dispatch"),
+    "card": (
+        "match",
+        "status",
+        "invoice",
+        "message",
+        "stock",
+        "dispatch",
+        "message dispatch",
+        "shop",
+        "crm",
+        "shop note",
+    ),
     # Bank transfer: match → message → invoice → by the rules into the next status / dispatch.
     "bank_transfer": (
         "match",
@@ -19,16 +30,31 @@ STEPS: dict[str, tuple[str, ...]] = {
         "stock",
         "dispatch",
         "message dispatch",
+        "shop",
+        "crm",
+        "shop note",
     ),
     # Cash on delivery: payment only after delivery → message → invoice.
-    "cash_on_delivery": ("match", "message", "invoice", "status", "message status"),
+    "cash_on_delivery": ("match", "message", "invoice", "status", "message status", "shop", "crm"),
     # Before any money: the goods go unpaid, or the customer gets payment instructions.
-    "dispatch_unpaid": ("placed status", "stock", "dispatch", "message dispatch"),
-    "order_placed": ("reservation", "proforma", "message placed", "placed status"),
+    "dispatch_unpaid": ("placed status", "stock", "dispatch", "message dispatch", "shop", "crm", "shop note"),
+    "order_placed": ("reservation", "proforma", "message placed", "placed status", "shop", "crm"),
+    # A card was authorized: on hold → letter; an operator edits the order, then captures or releases the money.
+    "authorization": ("hold status", "message held", "shop", "crm"),
+    "capture": ("capture",),
+    "release": ("release", "release status", "shop", "crm"),
+    # A status that no payment brought about: the other systems are told of it.
+    "status_changed": ("shop", "crm"),
     # Money that went back: what its channel's rules take back of what was done.
-    "money_back": ("match", "cancel dispatch", "restock", "credit note", "status back"),
+    "money_back": ("match", "cancel dispatch", "restock", "credit note", "status back", "shop", "crm"),
 }
-"""Steps by scenario. Where money is short, the payment's scenario is match and `message incomplete`."""
+"""Steps by scenario. Where money is short, the payment's scenario is match and `message incomplete`.
+
+A message that goes by SMS is a step of its own beside the one by e-mail: `sms` beside `message`, and so on.
+"""
+
+TELLING = frozenset({"shop", "crm", "shop note"})
+"""Steps that tell other systems how an order stands; only channels have them that name a shop or a CRM."""
 
 
 def scenario_of(method: Method, kind: Kind = Kind.PAYMENT) -> str:

@@ -14,6 +14,7 @@ from tasks.match import PaymentId, match_payments
 from tasks.notify import notify_customer, notify_dispatch, notify_incomplete, notify_status
 from tasks.status import set_status
 from tasks.stock import deduct_stock
+from tasks.tell import note_dispatch, tell_crm, tell_shop
 
 
 @flow(name="bank transfer", flow_run_name=run_name)
@@ -25,7 +26,9 @@ async def bank_transfer(payments: list[PaymentId]) -> State[Any]:
         notify_customer(matched.paid), issue_invoice(matched.paid), notify_incomplete(matched.short)
     )
     status = await set_status(invoiced)
-    _, picked = await gather(notify_status(status), deduct_stock(status))
+    _, picked, *_ = await gather(
+        notify_status(status), deduct_stock(status), tell_shop(status), tell_crm(status), tell_crm(matched.short)
+    )
     dispatched = await start_dispatch(picked)
-    await notify_dispatch(dispatched)
+    await gather(notify_dispatch(dispatched), note_dispatch(dispatched))
     return await close("bank_transfer", payments=payments)

@@ -14,16 +14,22 @@ from tasks.match import PaymentId, match_payments
 from tasks.notify import notify_customer, notify_dispatch, notify_incomplete
 from tasks.status import set_status
 from tasks.stock import deduct_stock
+from tasks.tell import note_dispatch, tell_crm, tell_shop
 
 
 @flow(name="card payment", flow_run_name=run_name)
 async def card_payment(payments: list[PaymentId]) -> State[Any]:
-    """Match → paid → invoice → message → stock → dispatch."""
+    """Match → paid → invoice → message → stock → dispatch; shop and CRM are told beside it."""
     matched = await match_payments(payments)
     paid = await set_status(matched.paid)
     invoiced, picked = await gather(issue_invoice(paid), deduct_stock(paid))
-    _, dispatched, _ = await gather(
-        notify_customer(invoiced), start_dispatch(picked, invoiced), notify_incomplete(matched.short)
+    _, dispatched, *_ = await gather(
+        notify_customer(invoiced),
+        start_dispatch(picked, invoiced),
+        notify_incomplete(matched.short),
+        tell_shop(paid),
+        tell_crm(paid),
+        tell_crm(matched.short),
     )
-    await notify_dispatch(dispatched)
+    await gather(notify_dispatch(dispatched), note_dispatch(dispatched))
     return await close("card", payments=payments)

@@ -15,6 +15,7 @@ from tasks.notify import notify_customer, notify_dispatch, notify_incomplete, no
 from tasks.placed import placed_orders
 from tasks.status import set_placed_status, set_status
 from tasks.stock import deduct_stock
+from tasks.tell import note_dispatch, tell_crm, tell_shop
 
 
 @flow(name="dispatch unpaid", flow_run_name=run_name)
@@ -24,7 +25,7 @@ async def dispatch_unpaid(orders: list[int]) -> State[Any]:
     status = await set_placed_status(placed)
     picked = await deduct_stock(status)
     dispatched = await start_dispatch(picked)
-    await notify_dispatch(dispatched)
+    await gather(notify_dispatch(dispatched), note_dispatch(dispatched), tell_shop(status), tell_crm(status))
     return await close("dispatch_unpaid", orders=orders)
 
 
@@ -35,5 +36,6 @@ async def cash_on_delivery(payments: list[PaymentId]) -> State[Any]:
     _, invoiced, _ = await gather(
         notify_customer(matched.paid), issue_invoice(matched.paid), notify_incomplete(matched.short)
     )
-    await notify_status(await set_status(invoiced))
+    status = await set_status(invoiced)
+    await gather(notify_status(status), tell_shop(status), tell_crm(status), tell_crm(matched.short))
     return await close("cash_on_delivery", payments=payments)

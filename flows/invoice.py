@@ -13,6 +13,7 @@ from tasks.notify import notify_placed
 from tasks.placed import placed_orders
 from tasks.status import set_placed_status
 from tasks.stock import reserve_stock
+from tasks.tell import tell_crm, tell_shop
 
 
 @flow(name="order placed", flow_run_name=run_name)
@@ -22,5 +23,6 @@ async def order_placed(orders: list[int]) -> State[Any]:
     reserved = await reserve_stock(placed)
     proforma = await issue_proforma(reserved)
     # As after payment, nothing waits for a letter.
-    await gather(notify_placed(proforma), set_placed_status(proforma))
+    _, status = await gather(notify_placed(proforma), set_placed_status(proforma))
+    await gather(tell_shop(status), tell_crm(status))
     return await close("order_placed", orders=orders)

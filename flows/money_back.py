@@ -16,6 +16,7 @@ from tasks.money_back import (
     restock_returned,
     set_returned_status,
 )
+from tasks.tell import tell_crm, tell_shop
 
 
 @flow(name="money back", flow_run_name=run_name)
@@ -24,5 +25,6 @@ async def money_back(payments: list[PaymentId]) -> State[Any]:
     returned = await match_money_back(payments)
     cancelled = await cancel_dispatch(returned)
     restocked, credited = await gather(restock_returned(cancelled), credit_returned(returned))
-    await set_returned_status(restocked, credited)
+    status = await set_returned_status(restocked, credited)
+    await gather(tell_shop(status), tell_crm(status))
     return await close("money_back", payments=payments)

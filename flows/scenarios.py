@@ -6,20 +6,26 @@ from typing import Any
 
 from prefect import Flow
 
+from flows.authorization import authorization, capture, release
 from flows.bank_transfer import bank_transfer
 from flows.card import card_payment
 from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
 from flows.invoice import order_placed
 from flows.money_back import money_back
 from flows.revert import take_back
+from flows.status_changed import status_changed
 
 # What was placed comes before what was paid: a payment may need what its order's beginning did.
 SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
     "order_placed": (order_placed, "orders"),
     "dispatch_unpaid": (dispatch_unpaid, "orders"),
+    "authorization": (authorization, "holds"),
+    "capture": (capture, "holds"),
+    "release": (release, "holds"),
     "card": (card_payment, "payments"),
     "bank_transfer": (bank_transfer, "payments"),
     "cash_on_delivery": (cash_on_delivery, "payments"),
     "money_back": (money_back, "payments"),
     "revert": (take_back, "reverts"),
+    "status_changed": (status_changed, "statuses"),
 }

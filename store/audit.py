@@ -531,7 +531,11 @@ _LEAVES: dict[type[Any], tuple[str, ...]] = {
     StockMove: ("stock", "reservation", "restock"),
     DocumentRow: ("invoice", "proforma", "credit note"),
     ShipmentRow: ("dispatch",),
-    MessageRow: ("message", "message status", "message incomplete", "message placed", "message dispatch"),
+    MessageRow: tuple(
+        f"{way}{moment}"
+        for way in ("message", "sms")
+        for moment in ("", " status", " incomplete", " placed", " dispatch", " held")
+    ),
 }
 """What each step leaves behind in our own database when it is done."""
 

@@ -535,6 +535,23 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
     return found
 
 
+async def began(connection: AsyncConnection, order_id: int, key: str) -> datetime | None:
+    """Return when an order's effect with an idempotency key was first claimed: it was not acted on before."""
+    return await connection.scalar(
+        select(EffectRow.created_at).where(EffectRow.order_id == order_id, EffectRow.key == key)
+    )
+
+
+async def done_after(connection: AsyncConnection, order_id: int, step: str) -> list[dict[str, Any]]:
+    """Return what was there after each time that a step was done for an order."""
+    rows = await connection.execute(
+        select(EffectRow.after).where(
+            EffectRow.order_id == order_id, EffectRow.step == step, EffectRow.state == EffectState.DONE.value
+        )
+    )
+    return [after or {} for after in rows.scalars().all()]
+
+
 async def to_settle(
     connection: AsyncConnection, order_id: int, step: str, *, cause: str | None = None
 ) -> list[Row[Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.changes import StatusChange
 from domain.money import Money
 from domain.orders import Address, Customer, Order, OrderLine, Status
 from domain.payments import Method
@@ -68,6 +69,8 @@ class NewOrder:
     accounts: tuple[str, ...]
     lines: tuple[NewLine, ...]
     references: frozenset[tuple[EvidenceKind, str]]
+    external_id: str | None = None
+    due_on: date | None = None
 
 
 async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, actor: Actor) -> int | None:
@@ -94,27 +97,15 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
             delivery_method=order.delivery_method,
             delivery_address=asdict(order.delivery_address),
             placed_at=order.placed_at,
+            external_id=order.external_id,
+            due_on=order.due_on,
             created_at=now,
         )
         .returning(OrderRow.id)
     )
     if order_id is None:
         return None  # another process has stored it since
-    await connection.execute(
-        insert(OrderLineRow),
-        [
-            {
-                "order_id": order_id,
-                "position": position,
-                "sku": line.sku,
-                "title": line.title,
-                "quantity": line.quantity,
-                "unit_price_minor": line.unit_price.minor,
-                "vat_rate": str(line.vat_rate),
-            }
-            for position, line in enumerate(order.lines, start=1)
-        ],
-    )
+    await connection.execute(insert(OrderLineRow), _line_rows(order_id, order.lines))
     item_id = await connection.scalar(
         insert(OpenItemRow)
         .values(
@@ -134,6 +125,73 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
         )
     )
     return order_id
+
+
+async def revise(connection: AsyncConnection, order_id: int, order: NewOrder) -> None:
+    """Change an order's lines, total and delivery, and with them what is open of it.
+
+    Moves of stock point at lines, so none is deleted: one that the order has no longer keeps a quantity of zero.
+    """
+    await connection.execute(
+        update(OrderRow)
+        .where(OrderRow.id == order_id)
+        .values(
+            total_minor=order.total.minor,
+            delivery_method=order.delivery_method,
+            delivery_address=asdict(order.delivery_address),
+        )
+    )
+    known = list(
+        (
+            await connection.execute(
+                select(OrderLineRow.id).where(OrderLineRow.order_id == order_id).order_by(OrderLineRow.position)
+            )
+        ).scalars()
+    )
+    for line_id, line in zip(known, order.lines, strict=False):
+        await connection.execute(
+            update(OrderLineRow)
+            .where(OrderLineRow.id == line_id)
+            .values(
+                sku=line.sku,
+                title=line.title,
+                quantity=line.quantity,
+                unit_price_minor=line.unit_price.minor,
+                vat_rate=str(line.vat_rate),
+            )
+        )
+    if added := _line_rows(order_id, order.lines)[len(known) :]:
+        await connection.execute(insert(OrderLineRow), added)
+    for line_id in known[len(order.lines) :]:
+        await connection.execute(update(OrderLineRow).where(OrderLineRow.id == line_id).values(quantity=0))
+    item_id = await connection.scalar(
+        update(OpenItemRow)
+        .where(OpenItemRow.order_id == order_id)
+        .values(amount_minor=order.total.minor)
+        .returning(OpenItemRow.id)
+    )
+    assert item_id is not None  # noqa: S101 - every order has one
+    await connection.execute(
+        delete(ReferenceRow).where(
+            ReferenceRow.open_item_id == item_id, ReferenceRow.kind == EvidenceKind.PAYER_NAME.value
+        )
+    )
+    await add_references(connection, item_id, _payer(order))
+
+
+def _line_rows(order_id: int, lines: Sequence[NewLine]) -> list[dict[str, Any]]:
+    return [
+        {
+            "order_id": order_id,
+            "position": position,
+            "sku": line.sku,
+            "title": line.title,
+            "quantity": line.quantity,
+            "unit_price_minor": line.unit_price.minor,
+            "vat_rate": str(line.vat_rate),
+        }
+        for position, line in enumerate(lines, start=1)
+    ]
 
 
 def _payer(order: NewOrder) -> set[tuple[EvidenceKind, str]]:
@@ -203,7 +261,7 @@ async def _lines(
     found: dict[int, list[OrderLine]] = {order_id: [] for order_id in ids}
     rows = await connection.execute(
         select(*OrderLineRow.__table__.columns)
-        .where(OrderLineRow.order_id.in_(ids))
+        .where(OrderLineRow.order_id.in_(ids), OrderLineRow.quantity > 0)
         .order_by(OrderLineRow.order_id, OrderLineRow.position)
     )
     for row in rows.all():
@@ -261,6 +319,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
                 delivery_address=Address(**row.delivery_address),
                 variable_symbol=row.variable_symbol,
                 rf=row.rf,
+                external_id=row.external_id,
+                due_on=row.due_on,
             )
     return found
 
@@ -275,17 +335,21 @@ async def set_status(
     actor: Actor,
     now: datetime,
     effect_id: int | None = None,
-) -> None:
-    """Change an order's status and write its history."""
+) -> int:
+    """Change an order's status and write its history; return the id of its row there."""
     before, _ = await lock_status(connection, order_id)
     await connection.execute(
         update(OrderRow).where(OrderRow.id == order_id).values(status=after, standard_status=standard.value)
     )
-    await connection.execute(
-        insert(StatusHistory).values(
+    history_id = await connection.scalar(
+        insert(StatusHistory)
+        .values(
             order_id=order_id, before=before, after=after, reason=reason, actor=actor.name, effect_id=effect_id, at=now
         )
+        .returning(StatusHistory.id)
     )
+    assert history_id is not None  # noqa: S101 - RETURNING of one inserted row
+    return history_id
 
 
 async def lock_status(connection: AsyncConnection, order_id: int) -> tuple[str, Status]:
@@ -371,6 +435,60 @@ async def status_history(connection: AsyncConnection, order_id: int) -> list[dic
         select(*columns).where(StatusHistory.order_id == order_id).order_by(StatusHistory.id)
     )
     return [dict(row) for row in rows.mappings().all()]
+
+
+async def channels(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, str]:
+    """Return the channels of orders, by id."""
+    found: dict[int, str] = {}
+    for some in chunks(list(order_ids)):
+        rows = await connection.execute(select(OrderRow.id, OrderRow.channel).where(OrderRow.id.in_(some)))
+        found.update({row.id: row.channel for row in rows.all()})
+    return found
+
+
+async def of_history(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return the orders that rows of the history of statuses are of, as (id, number), by the row's id."""
+    found: dict[int, tuple[int, str]] = {}
+    for some in chunks(list(ids)):
+        rows = await connection.execute(
+            select(StatusHistory.id, OrderRow.id.label("order_id"), OrderRow.number)
+            .join(OrderRow, OrderRow.id == StatusHistory.order_id)
+            .where(StatusHistory.id.in_(some))
+        )
+        found.update({row.id: (row.order_id, row.number) for row in rows.all()})
+    return found
+
+
+async def last_history_id(connection: AsyncConnection, order_id: int) -> int | None:
+    """Return the id of the newest row in an order's history of statuses."""
+    return await connection.scalar(select(func.max(StatusHistory.id)).where(StatusHistory.order_id == order_id))
+
+
+async def of_change(
+    connection: AsyncConnection, change: StatusChange, channels: Sequence[str], *, carrier: str | None
+) -> list[int]:
+    """Return the ids of the orders of some channels that a change of status elsewhere is about, mostly one.
+
+    carrier is given where a carrier tells it: then the consignment counts, live or not.
+    """
+    if not channels:
+        return []
+    among = OrderRow.channel.in_(channels)
+    if change.tracking_number and carrier:
+        shipped = (
+            select(OrderRow.id)
+            .join(ShipmentRow, ShipmentRow.order_id == OrderRow.id)
+            .where(among, ShipmentRow.carrier == carrier, ShipmentRow.tracking_number == change.tracking_number)
+        )
+        return sorted(set((await connection.execute(shipped)).scalars().all()))
+    query = select(OrderRow.id).where(among).order_by(OrderRow.id)
+    if change.external_id and (
+        found := list((await connection.execute(query.where(OrderRow.external_id == change.external_id))).scalars())
+    ):
+        return found
+    if change.number:
+        return list((await connection.execute(query.where(OrderRow.number == change.number))).scalars())
+    return []
 
 
 async def add_shipment(connection: AsyncConnection, values: dict[str, Any]) -> None:

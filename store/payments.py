@@ -18,7 +18,7 @@ from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
 from domain.rules import EvidenceKind, Policy
-from domain.scenarios import scenario_of
+from domain.scenarios import cause_of, scenario_of
 from store import balances, memory
 from store.sql import add_new, chunks, insert_new, take_turns
 from store.tables import (
@@ -413,6 +413,40 @@ async def _items(
                 group=customer.group or None,
             )
     return found
+
+
+async def incomes(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return what payments brought an order, or took from it, in its currency, the oldest first.
+
+    Each has reference, amount, booked_on, method and provider_reference; what was taken off it again is not there.
+    """
+    rows = await connection.execute(
+        select(
+            PaymentRow.id,
+            PaymentRow.booked_on,
+            PaymentRow.method,
+            PaymentRow.provider_reference,
+            PaymentRow.round,
+            OpenItemRow.currency,
+            AllocationRow.amount_minor,
+        )
+        .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+        .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+        .where(
+            AllocationRow.order_id == order_id, AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
+        )
+        .order_by(AllocationRow.id)
+    )
+    return [
+        {
+            "reference": cause_of("payment", row.id, row.round),
+            "amount": Money(row.amount_minor, row.currency),
+            "booked_on": row.booked_on,
+            "method": Method(row.method),
+            "provider_reference": row.provider_reference,
+        }
+        for row in rows.all()
+    ]
 
 
 async def last_amount(connection: AsyncConnection, order_id: int) -> int | None:

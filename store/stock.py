@@ -41,7 +41,7 @@ async def _lock(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, L
 
 async def _live(connection: AsyncConnection, order_id: int) -> dict[tuple[int, str], Any]:
     rows = await connection.execute(
-        select(StockMove.id, StockMove.order_line_id, StockMove.kind, StockMove.quantity).where(
+        select(StockMove.id, StockMove.order_line_id, StockMove.kind, StockMove.quantity, StockMove.effect_id).where(
             StockMove.order_id == order_id, StockMove.live.is_(True)
         )
     )
@@ -155,6 +155,20 @@ async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int
             await _move(connection, "release", sku, move.quantity, live=False, **where)
         returned[sku] = returned.get(sku, 0) + move.quantity
     return returned
+
+
+async def reserve_anew(connection: AsyncConnection, before: Order, after: Order, *, now: datetime) -> None:
+    """Reserve for an order that was changed what it needs now, where its goods were reserved before.
+
+    Raises StockError when there is not enough, or when its goods have left stock already.
+    """
+    live = await _live(connection, before.id)
+    if any(kind == "deduct" for _, kind in live):
+        raise StockError("its goods were taken out of stock already")
+    for move in live.values():
+        await give_back(connection, before, effect_id=move.effect_id, now=now)
+        await reserve(connection, after, effect_id=move.effect_id, now=now)
+        return
 
 
 async def count(connection: AsyncConnection, sku: str, title: str, on_hand: int, *, now: datetime) -> None:

@@ -121,6 +121,7 @@ class OrderRow(Table):
         UniqueConstraint("channel", "number"),
         Index("ix_orders_number", "number"),
         Index("ix_orders_channel_placed_at", "channel", "placed_at"),
+        Index("ix_orders_channel_external_id", "channel", "external_id"),
     )
 
     id: Mapped[int] = _id()
@@ -137,6 +138,8 @@ class OrderRow(Table):
     delivery_method: Mapped[str | None] = mapped_column(String(80))
     delivery_address: Mapped[dict[str, Any]]
     placed_at: Mapped[datetime]
+    external_id: Mapped[str | None] = mapped_column(String(80))
+    due_on: Mapped[date | None]
     reserved_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
@@ -422,7 +425,7 @@ class WorkRow(Table):
     __table_args__ = (
         UniqueConstraint("subject", "subject_id", "scenario"),
         Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        CheckConstraint("subject IN ('payment', 'order', 'revert')", name="subject"),
+        CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status')", name="subject"),
     )
 
     id: Mapped[int] = _id()
@@ -658,6 +661,47 @@ class MessageRow(Table):
     reference: Mapped[str | None] = mapped_column(Text)
     effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
     sent_at: Mapped[datetime]
+
+
+class HoldRow(Table):
+    """Money that a card authorized; connector is the one that captures it, order_id the order that it is for.
+
+    decision is what a person or the rules said is to be done with it, decided_minor how much is to be captured.
+    """
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        UniqueConstraint("source", "reference"),
+        CheckConstraint("state IN ('held', 'captured', 'released', 'expired')", name="state"),
+        CheckConstraint("decision IN ('capture', 'release')", name="decision"),
+        CheckConstraint("captured_minor <= amount_minor", name="captured"),
+        Index(
+            "ix_holds_expires_at",
+            "expires_at",
+            sqlite_where=text("state = 'held'"),
+            postgresql_where=text("state = 'held'"),
+        ),
+    )
+
+    id: Mapped[int] = _id()
+    source: Mapped[str] = mapped_column(String(80))
+    reference: Mapped[str] = mapped_column(String(200))
+    connector: Mapped[str] = mapped_column(String(40))
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
+    order_reference: Mapped[str | None] = mapped_column(Text)
+    currency: Mapped[str] = mapped_column(String(3))
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    captured_minor: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(10))
+    reason: Mapped[str | None] = mapped_column(Text)
+    expires_at: Mapped[datetime | None]
+    decision: Mapped[str | None] = mapped_column(String(10))
+    decided_minor: Mapped[int | None] = mapped_column(BigInteger)
+    decided_by: Mapped[str | None] = mapped_column(String(200))
+    decided_because: Mapped[str | None] = mapped_column(Text)
+    decided_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class ShipmentRow(Table):

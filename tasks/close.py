@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -15,19 +15,21 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.holds import HoldState
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
 from domain.scenarios import STEPS, cause_of
-from store import bars, effects, payments, work
+from store import bars, effects, holds, payments, work
 from store.effects import EffectState, Standing
 from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE, PATIENCE
-from tasks.step import MISCONFIGURED
+from tasks.step import MISCONFIGURED, unneeded
 
-Subject = Literal["payment", "order"]
+Subject = Literal["payment", "order", "hold", "status"]
+_PLURALS: dict[Subject, str] = {"payment": "payments", "order": "orders", "hold": "holds", "status": "statuses"}
 _NUMBER_SHOWN = 40
 _SOON = timedelta(seconds=15)
 
@@ -35,10 +37,11 @@ _SOON = timedelta(seconds=15)
 def run_name() -> str:
     """Name a scenario's run by what it carries on: `card · payment 17`, `card · 240 payments`."""
     parameters: dict[str, Any] = flow_run.parameters or {}
-    subject = next((kind for kind in ("order", "revert") if f"{kind}s" in parameters), "payment")
-    ids: list[int] = parameters.get(f"{subject}s") or []
+    plurals = {**_PLURALS, "revert": "reverts"}
+    subject = next((kind for kind, name in plurals.items() if name in parameters), "payment")
+    ids: list[int] = parameters.get(plurals[subject]) or []
     label = str(flow_run.flow_name).replace(" payment", "")
-    return f"{label} · {subject} {ids[0]}" if len(ids) == 1 else f"{label} · {len(ids)} {subject}s"
+    return f"{label} · {subject} {ids[0]}" if len(ids) == 1 else f"{label} · {len(ids)} {plurals[subject]}"
 
 
 def name_by_orders() -> str:
@@ -111,13 +114,16 @@ def _is_stuck(standing: Standing, now: datetime) -> bool:
     return given_up or (standing.reason or "").startswith(MISCONFIGURED) or standing.created_at <= now - PATIENCE
 
 
-def _cut_short(scenario: str, order_ids: Sequence[int], standings: Sequence[Standing]) -> bool:
+def _cut_short(
+    scenario: str, order_ids: Sequence[int], standings: Sequence[Standing], spared: Mapping[int, set[str]]
+) -> bool:
     """Say whether an order has ended all that it began, and yet not begun every step of its scenario.
 
-    Of two runs at once, each can find a step held by the other; what comes after both then begins in neither.
+    Of two runs at once, each can find a step held by the other; what comes after both then begins in neither. spared
+    are steps that an order doesn't have.
     """
-    steps = set(STEPS[scenario]) - {"match"}
     for order_id in order_ids:
+        steps = set(STEPS[scenario]) - {"match"} - spared.get(order_id, set())
         mine = [standing for standing in standings if standing.order_id == order_id]
         ended = {s.step for s in mine if s.state in (EffectState.DONE, EffectState.SKIPPED)}
         if len(ended) == len(mine) and not steps <= ended:
@@ -135,14 +141,17 @@ _RESULTS = {
 
 
 def _table(
-    matched: dict[int, dict[str, Any]], numbers: dict[int, str], standings: Sequence[Standing]
+    subject: Subject,
+    matched: dict[int, dict[str, Any]],
+    numbers: dict[int, str],
+    standings: Sequence[Standing],
 ) -> list[dict[str, str]]:
     rows = [
         {
             "Order": numbers.get(id_, "—"),
-            "Step": f"match payment {id_}",
+            "Step": f"match {subject} {id_}",
             "Result": str(row["outcome"] or "not yet").replace("_", " "),
-            "Reference": f"payment {id_}",
+            "Reference": f"{subject} {id_}",
             "Why": row["reason"] or "",
         }
         for id_, row in matched.items()
@@ -164,14 +173,17 @@ def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
     persons = [end for end in ended if end.person]
     later = [end for end in ended if end.due_at and not end.person]
     counts = Counter(str(end.outcome).replace("_", " ") for end in ended if end.outcome)
-    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) or f"{len(ended)} {subject}s"
+    said = (
+        ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        or f"{len(ended)} {_PLURALS[subject]}"
+    )
     if len(ended) == 1 and persons:
         said = persons[0].person or ""
     elif len(ended) == 1 and later:
         said = later[0].waits or said
     elif persons:
         said += f"; {len(persons)} need a person"
-    data = {"payments" if subject == "payment" else "orders": len(ended), "need a person": len(persons)}
+    data = {_PLURALS[subject]: len(ended), "need a person": len(persons)}
     if any(end.failed for end in ended):
         return Failed(name="Needs a person", message=said, data=data)
     if persons:
@@ -217,6 +229,9 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         standings = await effects.of_causes(connection, list(causes.values()))
         allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
         carried_on = await _carried_on(connection, scenario, allocated)
+        if subject == "hold":
+            rows = await _of_holds(connection, ids)
+        spared = await unneeded(connection, sorted({standing.order_id for standing in standings}))
     by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes.values()}
     for standing in standings:
         by_cause[standing.cause].append(standing)
@@ -227,8 +242,8 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         policy = Policy(row["policy"]) if row.get("policy") else None
         reason = row.get("reason") or ""
         mine = by_cause[causes[id_]]
-        going = carried_on.get(id_, []) if subject == "payment" else [id_] * bool(mine)
-        cut_short = _cut_short(scenario, going, mine)
+        going = carried_on.get(id_, []) if subject == "payment" else sorted({s.order_id for s in mine})
+        cut_short = _cut_short(scenario, going, mine, spared)
         surplus = Money(row["surplus_left_minor"], row["currency"]) if row.get("surplus_left_minor") else None
         ended.append(
             _ended(id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock())
@@ -240,17 +255,41 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
     numbers = {id_: ", ".join(part["number"] or "—" for part in parts) for id_, parts in allocated.items()}
     await acreate_table_artifact(
         key="orders-and-steps",
-        table=cells(_table(rows, numbers, standings)),
-        description=f"What this run did: {subject}s, orders and steps",
+        table=cells(_table(subject, rows, numbers, standings)),
+        description=f"What this run did: {_PLURALS[subject]}, orders and steps",
     )
     if len(ids) == 1:
         await _rename([standing.number for standing in standings] or list(numbers.values()))
     return _state(subject, ended)
 
 
-async def close(scenario: str, *, payments: Sequence[int] = (), orders: Sequence[int] = ()) -> State[Any]:
+async def _of_holds(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return what is to be said of holds whose order was not found: a person must look."""
+    return {
+        id_: {
+            "outcome": Outcome.UNKNOWN,
+            "policy": Policy.OPERATOR,
+            "reason": stored.reason or "its order is not known",
+        }
+        for id_, stored in (await holds.load(connection, ids)).items()
+        if stored.order_id is None and stored.hold.state is HoldState.HELD
+    }
+
+
+async def close(
+    scenario: str,
+    *,
+    payments: Sequence[int] = (),
+    orders: Sequence[int] = (),
+    holds: Sequence[int] = (),
+    statuses: Sequence[int] = (),
+) -> State[Any]:
     """End a scenario's run: say what is due again, show what was done, and return the run's state in words."""
     opened = await installation()
     if orders:
         return await _close(opened, scenario, "order", orders)
+    if holds:
+        return await _close(opened, scenario, "hold", holds)
+    if statuses:
+        return await _close(opened, scenario, "status", statuses)
     return await _close(opened, scenario, "payment", payments)

@@ -12,6 +12,7 @@ from domain.payments import Method
 from domain.references import compact
 from domain.rules import ChannelRules, DocumentKind, EvidenceKind, Wait
 from store import documents, orders, stock
+from tasks import holds
 from tasks.installation import installation
 from tasks.step import Entry, Receipt, Skip, Transaction, step
 
@@ -36,6 +37,8 @@ async def _missing(order: Order, rules: ChannelRules) -> str | None:
         return f"payment: {order.to_pay} is missing"
     opened = await installation()
     async with opened.store.read() as connection:
+        if order.method is Method.CARD and (said := await holds.dead(connection, order)):
+            return said
         if Wait.INVOICE in waits and await documents.live(connection, order.id, DocumentKind.INVOICE) is None:
             return "the invoice"
         if Wait.STOCK in waits and not await stock.is_deducted(connection, order):

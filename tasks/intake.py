@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,108 +17,23 @@ from connectors.roles import (
     PayoutReport,
     PayoutSource,
     StatementReader,
+    Told,
     WebhookEvent,
     WebhookReader,
 )
 from connectors.statements import read_statement
-from domain.matching import names_of
-from domain.order_document import OrderDocument, OrderError
-from domain.orders import Status
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
 from domain.payouts import PayoutFile
-from domain.rules import ChannelRules
-from store import inbox, orders, payments, payouts, rules, work
+from store import inbox, payments, payouts, work
 from store.inbox import Letter
-from store.journal import Actor
 from store.sql import chunks
 from tasks.installation import Installation
 from tasks.pace import LEASE, delay
 from tasks.payouts import take_payout
+from tasks.told import defect, take_told
 
 _GIVE_UP_AFTER = 12
 """Attempts at asking a provider about one webhook before a person must look; they span about three days."""
-
-
-_AWAITS_MONEY = (Status.NEW, Status.AWAITING_PAYMENT)
-"""An order taken in with a later status was begun elsewhere: reserving and asking for money would come too late."""
-
-
-def _placed_scenario(method: Method) -> str:
-    return "dispatch_unpaid" if method is Method.CASH_ON_DELIVERY else "order_placed"
-
-
-def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrder:
-    try:
-        standard = channel.standard(document.status)
-    except ValueError as error:
-        raise OrderError(f"order {document.number}: status: {error}") from None
-    if document.currency != channel.currency:
-        raise OrderError(
-            f"order {document.number}: currency: {document.currency}, but channel {channel.channel} sells in "
-            f"{channel.currency}"
-        )
-    return orders.NewOrder(
-        channel=document.channel,
-        number=document.number,
-        method=document.method,
-        status=document.status,
-        standard_status=standard,
-        total=document.money(document.total, "total"),
-        variable_symbol=document.variable_symbol,
-        rf=document.rf,
-        delivery_method=document.delivery.method,
-        delivery_address=document.delivery.address.address(),
-        placed_at=document.placed_at,
-        customer_number=document.customer.number,
-        customer_name=document.customer.name,
-        email=document.customer.email,
-        phone=document.customer.phone,
-        language=document.customer.language,
-        group=document.customer.group,
-        tax_id=document.customer.tax_id,
-        address=document.customer.address.address(),
-        accounts=document.customer.accounts,
-        lines=tuple(
-            orders.NewLine(
-                sku=line.sku,
-                title=line.title,
-                quantity=line.quantity,
-                unit_price=document.money(line.unit_price, f"lines.{place}.unit_price"),
-                vat_rate=line.vat_rate,
-            )
-            for place, line in enumerate(document.lines)
-        ),
-        references=names_of(
-            document.number,
-            variable_symbol=document.variable_symbol,
-            rf=document.rf,
-            provider_reference=document.provider_reference,
-            tracking_number=document.tracking_number,
-        ),
-    )
-
-
-async def take_order(
-    connection: AsyncConnection, opened: Installation, document: OrderDocument, *, actor: Actor
-) -> int | None:
-    """Store an order, make its scenario due, and with it the payments that came before it; None if it is known.
-
-    Raises OrderError for an unknown channel or status, or another currency than the channel's.
-    """
-    channels = await rules.current(connection)
-    if document.channel not in channels:
-        known = ", ".join(channels) or "none yet; apply its rules first with `kvit rules apply FILE`"
-        raise OrderError(f"order {document.number}: channel “{document.channel}” is not known; there is {known}")
-    order = _new_order(document, channels[document.channel].rules)
-    now = opened.clock()
-    order_id = await orders.add(connection, order, now=now, actor=actor)
-    if order_id is None:
-        return None
-    if order.standard_status in _AWAITS_MONEY:
-        await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
-    for payment_id, scenario in await payments.waiting_for_order(connection, order_id):
-        await work.add(connection, scenario, "payment", [payment_id], now=now)
-    return order_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,11 +174,13 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     answers = await asyncio.gather(*(_ask(opened, letter) for letter in letters))
     async with opened.store.write() as connection:
         now = opened.clock()
-        told = [payment for answer in answers if not isinstance(answer, OutsideError) for payment in answer]
-        await payouts.take_turns(connection, {payment.source for payment in told})
+        told = [one for answer in answers if not isinstance(answer, OutsideError) for one in answer]
+        await payouts.take_turns(connection, {one.source for one in told if isinstance(one, IncomingPayment)})
         for letter, answer in zip(letters, answers, strict=True):
-            problem = answer if isinstance(answer, OutsideError) else await _store(connection, letter, answer, now)
-            if problem:
+            problem = answer
+            if not isinstance(answer, OutsideError):
+                problem = await take_told(connection, opened, letter, answer, now=now)
+            if isinstance(problem, OutsideError):
                 due_at = _again_at(letter, problem, now)
                 await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(problem))
             else:
@@ -273,38 +188,14 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     return len(letters)
 
 
-async def _store(
-    connection: AsyncConnection, letter: Letter, incoming: Sequence[IncomingPayment], now: datetime
-) -> OutsideError | None:
-    """Store the payments of a webhook in a savepoint of their own, or return why they can't be stored."""
-    try:
-        async with connection.begin_nested():
-            unheard = await payouts.not_told(connection, incoming)
-            new = await payments.add(connection, unheard, now=now, inbox_id=letter.id)
-            for id_, scenario in new:
-                await work.add(connection, scenario, "payment", [id_], now=now)
-            await payouts.link_new(connection, [id_ for id_, _ in new])
-    except Exception as error:  # one letter that trips us must not stop the others
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            raise
-        return defect(f"what {letter.source} says could not be stored ({type(error).__name__})", error)
-    return None
-
-
-async def _ask(opened: Installation, letter: Letter) -> list[IncomingPayment] | OutsideError:
-    """Return the payments that a webhook stands for, or why they can't be told now."""
+async def _ask(opened: Installation, letter: Letter) -> Sequence[Told] | OutsideError:
+    """Return what an event means, or why that can't be told now."""
     try:
         return await opened.connector(letter.source, WebhookReader).truth(letter.body)
     except OutsideError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one letter that trips us must not stop the others
         return defect(f"unexpected {type(error).__name__} while asking {letter.source}", error)
-
-
-def defect(said: str, error: Exception) -> Transient:
-    """Log where something nobody foresaw went wrong, and return it as an error; its own text may quote anything."""
-    logging.getLogger("kvit").error("%s\n%s", said, "".join(traceback.format_tb(error.__traceback__)))
-    return Transient(said)
 
 
 def _again_at(letter: Letter, error: OutsideError, now: datetime) -> datetime | None:

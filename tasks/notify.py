@@ -1,22 +1,26 @@
-"""Messages: what the customer is told, and when, by the channel's rules and in the customer's language."""
+"""Messages: what the customer is told, when and by which ways, by the channel's rules and in the customer's language.
+
+Each way is a step of its own, such as `message` and `sms`: what went by the one is not sent again for the other's sake.
+"""
 
 from __future__ import annotations
 
+from asyncio import gather
 from pathlib import Path
 from typing import Any
 
 from connectors.errors import Rejected
 from connectors.mail import message_id
-from connectors.roles import Attachment, Messenger, OutgoingMessage
-from connectors.templates import MessageContext
+from connectors.roles import Attachment, Messenger, OutgoingMessage, RefusesRepeats
+from connectors.templates import MessageContext, Rendered
 from domain.documents import document_from_json
 from domain.money import Money
 from domain.orders import Order
-from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment, Template
-from store import documents, orders, payments
+from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment, Template, Way
+from store import documents, effects, orders, payments
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
-from tasks.step import NeedsPerson, Receipt, Skip, Step, Transaction, step
+from tasks.step import Batch, NeedsPerson, Receipt, Skip, Step, Transaction, step
 
 
 async def _facts(opened: Installation, order: Order) -> dict[str, Any]:
@@ -106,54 +110,84 @@ def _attachments(home: Path, document: dict[str, Any] | None) -> tuple[Attachmen
     return (Attachment(name=path.name, content_type="application/pdf", data=path.read_bytes()),)
 
 
-def _message(name: str, moment: Moment) -> Step:
-    """Make the step that sends the message of one moment."""
+_CALLED: dict[Way, str] = {"email": "message", "sms": "SMS"}
+_MISSING: dict[Way, str] = {"email": "e-mail address", "sms": "phone number"}
+
+
+def _sends(rules: ChannelRules, by: Way) -> str:
+    """Return the name of the connector by which messages go this way."""
+    return rules.connectors.messenger if by == "email" else rules.connectors.sms
+
+
+def _recipient(order: Order, by: Way) -> str | None:
+    return order.customer.email if by == "email" else order.customer.phone
+
+
+def _render(opened: Installation, rule: MessageRule, language: str, context: MessageContext) -> Rendered:
+    render = opened.templates.render if rule.by == "email" else opened.templates.render_sms
+    return render(rule.template.value, language, context)
+
+
+def _nothing_to_say(order: Order, rule: MessageRule, moment: Moment) -> str | None:
+    """Return why a message is not sent although the rules have it, if so."""
+    if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
+        return "the rest has come meanwhile"
+    if rule.template is Template.PROFORMA and order.to_pay.minor <= 0:
+        return "the order is paid already"
+    if not _recipient(order, rule.by):
+        return f"the customer has no {_MISSING[rule.by]}"
+    return None
+
+
+def _message(moment: Moment, by: Way) -> Step:
+    """Make the step that sends the message of one moment by one way."""
+    name = "message" if by == "email" else "sms"
+    name += "" if moment is Moment.PAID else f" {moment}"
 
     async def send(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
         """Send the message that the rules have for this moment."""
-        rule = rules.scenarios.of(order.method).message(moment)
+        rule = rules.scenarios.of(order.method).message(moment, by)
         if rule is None:
             return Skip(
-                f"no message at this moment, by the rules of {rules.channel} or because messages are off in this run"
+                f"no {_CALLED[by]} at this moment, by the rules of {rules.channel} or because messages are off in this "
+                "run"
             )
-        if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
-            return Skip("the rest has come meanwhile")
-        if rule.template is Template.PROFORMA and order.to_pay.minor <= 0:
-            return Skip("the order is paid already")
-        if not order.customer.email:
-            return Skip("the customer has no e-mail address")
+        if said := _nothing_to_say(order, rule, moment):
+            return Skip(said)
         opened = await installation()
-        await print_documents(opened, [order.id])
+        if by == "email":
+            await print_documents(opened, [order.id])
         facts = await _facts(opened, order)
         if moment is Moment.DISPATCH and facts["shipment"] is None:
             return Skip("nothing was dispatched")
         language = order.customer.language or rules.language
-        rendered = opened.templates.render(rule.template.value, language, _context(order, rules, language, facts))
+        rendered = _render(opened, rule, language, _context(order, rules, language, facts))
         id_ = _id_of(rules, rule.template.value, key)
-        messenger = opened.connector(rules.connectors.messenger, Messenger)
-        reference = await messenger.send(
+        reference = await opened.connector(_sends(rules, by), Messenger).send(
             OutgoingMessage(
                 message_id=id_,
                 sender=rules.seller.email,
                 sender_name=rules.title,
-                recipient=order.customer.email,
+                recipient=_recipient(order, by) or "",
                 subject=rendered.subject,
                 text=rendered.text,
                 html=rendered.html,
                 language=rendered.language,
                 date=opened.clock(),
-                attachments=_attachments(opened.home, facts["document"]),
+                attachments=_attachments(opened.home, facts["document"]) if by == "email" else (),
             )
         )
         return _sent(order, rule, rendered.language, id_, rendered.subject, reference)
 
     async def find(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
         """Look whether the message lies where it was sent to."""
-        rule = rules.scenarios.of(order.method).message(moment)
+        rule = rules.scenarios.of(order.method).message(moment, by)
         if rule is None:
             return None
         opened = await installation()
-        messenger = opened.connector(rules.connectors.messenger, Messenger)
+        messenger = opened.connector(_sends(rules, by), Messenger)
+        if isinstance(messenger, RefusesRepeats) and await _is_recent(opened, order, key, messenger):
+            return None
         if not messenger.can_look_up:
             raise NeedsPerson("whether the message was sent can't be looked up; ask the customer, or leave it")
         id_ = _id_of(rules, rule.template.value, key)
@@ -161,11 +195,14 @@ def _message(name: str, moment: Moment) -> Step:
         language = order.customer.language or rules.language
         return _sent(order, rule, language, id_, "", reference) if reference else None
 
-    made = step(name, system=lambda rules: rules.connectors.messenger)(send)
+    def in_rules(rules: ChannelRules) -> bool:
+        return any(part.message(moment, "sms") for part in rules.scenarios.all())
+
+    made = step(name, system=lambda rules: _sends(rules, by), when=in_rules if by == "sms" else None)(send)
 
     async def told(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:
         """Write down the message that a person says was sent."""
-        rule = rules.scenarios.of(order.method).message(moment)
+        rule = rules.scenarios.of(order.method).message(moment, by)
         if rule is None:
             raise Rejected(
                 f"the rules of {rules.channel} have no message at this moment any more; leave it with --skip"
@@ -179,8 +216,30 @@ def _message(name: str, moment: Moment) -> Step:
     return made
 
 
-notify_customer = _message("message", Moment.PAID)
-notify_status = _message("message status", Moment.STATUS)
-notify_incomplete = _message("message incomplete", Moment.INCOMPLETE)
-notify_placed = _message("message placed", Moment.PLACED)
-notify_dispatch = _message("message dispatch", Moment.DISPATCH)
+async def _is_recent(opened: Installation, order: Order, key: str, messenger: RefusesRepeats) -> bool:
+    """Say whether a message can't have been sent for so long that it would be taken a second time."""
+    async with opened.store.read() as connection:
+        began = await effects.began(connection, order.id, key)
+    return began is not None and opened.clock() - began < messenger.refuses_repeats_for
+
+
+class Message:
+    """What the customer is told at one moment, by each way that the rules name for it.
+
+    steps has a step for each way; in the log there is nothing of those that a channel doesn't use.
+    """
+
+    def __init__(self, moment: Moment) -> None:
+        self.steps = (_message(moment, "email"), _message(moment, "sms"))
+
+    async def __call__(self, *batches: Batch) -> None:
+        """Tell the customers of the orders that are in all batches."""
+        await gather(*(step(*batches) for step in self.steps))
+
+
+notify_customer = Message(Moment.PAID)
+notify_status = Message(Moment.STATUS)
+notify_incomplete = Message(Moment.INCOMPLETE)
+notify_placed = Message(Moment.PLACED)
+notify_dispatch = Message(Moment.DISPATCH)
+notify_held = Message(Moment.HELD)

@@ -167,6 +167,7 @@ Act = Callable[[Order, ChannelRules, str], Awaitable["Receipt | Skip"]]
 Lookup = Callable[[Order, ChannelRules, str], Awaitable["Receipt | None"]]
 Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
 System = Callable[[ChannelRules], str]
+When = Callable[[ChannelRules], bool]
 UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
 Told = Callable[[Order, ChannelRules, str, str], Awaitable["Receipt"]]
 UndoTold = Callable[[Order, "Entry", str, str], Awaitable["Receipt"]]
@@ -228,6 +229,31 @@ class _Lease:
     until: datetime
 
 
+_when: dict[str, When] = {}
+
+
+async def unneeded(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, set[str]]:
+    """Return by order the steps that its channel's rules know nothing of; of a channel that has all, nothing."""
+    versions = await rules.current(connection)
+    spared = {
+        channel: {name for name, when in _when.items() if not _anybody(versioned.rules, when)}
+        for channel, versioned in versions.items()
+    }
+    if not any(spared.values()):
+        return {}
+    channels = await orders.channels(connection, order_ids)
+    return {order_id: spared[channel] for order_id, channel in channels.items()}
+
+
+def _anybody(channel: ChannelRules, when: When) -> bool:
+    """Say whether a step is for some customer of a channel."""
+    if when(channel):
+        return True
+    groups = [(name, None) for name, part in channel.groups.items() if "connectors" in part or "scenarios" in part]
+    single = [(None, name) for name, part in channel.customers.items() if "connectors" in part or "scenarios" in part]
+    return any(when(channel.for_customer(group=group, customer=customer)) for group, customer in groups + single)
+
+
 def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """Return the log of the current run, or the ordinary one outside of runs."""
     with suppress(MissingContextError):
@@ -253,6 +279,7 @@ class Step:
         compensates: Sequence[str] = (),
         system: System | None = None,
         one_per_order: bool = False,
+        when: When | None = None,
     ) -> None:
         self.name = name
         self.__doc__ = act.__doc__
@@ -262,6 +289,9 @@ class Step:
         self._compensates = tuple(compensates)
         self._system = system
         self._one_per_order = one_per_order
+        self._when = when
+        if when is not None:
+            _when[name] = when
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
@@ -374,7 +404,14 @@ class Step:
 
     async def __call__(self, *batches: Batch) -> Batch:
         """Carry out the step for the orders that are in all batches; return those that may go on."""
-        if not in_all(batches):
+        batch = in_all(batches)
+        if batch and self._when is not None:
+            opened = await installation()
+            async with opened.store.read() as connection:
+                spared = await unneeded(connection, [item.order_id for item in batch.items])
+            batch = Batch(tuple(item for item in batch.items if self.name not in spared.get(item.order_id, ())))
+            batches = (*batches, batch)
+        if not batch:
             return Batch()  # no run for nothing
         return await self._task(batches)
 
@@ -637,6 +674,7 @@ def step(
     compensates: Sequence[str] = (),
     system: System | None = None,
     one_per_order: bool = False,
+    when: When | None = None,
 ) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
 
@@ -644,11 +682,14 @@ def step(
     names the steps that it makes up for: it waits until each of these is known to have happened or not, and nothing
     that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
     that is down, its orders wait. one_per_order says that an order has it once, whatever the cause, such as a label:
-    for one cause it does not begin while it may be happening, or may have happened, for another.
+    for one cause it does not begin while it may be happening, or may have happened, for another. when says by a
+    channel's rules whether its orders have the step at all: for others there is no trace of it.
     """
 
     def make(act: Act) -> Step:
-        return Step(name, act, local=local, compensates=compensates, system=system, one_per_order=one_per_order)
+        return Step(
+            name, act, local=local, compensates=compensates, system=system, one_per_order=one_per_order, when=when
+        )
 
     return make
 
@@ -701,6 +742,8 @@ def _stopped(bar: Bar | None) -> Skip | None:
 
 def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned]) -> Bar | None:
     """Return why a step of a scenario must not begin for an order any more, or not yet."""
+    if item.cause.startswith("status:"):
+        return None  # other systems are told of an order's end, too
     if facts.reverting and item.cause.startswith("payment:"):
         # Not "not yet": one in doubt that turns out not to have happened would stay so, in the revert's way, for ever.
         return Skip("the order is being taken back to before its payment")
@@ -710,7 +753,7 @@ def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.
         return Skip("the payment was taken off this order")
     if facts.back and _rules_for(order, versions, quiet=False).money_back.of(facts.back).stop:
         return Skip(f"the order's money went back ({facts.back})")
-    if facts.closed and item.cause.startswith("payment:"):
+    if facts.closed and item.cause.startswith(("payment:", "hold:")):
         return Rejected(f"the order is {facts.closed}; decide by hand what to do with its money")
     return Skip(f"the order is {facts.closed}") if facts.closed else None
 

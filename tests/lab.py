@@ -46,7 +46,7 @@ from store import orders, payments, rules, stock, work
 from store.audit import audit
 from store.journal import Actor
 from tasks.installation import Installation, close_installation, open_installation
-from tasks.intake import take_order
+from tasks.order_intake import take_order
 from tasks.revert import RevertError, begin
 
 ROOT = Path(__file__).parents[1]
@@ -140,8 +140,9 @@ class World(StandIn):
         if draw < self.deadly:
             self._kill("killed as its request arrived, before it was carried out", request)
             return JSONResponse({})
-        if self.slow_s:
-            await asyncio.sleep(self.slow_s)
+        # After a pause of this whole process the request and its sender's hanging up are read one after the other: the
+        # second needs a moment to be seen, too.
+        await asyncio.sleep(self.slow_s or 0.01)
         if await request.is_disconnected():
             # Here a minute of waiting takes no time, so that the sender may have asked, and have been told no, already.
             # Nobody can do anything against a system that carries out later what it has said it does not know.

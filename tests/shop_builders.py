@@ -29,7 +29,7 @@ from store.journal import Actor
 from store.tables import StockMove
 from tasks.dispatch import consignment_of
 from tasks.installation import Installation, open_installation, working_on
-from tasks.intake import take_order
+from tasks.order_intake import take_order
 from tasks.step import Batch, Item
 
 DEPLOYMENTS = Path(__file__).parent.parent / "deployments"

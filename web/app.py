@@ -1,7 +1,9 @@
 """The web: webhooks and orders in, health and metrics out. What comes in is verified, stored, and only then answered.
 
-`POST /webhooks/<connector>` takes what a payment provider sends. `POST /orders` takes one order or a list of them from
-a shop, signed as web.signature does it. `GET /health` and `GET /metrics` are for the operator's own network.
+`POST /webhooks/<connector>` takes what a provider sends; one that signs nothing sends it to
+`/webhooks/<connector>/<token>`, the token being a secret of that connector's. `POST /orders` takes one order or a list
+of them from a shop, signed as web.signature does it. `GET /health` and `GET /metrics` are for the operator's own
+network.
 """
 
 from __future__ import annotations
@@ -25,15 +27,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.environment import secret_setting
-from connectors.roles import BadSignature, WebhookReader
+from connectors.roles import AnswersWebhooks, BadSignature, Origin, WebhookReader
 from domain.order_document import OrderDocument, OrderError, parse_order
 from store import outages
 from store.journal import Actor
 from store.outages import Down
 from tasks.installation import Installation
-from tasks.intake import take_order, take_webhook
+from tasks.intake import take_webhook
+from tasks.order_intake import take_order
 from web import signature
 from web.limits import BodyRefused, LastAnswer, Room
+from web.sender import sender_of, trusted_proxies
 
 WEBHOOK_BYTES_MAX = 1024 * 1024
 ORDERS_BYTES_MAX = 8 * 1024 * 1024
@@ -184,6 +188,7 @@ class _Web:
         self._opened = opened
         self._readers = opened.playing(WebhookReader)
         self._secret = secret_setting(opened.settings, "orders_secret")
+        self._proxies = trusted_proxies(opened.settings)
         self._metrics = metrics
         self._wake = wake
         self._waiting = waiting
@@ -191,27 +196,37 @@ class _Web:
         self._room = Room(ROOM_BYTES)
 
     async def webhook(self, connector: str, request: Request) -> Response:
-        """Store a provider's webhook, once; only what the provider signed is stored."""
+        """Store a provider's webhook, once; only what is verified as the provider's is stored."""
+        return await self.webhook_with_token(connector, "", request)
+
+    async def webhook_with_token(self, connector: str, token: str, request: Request) -> Response:
+        """Do that for a provider that signs nothing and was given an address with a secret in it."""
         # Read before anything is refused: a sender that is still sending may not see an answer.
         async with self._room.body(request, at_most=WEBHOOK_BYTES_MAX, within=self._body_seconds) as body:
-            return await self._webhook(connector, request, body)
+            return await self._webhook(connector, token, request, body)
 
-    async def _webhook(self, connector: str, request: Request, body: bytes) -> Response:
+    async def _webhook(self, connector: str, token: str, request: Request, body: bytes) -> Response:
         reader = self._readers.get(connector)
         if reader is None:
             raise HTTPException(404, "no connector of this name takes webhooks; kvit.yaml says what they are called")
         headers = {name.lower(): value for name, value in request.headers.items()}
+        origin = Origin(address=sender_of(request, self._proxies), token=token)
         try:
-            event = reader.verify(headers, body, now=self._opened.clock())
+            event = reader.verify(headers, body, now=self._opened.clock(), origin=origin)
         except BadSignature as error:
             self._metrics.webhooks.labels(connector, "refused").inc()
             _log.warning("a webhook for %s was refused: %s", connector, error)
             raise HTTPException(401, str(error)) from None
-        async with _database():
-            new = await take_webhook(self._opened, connector, event, body)
-        result: Taken = "stored" if new else "known"
+        result: Taken = "known"
+        if event.kept:
+            async with _database():
+                new = await take_webhook(self._opened, connector, event, body)
+            result = "stored" if new else "known"
+            self._wake()
         self._metrics.webhooks.labels(connector, result).inc()
-        self._wake()
+        if event.kept and isinstance(reader, AnswersWebhooks):
+            content_type, answer = reader.answer(body, now=self._opened.clock())
+            return Response(answer, media_type=content_type)
         return JSONResponse({"status": result})
 
     async def orders(self, request: Request) -> Response:
@@ -302,7 +317,7 @@ def create_app(
     """Return the web app of an installation.
 
     wake is called after something was stored; waiting asks the database how many rows are due now. Raises Misconfigured
-    for an orders_secret in kvit.yaml that can't be used.
+    for an orders_secret or trusted_proxies in kvit.yaml that can't be used.
     """
     metrics = Metrics(opened.playing(WebhookReader))
     web = _Web(opened, metrics, wake=wake, waiting=waiting, body_seconds=body_seconds)
@@ -313,6 +328,7 @@ def create_app(
         exception_handlers={HTTPException: _refuse, BodyRefused: _refuse_body, ClientDisconnect: _gone},
     )
     app.add_api_route("/webhooks/{connector}", web.webhook, methods=["POST"])
+    app.add_api_route("/webhooks/{connector}/{token}", web.webhook_with_token, methods=["POST"])
     app.add_api_route("/orders", web.orders, methods=["POST"])
     app.add_api_route("/health", web.health, methods=["GET"])
     app.add_api_route("/metrics", web.metrics, methods=["GET"])

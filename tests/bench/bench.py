@@ -43,7 +43,7 @@ from store import orders, stock
 from store.journal import Actor
 from store.tables import EffectRow, InboxRow, PaymentRow
 from tasks.installation import Installation
-from tasks.intake import take_order
+from tasks.order_intake import take_order
 
 PARTS = ("latency", "burst", "matching")
 MATCHING = (10_000, 100_000, 1_000_000)

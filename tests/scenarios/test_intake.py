@@ -36,7 +36,8 @@ from domain.payments import IncomingPayment
 from store import inbox, payments
 from store.tables import InboxRow, OrderRow, WorkRow
 from tasks.installation import Installation
-from tasks.intake import poll, take_order, take_statement, take_webhook, work_off_inbox
+from tasks.intake import poll, take_statement, take_webhook, work_off_inbox
+from tasks.order_intake import take_order
 from web.app import create_app
 
 # Orders.

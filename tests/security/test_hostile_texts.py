@@ -21,8 +21,9 @@ from store.journal import Actor
 from store.tables import OrderRow
 from tasks.cells import cells
 from tasks.installation import Installation, open_installation
-from tasks.intake import take_order, take_statement
+from tasks.intake import take_statement
 from tasks.invoice import _file_of  # pyright: ignore[reportPrivateUsage] - an outside system may number as it likes
+from tasks.order_intake import take_order
 
 ROOT = Path(__file__).parents[2]
 SHOP = Actor(name="shop")

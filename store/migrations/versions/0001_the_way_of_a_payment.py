@@ -117,7 +117,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("subject IN ('payment', 'order', 'revert')", name=op.f("ck_work_subject")),
+        sa.CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status')", name=op.f("ck_work_subject")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_work")),
         sa.UniqueConstraint("subject", "subject_id", "scenario", name=op.f("uq_work_subject_subject_id_scenario")),
     )
@@ -142,15 +142,55 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("placed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("external_id", sa.String(length=80), nullable=True),
+        sa.Column("due_on", sa.Date(), nullable=True),
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_orders_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
         sa.UniqueConstraint("channel", "number", name=op.f("uq_orders_channel_number")),
     )
+    op.create_index("ix_orders_channel_external_id", "orders", ["channel", "external_id"], unique=False)
     op.create_index("ix_orders_channel_placed_at", "orders", ["channel", "placed_at"], unique=False)
     op.create_index(op.f("ix_orders_customer_id"), "orders", ["customer_id"], unique=False)
     op.create_index("ix_orders_number", "orders", ["number"], unique=False)
+    op.create_table(
+        "holds",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("source", sa.String(length=80), nullable=False),
+        sa.Column("reference", sa.String(length=200), nullable=False),
+        sa.Column("connector", sa.String(length=40), nullable=False),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("order_reference", sa.Text(), nullable=True),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("captured_minor", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("decision", sa.String(length=10), nullable=True),
+        sa.Column("decided_minor", sa.BigInteger(), nullable=True),
+        sa.Column("decided_by", sa.String(length=200), nullable=True),
+        sa.Column("decided_because", sa.Text(), nullable=True),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("state IN ('held', 'captured', 'released', 'expired')", name=op.f("ck_holds_state")),
+        sa.CheckConstraint("decision IN ('capture', 'release')", name=op.f("ck_holds_decision")),
+        sa.CheckConstraint("captured_minor <= amount_minor", name=op.f("ck_holds_captured")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_holds_order_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_holds")),
+        sa.UniqueConstraint("source", "reference", name=op.f("uq_holds_source_reference")),
+    )
+    op.create_index(
+        "ix_holds_expires_at",
+        "holds",
+        ["expires_at"],
+        unique=False,
+        sqlite_where=sa.text("state = 'held'"),
+        postgresql_where=sa.text("state = 'held'"),
+    )
+    op.create_index(op.f("ix_holds_order_id"), "holds", ["order_id"], unique=False)
     op.create_table(
         "payments",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),

@@ -1,0 +1,152 @@
+"""Tell: the shop and the CRM are told how an order stands now, and the CRM each payment of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.roles import Crm, Income, Shop
+from domain.orders import Order
+from domain.rules import ChannelRules
+from domain.scenarios import cause_of
+from store import effects, orders, payments, rules, work
+from tasks.installation import Installation, installation
+from tasks.step import Batch, Item, Receipt, Skip, run_log, step
+
+_TRACKING = {
+    "cs": "Číslo zásilky: {}",
+    "ro": "Numărul expediției: {}",
+    "uk": "Номер відправлення: {}",
+    "ru": "Номер отправления: {}",
+    "en": "Tracking number: {}",
+}
+
+
+def _has_shop(rules: ChannelRules) -> bool:
+    return bool(rules.connectors.shop)
+
+
+def _has_crm(rules: ChannelRules) -> bool:
+    return bool(rules.connectors.crm)
+
+
+def _notes_dispatch(rules: ChannelRules) -> bool:
+    return _has_shop(rules) and any(part.dispatch.note for part in rules.scenarios.all())
+
+
+async def _as_it_stands(opened: Installation, order: Order) -> Order:
+    """Return the order as it is now: it may have moved on since its step was claimed."""
+    async with opened.store.read() as connection:
+        return (await orders.load(connection, [order.id]))[order.id]
+
+
+@step("shop", system=lambda rules: rules.connectors.shop, one_per_order=True, when=_has_shop)
+async def tell_shop(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Bring the shop's order to the status that the order has here."""
+    name = rules.connectors.shop
+    opened = await installation()
+    order = await _as_it_stands(opened, order)
+    status = rules.tells.get(name, {}).get(order.status)
+    if status is None:
+        return Skip(f"the rules of {rules.channel} tell {name} nothing of an order that is {order.status}")
+    reference = await opened.connector(name, Shop).set_status(order, status, key)
+    return Receipt(reference=f"{reference} → {status}", after={"status": status})
+
+
+@tell_shop.lookup
+async def find_told_shop(order: Order, rules: ChannelRules, key: str) -> Receipt | None:  # noqa: ARG001 - a lookup's shape
+    """Say that the shop may be told again: the same status a second time changes nothing."""
+    return None
+
+
+@step("shop note", system=lambda rules: rules.connectors.shop, when=_notes_dispatch)
+async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Put the tracking number into a note that the shop sends to the customer."""
+    if not rules.scenarios.of(order.method).dispatch.note:
+        return Skip(f"the rules of {rules.channel} leave no note in the shop")
+    opened = await installation()
+    text = await _tracking(opened, order, rules)
+    if text is None:
+        return Skip("nothing was dispatched")
+    shop = opened.connector(rules.connectors.shop, Shop)
+    return Receipt(reference=await shop.add_note(order, text, key, to_customer=True))
+
+
+@note_dispatch.lookup
+async def find_note(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
+    """Look whether the note is there."""
+    opened = await installation()
+    text = await _tracking(opened, order, rules)
+    if text is None:
+        return None
+    found = await opened.connector(rules.connectors.shop, Shop).find_note(order, text, key)
+    return Receipt(reference=found) if found else None
+
+
+async def _tracking(opened: Installation, order: Order, rules: ChannelRules) -> str | None:
+    async with opened.store.read() as connection:
+        shipment = await orders.live_shipment(connection, order.id)
+    language = order.customer.language or rules.language
+    return _TRACKING[language].format(shipment["tracking_number"]) if shipment else None
+
+
+@step("crm", system=lambda rules: rules.connectors.crm, one_per_order=True, when=_has_crm)
+async def tell_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
+    """Bring the order's card up to date: status, to pay, paid, difference, and each payment that it hasn't yet."""
+    name = rules.connectors.crm
+    opened = await installation()
+    crm = opened.connector(name, Crm)
+    order = await _as_it_stands(opened, order)
+    async with opened.store.read() as connection:
+        came = await payments.incomes(connection, order.id)
+        told = {
+            reference
+            for after in await effects.done_after(connection, order.id, "crm")
+            for reference in after.get("incomes", [])
+        }
+    status = rules.tells.get(name, {}).get(order.status)
+    # First what came, then what is left to pay: whoever sees the card is never shown a sum that nothing explains.
+    incomes = [Income(**income) for income in came if income["reference"] not in told]
+    for income in incomes:
+        await crm.add_income(order, income, f"{key[:40]}-{income.reference.replace(':', '-')[:20]}")
+    reference = await crm.tell(order, status, key)
+    after = {
+        "status": status,
+        "paid": str(order.settled),
+        "to_pay": str(order.to_pay),
+        "incomes": [income.reference for income in incomes],
+    }
+    return Receipt(reference=reference, after=after)
+
+
+@tell_crm.lookup
+async def find_told_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | None:  # noqa: ARG001 - a lookup's shape
+    """Say that the CRM may be told again: it looks first whether it has an income, and all else is told as it is."""
+    return None
+
+
+async def tell_later(connection: AsyncConnection, opened: Installation, order: Order, history_id: int) -> None:
+    """Make it due that the other systems are told of a status which no payment brought about."""
+    versions = await rules.current(connection)
+    own = versions[order.channel].rules.for_customer(group=order.customer.group, customer=order.customer.number)
+    if _has_shop(own) or _has_crm(own):
+        await work.add(connection, "status_changed", "status", [history_id], now=opened.clock())
+
+
+@task(name="take changes", cache_policy=NO_CACHE)
+async def changed_orders(ids: Sequence[int]) -> Batch:
+    """Take the orders whose status changed; ids are rows of the history of statuses."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        found = await orders.of_history(connection, ids)
+    log = run_log()
+    items: list[Item] = []
+    for id_ in ids:
+        if (known := found.get(id_)) is None:
+            log.info("change %s · left alone: it is not in the store", id_)
+        else:
+            items.append(Item(known[0], known[1], cause_of("status", id_)))
+    return Batch(tuple(items))
