@@ -17,7 +17,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
 from connectors import Config, roles, types
@@ -142,6 +142,7 @@ _PLAIN: dict[Any, str] = {
     bool: "`true` or `false`",
     Path: "path",
     SecretStr: "secret text",
+    IPvAnyNetwork: "network",
     Any: "anything",
 }
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from document_builders import BUYER, SELLER
 from pypdf import PdfReader
 
-from connectors import labels
+from connectors import cdek, labels
 from connectors.errors import Misconfigured, Rejected, Transient
 from connectors.roles import Carrier, Checked, Consignment
+from deployments.sandbox.cdek import CdekStandIn
 from domain.money import Money
 from domain.orders import Address
 
@@ -32,10 +35,11 @@ CONSIGNMENT = Consignment(
 
 @dataclass
 class Case:
-    """A carrier, and what its other side has taken on that is not cancelled."""
+    """A carrier, what its other side has taken on that is not cancelled, and a consignment that it takes."""
 
     carrier: Carrier
     taken_on: Callable[[], list[str]]
+    consignment: Consignment = CONSIGNMENT
 
 
 def built_in(home: Path) -> Case:
@@ -43,10 +47,36 @@ def built_in(home: Path) -> Case:
     return Case(carrier, lambda: sorted(path.name.split(".")[0] for path in (home / "labels").glob("*[0-9].pdf")))
 
 
-@pytest.fixture(params=[built_in])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    make: Callable[[Path], Case] = request.param
-    return make(tmp_path)
+@asynccontextmanager
+async def only_here(home: Path) -> AsyncGenerator[Case]:
+    yield built_in(home)
+
+
+@asynccontextmanager
+async def at_cdek(home: Path) -> AsyncGenerator[Case]:
+    async with CdekStandIn() as account:
+        config = cdek.CONFIG.model_validate(
+            {
+                "name": "cdek",
+                "home": home,
+                "client_id": account.client_id,
+                "client_secret": account.client_secret,
+                "base_url": account.base_url,
+                "tariff": 139,
+                "poll_every": 0.001,
+                "poll_for": 1,
+            }
+        )
+        carrier = cdek.CONNECTOR(config)
+        yield Case(carrier, lambda: account.live, replace(CONSIGNMENT, collect=Money(62870, "RUB")))
+        await carrier.aclose()
+
+
+@pytest.fixture(params=[only_here, at_cdek])
+async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Case]:
+    opened: Callable[[Path], AbstractAsyncContextManager[Case]] = request.param
+    async with opened(tmp_path) as made:
+        yield made
 
 
 def test_it_plays_the_role_and_can_be_checked(case: Case) -> None:
@@ -55,60 +85,60 @@ def test_it_plays_the_role_and_can_be_checked(case: Case) -> None:
 
 
 async def test_two_orders_under_one_key_are_one_consignment(case: Case) -> None:
-    first = await case.carrier.create(CONSIGNMENT, "key")
-    second = await case.carrier.create(CONSIGNMENT, "key")
+    first = await case.carrier.create(case.consignment, "key")
+    second = await case.carrier.create(case.consignment, "key")
 
     assert first == second
     assert case.taken_on() == [first.tracking_number]
 
 
 async def test_orders_under_one_key_at_the_same_moment_are_one_consignment(case: Case) -> None:
-    made = await asyncio.gather(*(case.carrier.create(CONSIGNMENT, "key") for _ in range(8)))
+    made = await asyncio.gather(*(case.carrier.create(case.consignment, "key") for _ in range(8)))
 
     assert case.taken_on() == [made[0].tracking_number]
     assert made == [made[0]] * 8
 
 
 async def test_two_keys_are_two_consignments(case: Case) -> None:
-    made = [await case.carrier.create(CONSIGNMENT, key) for key in ("one", "two")]
+    made = [await case.carrier.create(case.consignment, key) for key in ("one", "two")]
 
     assert case.taken_on() == sorted(shipment.tracking_number for shipment in made)
     assert made[0] != made[1]
 
 
 async def test_a_consignment_is_found_by_its_key_once_it_is_ordered(case: Case) -> None:
-    assert await case.carrier.find(CONSIGNMENT, "key") is None
+    assert await case.carrier.find(case.consignment, "key") is None
 
-    made = await case.carrier.create(CONSIGNMENT, "key")
+    made = await case.carrier.create(case.consignment, "key")
 
-    assert await case.carrier.find(CONSIGNMENT, "key") == made
-    assert await case.carrier.find(CONSIGNMENT, "another key") is None
+    assert await case.carrier.find(case.consignment, "key") == made
+    assert await case.carrier.find(case.consignment, "another key") is None
 
 
 async def test_cancelling_twice_is_no_error_and_touches_nothing_else(case: Case) -> None:
-    kept = await case.carrier.create(CONSIGNMENT, "kept")
-    gone = await case.carrier.create(CONSIGNMENT, "gone")
+    kept = await case.carrier.create(case.consignment, "kept")
+    gone = await case.carrier.create(case.consignment, "gone")
 
     await case.carrier.cancel(gone.tracking_number, "undo")
     await case.carrier.cancel(gone.tracking_number, "undo")
 
     assert case.taken_on() == [kept.tracking_number]
-    assert await case.carrier.find(CONSIGNMENT, "gone") is None
-    assert await case.carrier.find(CONSIGNMENT, "kept") == kept
+    assert await case.carrier.find(case.consignment, "gone") is None
+    assert await case.carrier.find(case.consignment, "kept") == kept
 
 
 async def test_a_cancelled_consignment_is_not_handed_out_again_under_its_key(case: Case) -> None:
-    gone = await case.carrier.create(CONSIGNMENT, "key")
+    gone = await case.carrier.create(case.consignment, "key")
     await case.carrier.cancel(gone.tracking_number, "undo")
 
     with pytest.raises(Rejected, match="was cancelled"):
-        await case.carrier.create(CONSIGNMENT, "key")
+        await case.carrier.create(case.consignment, "key")
 
     assert case.taken_on() == []
 
 
 async def test_a_consignment_that_was_never_ordered_cannot_be_cancelled(case: Case) -> None:
-    known = await case.carrier.create(CONSIGNMENT, "key")
+    known = await case.carrier.create(case.consignment, "key")
     number = known.tracking_number
     unknown = [number[:-1] + str((int(number[-1]) + 1) % 10), "", "../labels/x", "KV000000000000000000", number + "\n"]
 
@@ -120,18 +150,19 @@ async def test_a_consignment_that_was_never_ordered_cannot_be_cancelled(case: Ca
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"),
+    ("changed", "why"),
     [
-        (replace(CONSIGNMENT, recipient=Address(street="Příčná 5", city="Plzeň")), "has no name"),
-        (replace(CONSIGNMENT, recipient=Address(name="Kateřina")), "neither street nor town"),
-        (replace(CONSIGNMENT, collect=Money(-1, "CZK")), "can't be collected"),
-        (replace(CONSIGNMENT, parcels=0), "1 to 99 parcels"),
-        (replace(CONSIGNMENT, parcels=100), "1 to 99 parcels"),
+        ({"recipient": Address(street="Příčná 5", city="Plzeň")}, "has no name"),
+        ({"recipient": Address(name="Kateřina")}, "neither street nor town"),
+        ({"collect": Money(-1, "CZK")}, "can't be collected"),
+        ({"parcels": 0}, "1 to 99 parcels"),
+        ({"parcels": 100}, "1 to 99 parcels"),
     ],
 )
 async def test_what_cannot_be_delivered_is_rejected_without_naming_people(
-    case: Case, wrong: Consignment, why: str
+    case: Case, changed: dict[str, Any], why: str
 ) -> None:
+    wrong = replace(case.consignment, **changed)
     with pytest.raises(Rejected, match=why) as caught:
         await case.carrier.create(wrong, "key")
 

@@ -134,7 +134,8 @@ async def test_a_lost_answer_is_in_doubt_and_nothing_is_sent_again(
     system: StandIn, kind: Misbehavior, method: str
 ) -> None:
     system.misbehave(kind)
-    error = await failure(system.url, method, **({"timeout": SHORT_S} if kind in HANG else {}))
+    limits: dict[str, float] = {"timeout": SHORT_S} if kind in HANG else {}
+    error = await failure(system.url, method, "/pay", **limits)
     assert isinstance(error, Transient)
     assert error.in_doubt
     assert error.retry_after is None

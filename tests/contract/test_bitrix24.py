@@ -1,0 +1,579 @@
+"""The Bitrix24 connector, over real HTTP against a stand-in as strict as a portal; test_crms.py has the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from connectors import load
+from connectors.bitrix24 import Bitrix24, Bitrix24Config
+from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.roles import BadSignature, Income
+from deployments.sandbox.bitrix24 import DEAL, SMART_PROCESS, Bitrix24StandIn
+from deployments.sandbox.standin import Misbehavior, StandIn
+from domain.changes import StatusChange
+from domain.money import Money
+from domain.orders import Address, Customer, Order, OrderLine, Status
+from domain.payments import Method
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+CUSTOM = {
+    "UF_CRM_NUMBER": "string",
+    "UF_CRM_TO_PAY": "double",
+    "UF_CRM_MONEY": "money",
+    "UF_CRM_NAME": "string",
+    "UF_CRM_EMAIL": "string",
+    "UF_CRM_PHONE": "string",
+    "UF_CRM_ADDRESS": "string",
+}
+
+
+def order(number: str = "1042", *, name: str = "Kateřina Dvořáčková", lines: int = 2) -> Order:
+    each = Money.parse("450.25", "CZK")
+    return Order(
+        id=1,
+        channel="eshop",
+        number=number,
+        status="paid",
+        standard_status=Status.PAID,
+        method=Method.CARD,
+        total=Money(each.minor * lines, "CZK"),
+        settled=Money.zero("CZK"),
+        placed_at=NOW,
+        customer=Customer(id=1, number="C1", name=name, email="katerina@example.com", phone="+420601234567"),
+        lines=tuple(
+            OrderLine(id=n, sku=f"K{n}", title=f"Konvice {n}", quantity=1, unit_price=each, vat_rate=Decimal(21))
+            for n in range(lines)
+        ),
+        delivery_address=Address(
+            name="K. Dvořáčková", street="Příčná 5", city="Plzeň", postcode="301 00", country="CZ"
+        ),
+    )
+
+
+def income(**changed: Any) -> Income:
+    told: dict[str, Any] = {
+        "reference": "payment:17",
+        "amount": Money(45025, "CZK"),
+        "booked_on": date(2026, 3, 1),
+        "method": Method.CARD,
+    }
+    return Income(**{**told, **changed})
+
+
+def config(portal: Bitrix24StandIn | None = None, /, **changed: Any) -> Bitrix24Config:
+    fields: dict[str, Any] = {
+        "name": "bitrix24",
+        "home": Path(),
+        "base_url": portal.url if portal else "http://127.0.0.1:9",
+        "user": 7,
+        "token": portal.token if portal else "hooksecret",
+        "application_token": portal.application_token if portal else "apptoken",
+        "limits": {"per_second": None},
+    }
+    return Bitrix24Config.model_validate(fields | changed)
+
+
+@asynccontextmanager
+async def connected(portal: Bitrix24StandIn, /, **changed: Any) -> AsyncGenerator[Bitrix24]:
+    made = Bitrix24(config(portal, **changed))
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.fixture
+async def portal() -> AsyncIterator[Bitrix24StandIn]:
+    async with Bitrix24StandIn(custom=CUSTOM, burst=1000) as running:
+        yield running
+
+
+@pytest.fixture
+async def crm(portal: Bitrix24StandIn) -> AsyncIterator[Bitrix24]:
+    async with connected(portal) as made:
+        yield made
+
+
+def the_deal(portal: Bitrix24StandIn) -> dict[str, Any]:
+    (item,) = portal.kinds[DEAL].items.values()
+    return item
+
+
+# Settings
+
+
+def test_it_is_found_by_its_type_and_keeps_to_two_requests_a_second() -> None:
+    settings = {"type": "bitrix24", "name": "crm", "base_url": "https://x.bitrix24.eu/", "user": 1, "token": "abc"}
+    made = load({**settings, "application_token": "t"}, home=Path(), where="kvit.yaml")
+    assert isinstance(made, Bitrix24)
+    assert config(limits={"timeout": 5}).limits.per_second == 2
+
+
+def test_secrets_do_not_show() -> None:
+    assert "hidden" not in repr(config(token="hidden", application_token="hidden"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("token", ""),
+        ("token", "abc/../1"),
+        ("token", "abc\n"),
+        ("application_token", ""),
+        ("application_token", "a,"),
+        ("application_token", "a\nb"),
+        ("base_url", "https://x.bitrix24.eu/rest/1/secret/"),
+        ("entity_type_id", 31),
+        ("entity_type_id", 1),
+        ("number_field", "ufCrmNumber"),
+        ("originator", "a:b"),
+    ],
+)
+def test_what_can_not_be_right_is_no_setting(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(**{field: value})
+
+
+async def test_a_check_names_the_fields_that_the_portal_does_not_have(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, paid_field="UF_CRM_GONE", customer_name_field="UF_CRM_LOST") as wrong:
+        with pytest.raises(Misconfigured, match="no field UF_CRM_GONE, UF_CRM_LOST"):
+            await wrong.check()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"to_pay_field": "UF_CRM_MONEY"},
+        {"to_pay_field": "UF_CRM_TO_PAY", "money_fields": True},
+        {"number_field": "UF_CRM_TO_PAY"},
+        {"entity_type_id": 177},
+        {"user": 8},
+        {"token": "WrongSecret1"},
+    ],
+)
+async def test_a_check_finds_what_is_set_wrong(portal: Bitrix24StandIn, changed: dict[str, Any]) -> None:
+    async with connected(portal, **changed) as wrong:
+        with pytest.raises(Misconfigured) as raised:
+            await wrong.check()
+        assert "WrongSecret1" not in str(raised.value)
+
+
+# Cards
+
+
+async def test_a_new_card_has_what_is_configured_and_no_more(portal: Bitrix24StandIn) -> None:
+    people = {"customer_name_field": "UF_CRM_NAME", "customer_address_field": "UF_CRM_ADDRESS"}
+    async with connected(portal, **people, category_id=9, responsible_id=3) as crm:
+        await crm.tell(order(), "C9:UC_A1B2C3", "key")
+    told = {
+        "title": "1042",
+        "originatorId": "kvit",
+        "originId": "1042",
+        "opportunity": Decimal("900.50"),
+        "currencyId": "CZK",
+        "isManualOpportunity": "Y",
+        "categoryId": 9,
+        "assignedById": 3,
+        "stageId": "C9:UC_A1B2C3",
+        "UF_CRM_NAME": "Kateřina Dvořáčková",
+        "UF_CRM_ADDRESS": "K. Dvořáčková, Příčná 5, 301 00 Plzeň, CZ",
+        "UF_CRM_EMAIL": None,
+        "UF_CRM_PHONE": None,
+    }
+    assert {field: the_deal(portal)[field] for field in told} == told
+
+
+async def test_what_people_change_on_a_card_is_left_alone(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, to_pay_field="UF_CRM_TO_PAY", customer_name_field="UF_CRM_NAME") as crm:
+        card = await crm.tell(order(), "NEW", "key")
+        portal.write(int(card), title="Konvice pro paní K.", UF_CRM_NAME="paní K.", opportunity="900", originId="1042 ")
+        await crm.tell(order(lines=3), "WON", "key")
+    deal = the_deal(portal)
+    assert (deal["title"], deal["UF_CRM_NAME"], deal["opportunity"]) == ("Konvice pro paní K.", "paní K.", Decimal(900))
+    assert (deal["stageId"], deal["UF_CRM_TO_PAY"]) == ("WON", Decimal("1350.75"))
+
+
+async def test_what_is_so_already_fires_no_event(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    await crm.tell(order(), "NEW", "key")
+    before = len(portal.events)
+    await crm.tell(order(), "NEW", "key")
+    assert len(portal.events) == before
+
+
+async def test_a_card_can_be_known_by_a_custom_field(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, number_field="UF_CRM_NUMBER") as crm:
+        made = portal.make("x", UF_CRM_NUMBER="cz1042 ")
+        portal.make("CZ1042", UF_CRM_NUMBER="CZ10421")
+        assert await crm.tell(order("CZ1042"), "WON", "key") == str(made["id"])
+        event = portal.body(portal.move(made["id"], "LOSE"))
+        assert [(one.number, one.status) for one in await crm.truth(event)] == [("cz1042", "LOSE")]
+
+
+async def test_cards_of_another_originator_are_not_ours(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    theirs = portal.make("1042", originatorId="shop")
+    assert await crm.tell(order(), "WON", "key") != str(theirs["id"])
+    assert theirs["stageId"] == "NEW"
+    assert await crm.truth(portal.body(portal.move(theirs["id"], "WON"))) == []
+    assert [external_id.split(":")[0] for external_id, _ in (await crm.fetch(None, now=datetime.now(UTC))).events] == [
+        str(theirs["id"] + 1)
+    ]
+
+
+async def test_a_card_that_somebody_else_makes_at_the_same_moment_is_told_to_a_person(
+    portal: Bitrix24StandIn, crm: Bitrix24
+) -> None:
+    portal.then["crm.item.add"] = lambda: portal.make("1042")
+    for _ in range(2):
+        with pytest.raises(Rejected, match="more than one card: 1, 2; keep one"):
+            await crm.tell(order(), "NEW", "key")
+    assert len(portal.kinds[DEAL].items) == 2
+    portal.delete(2)
+    assert await crm.tell(order(), "NEW", "key") == "1"
+
+
+@pytest.mark.parametrize("field", ["UF_CRM_GONE", "UF_CRM_TO_PAY"])
+async def test_a_field_that_can_not_hold_the_number_never_makes_card_after_card(
+    portal: Bitrix24StandIn, field: str
+) -> None:
+    async with connected(portal, number_field=field) as crm:
+        for _ in range(3):
+            with pytest.raises(Misconfigured):
+                await crm.tell(order(), None, "key")
+    assert len(portal.kinds[DEAL].items) <= 1
+
+
+@pytest.mark.parametrize("field", ["to_pay_field", "customer_name_field"])
+async def test_a_field_that_keeps_nothing_is_misconfigured(portal: Bitrix24StandIn, field: str) -> None:
+    async with connected(portal, **{field: "UF_CRM_GONE"}) as crm:
+        with pytest.raises(Misconfigured, match="UF_CRM_GONE"):
+            await crm.tell(order(), None, "key")
+
+
+async def test_sums_can_be_fields_of_the_kind_money(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, to_pay_field="UF_CRM_MONEY", money_fields=True) as crm:
+        for _ in range(2):
+            await crm.tell(order(), None, "key")
+        assert the_deal(portal)["UF_CRM_MONEY"] == "900.5|CZK"
+    assert len(portal.done) == 1
+
+
+async def test_a_stage_of_another_funnel_is_rejected(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    portal.make("1042")
+    with pytest.raises(Rejected, match="CRM_FIELD_ERROR_VALUE_NOT_VALID"):
+        await crm.tell(order(), "C9:WON", "key")
+
+
+async def test_a_smart_process_without_amounts_takes_none() -> None:
+    async with Bitrix24StandIn(spa_money=False) as portal:
+        async with connected(portal, entity_type_id=SMART_PROCESS) as wrong:
+            with pytest.raises(Misconfigured, match="opportunity"):
+                await wrong.tell(order("1041"), None, "key")
+        async with connected(portal, entity_type_id=SMART_PROCESS, amount=False) as right:
+            card = await right.tell(order(), "DT128_5:CLIENT", "key")
+            assert portal.kinds[SMART_PROCESS].items[int(card)]["xmlId"] == "kvit:1042"
+
+
+async def test_what_a_customer_writes_is_never_taken_for_a_reference_in_a_batch(portal: Bitrix24StandIn) -> None:
+    name = "$result[card][items][0][id]&fields[stageId]=WON"
+    async with connected(portal, customer_name_field="UF_CRM_NAME") as crm:
+        await crm.tell(order(name=name), "NEW", "key")
+        await crm.tell(order(name=name), "EXECUTING", "key")
+    assert the_deal(portal)["UF_CRM_NAME"] == name
+
+
+# Product rows
+
+
+async def test_the_lines_become_product_rows_once(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, product_rows=True) as crm:
+        card, again = [await crm.tell(order(), "NEW", "key") for _ in range(2)]
+    assert card == again
+    rows = portal.rows["D", int(card)]
+    assert [
+        (row["productName"], row["price"], row["quantity"], row["taxRate"], row["taxIncluded"]) for row in rows
+    ] == [
+        ("Konvice 0", Decimal("450.25"), 1, 21, "Y"),
+        ("Konvice 1", Decimal("450.25"), 1, 21, "Y"),
+    ]
+    assert [method for method, _ in portal.done] == ["crm.item.add", "crm.item.productrow.set"]
+    assert the_deal(portal)["opportunity"] == Decimal("900.50")
+
+
+async def test_rows_that_were_not_written_are_written_the_next_time(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, product_rows=True, entity_type_id=SMART_PROCESS) as crm:
+        portal.misbehave(Misbehavior.STATUS_BEFORE, path=f"/rest/7/{portal.token}/crm.item.productrow.set")
+        with pytest.raises(Transient):
+            await crm.tell(order(), None, "key")
+        card = await crm.tell(order(), None, "key")
+    assert len(portal.rows["T80", int(card)]) == 2
+    assert [method for method, _ in portal.done] == ["crm.item.add", "crm.item.productrow.set"]
+
+
+async def test_rows_that_a_person_changed_are_left(portal: Bitrix24StandIn) -> None:
+    async with connected(portal, product_rows=True) as crm:
+        card = int(await crm.tell(order(), None, "key"))
+        del portal.rows["D", card][0]
+        await crm.tell(order(), "WON", "key")
+    assert len(portal.rows["D", card]) == 1
+
+
+# Incomes
+
+
+async def test_an_income_is_a_comment_that_says_all_of_it_without_markup(
+    portal: Bitrix24StandIn, crm: Bitrix24
+) -> None:
+    portal.make("1042")
+    await crm.add_income(order(), income(provider_reference="[url=http://x]pi_1<b>"), "key")
+    (text,) = portal.texts(1)
+    first, mark = text.split("\n")
+    assert first == "+450.25 CZK · 2026-03-01 · card · urlhttp://xpi_1b · payment:17"
+    assert mark.startswith("#kvit-")
+
+
+async def test_an_income_that_may_not_be_looked_for_is_not_missing(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    portal.make("1042")
+    portal.forbidden.add("crm.timeline.comment.list")
+    for asked in (crm.find_income(order(), income(), "key"), crm.add_income(order(), income(), "key")):
+        with pytest.raises(Misconfigured, match="insufficient_scope"):
+            await asked
+    assert portal.comments == []
+
+
+async def test_looking_for_an_income_takes_one_request(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    portal.make("1042")
+    await crm.find_income(order(), income(), "key")
+    (seen,) = portal.requests
+    assert seen.path.endswith("/batch.json")
+    assert len(json.loads(seen.body)["cmd"]) == 2
+
+
+async def test_a_comment_deleted_meanwhile_makes_nobody_overlook_another(
+    portal: Bitrix24StandIn, crm: Bitrix24
+) -> None:
+    portal.make("1042")
+    for n in range(49):
+        portal.comments.append({"ID": str(n + 1), "ENTITY_TYPE": "deal", "ENTITY_ID": "1", "COMMENT": f"Note {n}"})
+    first = await crm.add_income(order(), income(reference="payment:1"), "key")
+    second = await crm.add_income(order(), income(reference="payment:2"), "key")
+    portal.then["crm.timeline.comment.list"] = lambda: portal.comments.pop(0)
+    with pytest.raises(Transient, match="changed while they were read"):
+        await crm.find_income(order(), income(reference="payment:2"), "key")
+    assert await crm.find_income(order(), income(reference="payment:1"), "key") == first
+    assert await crm.find_income(order(), income(reference="payment:2"), "key") == second
+
+
+async def test_a_list_of_comments_that_never_ends_is_left_once_it_comes_round() -> None:
+    page = [{"ID": str(n), "COMMENT": ""} for n in range(1, 51)]
+    card: dict[str, Any] = {"items": [{"id": 1, "originatorId": "kvit", "originId": "1042", "stageId": "NEW"}]}
+    batch: dict[str, Any] = {"result": {"result": {"card": card, "also": page}, "result_error": []}}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told = batch if scope["path"].endswith("batch.json") else {"result": page}
+        await Response(json.dumps(told))(scope, receive, send)
+
+    async with StandIn(app) as system:
+        crm = Bitrix24(config(base_url=system.url))
+        with pytest.raises(Transient, match="changed while they were read"):
+            await crm.find_income(order(), income(), "key")
+        assert len(system.requests) == 2
+        await crm.aclose()
+
+
+# Limits and errors
+
+
+async def test_too_many_requests_are_told_as_busy() -> None:
+    async with Bitrix24StandIn(burst=1, leak=0) as portal, connected(portal) as crm:
+        await crm.check()
+        with pytest.raises(Transient, match=r"503 \(QUERY_LIMIT_EXCEEDED\)") as raised:
+            await crm.check()
+        assert (raised.value.busy, raised.value.in_doubt) == (True, False)
+
+
+@pytest.mark.parametrize("method", ["crm.item.list", "crm.item.add"])
+async def test_a_method_that_is_blocked_is_busy_until_it_is_let_free(
+    portal: Bitrix24StandIn, crm: Bitrix24, method: str
+) -> None:
+    portal.block(method, 300)
+    with pytest.raises(Transient, match="OPERATION_TIME_LIMIT") as raised:
+        await crm.tell(order(), None, "key")
+    assert (raised.value.busy, raised.value.in_doubt) == (True, False)
+    assert 0 < (raised.value.retry_after or 0) <= 300
+    assert portal.done == []
+
+
+@pytest.mark.parametrize("method", ["crm.item.list", "crm.item.add", "crm.timeline.comment.add"])
+async def test_a_right_that_is_missing_is_misconfigured(portal: Bitrix24StandIn, crm: Bitrix24, method: str) -> None:
+    portal.forbidden.add(method)
+    with pytest.raises(Misconfigured, match="insufficient_scope"):
+        await crm.add_income(order(), income(), "key")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error"),
+    [
+        (400, {"error": "CRM_FIELD_ERROR_REQUIRED", "error_description": "Jana"}, Rejected),
+        (200, {"error": "CRM_FIELD_ERROR_REQUIRED", "error_description": "Jana"}, Rejected),
+        (400, {"error": "Jana Nováková", "error_description": "Jana"}, Rejected),
+        (400, {"error": "", "error_description": "Jana"}, Rejected),
+        (401, {"error": "expired_token", "error_description": "Jana"}, Misconfigured),
+        (403, {"error": "ACCESS_DENIED", "error_description": "Jana"}, Misconfigured),
+        (503, {"error": "OVERLOAD_LIMIT"}, Transient),
+        (200, {"error": "INTERNAL_SERVER_ERROR"}, Transient),
+        (200, {"result": []}, Transient),
+        (200, {"result": {"fields": "Jana"}}, Transient),
+        (200, {}, Transient),
+        (302, {}, Misconfigured),
+        (404, {}, Misconfigured),
+    ],
+)
+async def test_an_error_is_told_by_its_code_and_never_by_its_description(
+    status: int, answer: dict[str, Any], error: type[Exception]
+) -> None:
+    async with StandIn(Response(json.dumps(answer), status_code=status)) as system:
+        crm = Bitrix24(config(base_url=system.url))
+        with pytest.raises(error) as raised:
+            await crm.check()
+        assert "Jana" not in str(raised.value)
+        assert "hooksecret" not in str(raised.value)
+        await crm.aclose()
+
+
+# Outgoing webhooks
+
+
+async def test_a_delivered_webhook_is_what_verify_takes_and_truth_asks_about(
+    portal: Bitrix24StandIn, crm: Bitrix24
+) -> None:
+    portal.time = NOW
+    event = portal.move(portal.make("1042")["id"], "WON")
+    async with StandIn(Response(status_code=200)) as shop:
+        assert await portal.deliver(event, f"{shop.url}/webhooks/bitrix24") == 200
+        (seen,) = shop.requests
+    taken = crm.verify(seen.headers, seen.body, now=NOW)
+    assert (taken.external_id, taken.kind, taken.kept) == (
+        f"ONCRMDEALUPDATE:1:{int(NOW.timestamp())}",
+        "ONCRMDEALUPDATE",
+        True,
+    )
+    assert await crm.truth(seen.body) == [StatusChange(status="WON", number="1042", at=NOW)]
+
+
+async def test_a_webhook_that_is_lost_is_not_sent_again_and_polled(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    portal.time = NOW
+    card = portal.make("1042")["id"]
+    cursor = (await crm.fetch(None, now=NOW)).cursor
+    portal.time = NOW + timedelta(minutes=1)
+    event = portal.move(card, "WON")
+    async with StandIn(Response(status_code=500)) as shop:
+        assert await portal.deliver(event, shop.url) == 500
+        assert len(shop.requests) == 1
+    assert await portal.deliver(event, "http://127.0.0.1:9") is None
+    ((external_id, body),) = (await crm.fetch(cursor, now=portal.time)).events
+    assert external_id.endswith(":WON")
+    assert [change.status for change in await crm.truth(body)] == ["WON"]
+
+
+@pytest.mark.parametrize("ours", ["apptoken", "old,apptoken", "apptoken, new"])
+def test_any_of_our_tokens_may_come(ours: str) -> None:
+    portal = Bitrix24StandIn(application_token="apptoken")
+    event = portal.make("1042") and portal.events[-1]
+    assert Bitrix24(config(application_token=ours)).verify({}, portal.body(event), now=NOW).kind == "ONCRMDEALADD"
+
+
+@pytest.mark.parametrize("token", ["", "apptoke", "apptokenn", "APPTOKEN", "apptoken ", "old,apptoken"])
+def test_another_token_is_refused_and_not_shown(token: str) -> None:
+    portal = Bitrix24StandIn()
+    event = portal.make("1042") and portal.events[-1]
+    with pytest.raises(BadSignature, match="application token") as raised:
+        Bitrix24(config(application_token="old,apptoken")).verify({}, portal.body(event, token=token), now=NOW)
+    assert "apptoken" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "",
+        "hello",
+        "auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=5&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=5&ts=1e9&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=../5&ts=1&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=0&ts=1&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&ts=1&auth[application_token]=apptoken",
+        "event=ONCRM DEAL&ts=1&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=5&data[FIELDS][ID]=6&ts=1&auth[application_token]=apptoken",
+        "event=ONCRMDEALUPDATE&data[FIELDS][ID]=5&ts=1&auth[application_token]=x&auth[application_token]=apptoken",
+        "auth[application_token]=apptoken" + "&a=1" * 200,
+        "auth[application_token]=apptoken&a=" + "1" * 70_000,
+    ],
+)
+def test_what_is_no_event_is_refused_with_the_right_token_too(form: str) -> None:
+    with pytest.raises(BadSignature):
+        Bitrix24(config()).verify({}, form.encode(), now=NOW)
+
+
+READER = Bitrix24(config())
+
+
+@given(body=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: f"event={text}&ts=1".encode()))
+def test_no_body_without_the_token_gets_through_or_breaks_the_reader(body: bytes) -> None:
+    with pytest.raises(BadSignature):
+        READER.verify({}, body, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "of_type", "kept"),
+    [
+        (DEAL, "ONCRMDEALUPDATE", None, True),
+        (DEAL, "ONCRMDEALADD", None, True),
+        (DEAL, "oncrmdealupdate", None, True),
+        (DEAL, "ONCRMDEALDELETE", None, False),
+        (DEAL, "ONCRMLEADUPDATE", None, False),
+        (DEAL, "ONCRMDYNAMICITEMUPDATE", "2", False),
+        (SMART_PROCESS, "ONCRMDYNAMICITEMUPDATE", "128", True),
+        (SMART_PROCESS, "ONCRMDYNAMICITEMUPDATE_128", "128", True),
+        (SMART_PROCESS, "ONCRMDYNAMICITEMUPDATE", "130", False),
+        (SMART_PROCESS, "ONCRMDYNAMICITEMUPDATE", None, False),
+        (SMART_PROCESS, "ONCRMDEALUPDATE", None, False),
+    ],
+)
+async def test_only_events_of_cards_are_kept_and_asked_about(
+    kind: int, event: str, of_type: str | None, kept: bool
+) -> None:
+    form = {"event": event, "data[FIELDS][ID]": "5", "ts": "1700000000", "auth[application_token]": "apptoken"}
+    body = urlencode(form | ({} if of_type is None else {"data[FIELDS][ENTITY_TYPE_ID]": of_type})).encode()
+    reader = Bitrix24(config(entity_type_id=kind))
+    assert reader.verify({}, body, now=NOW).kept is kept
+    if not kept:
+        assert await reader.truth(body) == []
+    await reader.aclose()
+
+
+async def test_a_card_that_is_gone_tells_nothing(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    event = portal.body(portal.move(portal.make("1042")["id"], "WON"))
+    portal.delete(1)
+    assert await crm.truth(event) == []
+
+
+async def test_a_list_that_goes_backwards_is_not_walked_for_ever() -> None:
+    items = [{"id": 1, "updatedTime": "2026-03-01T12:00:00+03:00", "stageId": "NEW"} for _ in range(50)]
+    async with StandIn(Response(json.dumps({"result": {"items": items}}))) as system:
+        crm = Bitrix24(config(base_url=system.url))
+        with pytest.raises(Transient):
+            await crm.fetch(None, now=NOW)
+        await crm.aclose()
