@@ -1,7 +1,8 @@
 """Messages to customers from templates: subject, text and HTML, in the customer's language.
 
-A message is three files, `<language>/<template>.subject.j2`, `.txt.j2` and `.html.j2`, looked for in each folder in
-turn. Templates are Jinja in a sandbox: they print and choose, but reach nothing outside and always end.
+An e-mail is three files, `<language>/<template>.subject.j2`, `.txt.j2` and `.html.j2`, an SMS is one, `.sms.j2`; each
+is looked for in each folder in turn. Templates are Jinja in a sandbox: they print and choose, but reach nothing outside
+and always end.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import escape
 
 from connectors.errors import Misconfigured
+from connectors.sms import plain
 from domain.money import Money, exponent
 
 MAX_STEPS = 20_000
@@ -51,6 +53,8 @@ MAX_WRITTEN = 4 * MAX_CHARACTERS
 MAX_SECONDS = 3.0
 """The processor's time that one file of a message may take."""
 MAX_SUBJECT = 200
+MAX_SMS = 600
+"""Characters of an SMS; each 67 to 153 of them are paid for."""
 
 _FALLBACK = "en"
 # English as it is written in Europe: the day before the month, the currency after the amount and a space.
@@ -145,7 +149,7 @@ class MessageContext(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A message's parts; language is the one it was found in."""
+    """A message's parts, an SMS has a text alone; language is the one it was found in."""
 
     subject: str
     text: str
@@ -394,11 +398,8 @@ class Templates:
 
         Raises Misconfigured, naming file and line, for a template that doesn't exist or doesn't work.
         """
-        found = self._language(template, language)
-        empty = dict.fromkeys(("payment", "document", "instructions", "shipment"))
-        values: dict[str, Any] = {**empty, **context}
-        if values["document"]:
-            values["document"] = {"attached": True, **values["document"]}
+        found = self._language(template, language, "txt")
+        values = _values(context)
         text = self._fill(f"{found}/{template}.txt.j2", values)
         return Rendered(
             subject=_one_line(self._fill(f"{found}/{template}.subject.j2", values)),
@@ -407,14 +408,27 @@ class Templates:
             language=found,
         )
 
-    def _language(self, template: str, wanted: str) -> str:
+    def render_sms(self, template: str, language: str, context: MessageContext) -> Rendered:
+        """Write a message of one line in a language, or in English where the language doesn't have it.
+
+        Marks on Latin letters are left out where that makes it cheaper. Raises Misconfigured as render does, and for a
+        text that is empty or longer than an SMS can be.
+        """
+        found = self._language(template, language, "sms")
+        name = f"{found}/{template}.sms.j2"
+        text = plain(" ".join(self._fill(name, _values(context)).split()))
+        if not 0 < len(text) <= MAX_SMS:
+            raise Misconfigured(f"message template {name}: gives {len(text)} characters; it must be 1 to {MAX_SMS}")
+        return Rendered(subject="", text=text, html="", language=found)
+
+    def _language(self, template: str, wanted: str, form: str) -> str:
         if re.fullmatch(r"[a-z][a-z0-9_]{0,60}", template):
             for language in (wanted, _FALLBACK):
-                files = [folder / language / f"{template}.txt.j2" for folder in self._folders]
+                files = [folder / language / f"{template}.{form}.j2" for folder in self._folders]
                 if re.fullmatch("[a-z]{2,3}", language) and any(file.is_file() for file in files):
                     return language
         folders = ", ".join(str(folder) for folder in self._folders)
-        raise Misconfigured(f"messages: there is no {_FALLBACK}/{template}.txt.j2 in {folders}; write it there")
+        raise Misconfigured(f"messages: there is no {_FALLBACK}/{template}.{form}.j2 in {folders}; write it there")
 
     def _sandbox(self, language: str, *, html: bool) -> _Sandbox:
         made = self._sandboxes.get((language, html))
@@ -445,6 +459,15 @@ class Templates:
             raise Misconfigured(_complaint(name, error)) from None
         finally:
             _left.reset(before)
+
+
+def _values(context: MessageContext) -> dict[str, Any]:
+    """Return what a template is given: each part, also those that there is nothing of."""
+    empty = dict.fromkeys(("payment", "document", "instructions", "shipment"))
+    values: dict[str, Any] = {**empty, **context}
+    if values["document"]:
+        values["document"] = {"attached": True, **values["document"]}
+    return values
 
 
 def _one_line(text: str) -> str:

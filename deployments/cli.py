@@ -405,6 +405,34 @@ async def _order(connection: AsyncConnection, order_id: int) -> Json:
     }
 
 
+@orders_app.command(name="extend")
+async def orders_extend(
+    number: Annotated[str, Parameter(help="The order's number.")],
+    /,
+    *,
+    days: Annotated[int, Parameter(help="By how many days its last day is put off.")] = 3,
+    because: Annotated[str, Parameter(help="Why; it stands in the order's history.")] = "",
+    channel: Annotated[str | None, Parameter(help="Needed when several channels have an order of this number.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Put off the last day of an order that waits for its money; its goods stay reserved.
+
+    kvit orders extend CZ1042 --days 3 --because "she pays on Friday"
+    """
+    async with opened_home() as opened:
+        from tasks.waiting import ExtendError, extend
+
+        try:
+            day = await extend(opened, number, days, channel=channel, author=user_name(), because=because)
+        except ExtendError as error:
+            raise Wrong(str(error)) from None
+    if as_json:
+        shown.as_json({"order": number, "last_day": day.isoformat()})
+    else:
+        shown.line(f"The last day of order {number} is {day} now.")
+    return DONE
+
+
 @orders_app.command(name="show")
 async def orders_show(
     number: Annotated[str, Parameter(help="The order's number.")],

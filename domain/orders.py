@@ -168,7 +168,8 @@ class OrderLine:
 class Order:
     """An order as the steps see it; settled is what all allocations so far come to.
 
-    external_id is the shop's own id of it, where that isn't its number.
+    external_id is the shop's own id of it, where that isn't its number. reserved_until is the end of the last day of
+    one that waits for its money, due_on that of one on credit; extended counts how often it was put off.
     """
 
     id: int
@@ -188,6 +189,8 @@ class Order:
     rf: str | None = None
     external_id: str | None = None
     due_on: date | None = None
+    reserved_until: datetime | None = None
+    extended: int = 0
 
     @property
     def to_pay(self) -> Money:

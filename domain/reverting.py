@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.orders import Status
+from domain.scenarios import TELLING
 
 HANDED_OVER = frozenset({Status.DISPATCHED, Status.DELIVERED, Status.COMPLETED, Status.RETURNED})
 """Statuses in which the parcel is out of the shop's hands."""
@@ -58,6 +59,8 @@ def way_back(
         return Way.IRREVERSIBLE, f"the message was sent{named and f' ({reference})'}; the customer has it"
     if step == "dispatch" and status in HANDED_OVER:
         return Way.IRREVERSIBLE, f"parcel{named} was handed over to the carrier"
+    if step in TELLING:
+        return Way.NOTHING, f"{step} is told anew how the order stands"
     return {
         "status": (Way.REVERSIBLE, f"the status goes back{named and f' ({reference})'}"),
         "stock": (Way.COMPENSABLE, f"the goods are put back into stock{named and f' ({reference})'}"),

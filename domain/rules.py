@@ -106,6 +106,7 @@ class Template(StrEnum):
     DISPATCH_PREPARED = "dispatch_prepared"
     PROFORMA = "proforma"
     ORDER_HELD = "order_held"
+    PAYMENT_REMINDER = "payment_reminder"
 
 
 class Moment(StrEnum):
@@ -117,6 +118,10 @@ class Moment(StrEnum):
     """After the invoice and the new status; where the scenario's own message comes before them."""
     INCOMPLETE = "incomplete"
     DISPATCH = "dispatch"
+    REMINDER = "reminder"
+    """Before the last day of a reservation, or the due date of an order on credit."""
+    OVERDUE = "overdue"
+    """After the due date of an order on credit."""
     HELD = "held"
     """The card is authorized and the money held; nobody has taken it yet."""
 
@@ -245,6 +250,39 @@ class PlacedRules(_Part):
     status: Annotated[
         str | None, Field(title="Status", description="Status of a placed order; empty leaves it as it is")
     ] = None
+    remind_days: Annotated[
+        int,
+        Field(
+            ge=0, le=30, title="Reminder, days", description="Before the last day; the message is of moment reminder"
+        ),
+    ] = 1
+    at_expiry: Annotated[
+        Literal["ask", "release", "cancel"],
+        Field(
+            title="At expiry",
+            description="When reservation and grace are over and nothing was paid: a person is told and no more, the "
+            "goods are free again, or the order expires too",
+        ),
+    ] = "ask"
+    deferral_days: Annotated[
+        int,
+        Field(ge=0, le=365, title="Deferral, days", description="The goods go first; payment is due after these days"),
+    ] = 0
+    deferred_status: Annotated[
+        str, Field(title="Status on credit", description="Of an order whose goods go before its money")
+    ] = Status.PROCESSING.value
+    credit_limit: Annotated[
+        Decimal | None,
+        Field(
+            ge=0,
+            title="Credit limit",
+            description="What a customer may owe in all by such orders, in major units; beyond it an order waits for "
+            "its money; empty: no limit",
+        ),
+    ] = None
+    overdue_days: Annotated[
+        int, Field(ge=0, le=90, title="Overdue, days", description="After the due date, until the next message")
+    ] = 3
 
 
 class Scenarios(_Part):
@@ -726,6 +764,7 @@ class ChannelRules(_Part):
                 raise ValueError(f"statuses.{name}: “{name}” is a standard status and can only mean itself")
         named = {f"scenarios.{method}.status": self.scenarios.of(method).status for method in Method}
         named |= {f"placed.{method}.status": self.placed.of(method).status or Status.NEW for method in Method}
+        named |= {f"placed.{method}.deferred_status": self.placed.of(method).deferred_status for method in Method}
         named["holds.status"] = self.holds.status or Status.NEW
         for field, status in self._statuses_elsewhere():
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from domain.payments import Kind, Method
+from domain.rules import Moment, Way
 
 STEPS: dict[str, tuple[str, ...]] = {
     # Card, paid at once: match → paid → invoice → message → stock → start of dispatch.
@@ -39,6 +40,23 @@ STEPS: dict[str, tuple[str, ...]] = {
     # Before any money: the goods go unpaid, or the customer gets payment instructions.
     "dispatch_unpaid": ("placed status", "stock", "dispatch", "message dispatch", "shop", "crm", "shop note"),
     "order_placed": ("reservation", "proforma", "message placed", "placed status", "shop", "crm"),
+    # "Assembling starts at once, the money comes later": on credit, with an invoice that says when it is due.
+    "deferred": (
+        "invoice",
+        "message placed",
+        "placed status",
+        "stock",
+        "dispatch",
+        "message dispatch",
+        "shop",
+        "crm",
+        "shop note",
+    ),
+    # Nothing was paid yet, and the day has come on which something is to be done about it.
+    "remind": ("message reminder",),
+    "overdue": ("message overdue",),
+    "last_day": ("call customer",),
+    "expire": ("expire", "shop", "crm"),
     # A card was authorized: on hold → letter; an operator edits the order, then captures or releases the money.
     "authorization": ("hold status", "message held", "shop", "crm"),
     "capture": ("capture",),
@@ -53,8 +71,17 @@ STEPS: dict[str, tuple[str, ...]] = {
 A message that goes by SMS is a step of its own beside the one by e-mail: `sms` beside `message`, and so on.
 """
 
+TIMED = frozenset({"remind", "overdue", "last_day", "expire"})
+"""Scenarios whose time is set when the order is placed; nothing else makes them due."""
+
 TELLING = frozenset({"shop", "crm", "shop note"})
 """Steps that tell other systems how an order stands; only channels have them that name a shop or a CRM."""
+
+
+def message_step(moment: Moment, by: Way) -> str:
+    """Return the name of the step that sends the message of a moment: `message`, `sms dispatch`."""
+    name = "message" if by == "email" else "sms"
+    return name if moment is Moment.PAID else f"{name} {moment}"
 
 
 def scenario_of(method: Method, kind: Kind = Kind.PAYMENT) -> str:

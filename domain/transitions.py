@@ -19,8 +19,8 @@ DAYS_MAX = 366
 _WORST = 3
 
 
-class PeriodError(ValueError):
-    """Days that can't be reported on; its text says why, in a sentence."""
+class ReportError(ValueError):
+    """What can't be reported on; its text says why, in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +60,20 @@ def period_of(
 ) -> Period:
     """Return the days to report on: by default the last twelve weeks, and as many before a change as after it.
 
-    Raises PeriodError for days in the wrong order, too many of them, or a change outside of them.
+    Raises ReportError for days in the wrong order, too many of them, or a change outside of them.
     """
     until = min(until, today) if until else today
+    if change is not None and change > until:
+        raise ReportError(f"{change} comes after {until}; it must not, so that there is a before and an after")
     if since is None and change is not None:
-        since = change - max(until - change + timedelta(days=1), timedelta(days=1))
+        since = change - (until - change + timedelta(days=1))
     since = since or until - timedelta(days=DAYS - 1)
     if since > until:
-        raise PeriodError(f"{since} comes after {until}; the first day must come before the last")
-    if change is not None and not since < change <= until:
-        raise PeriodError(
-            f"{change} must be after {since} and not after {until}, so that there is a before and an after"
-        )
+        raise ReportError(f"{since} comes after {until}; the first day must come before the last")
+    if change is not None and change <= since:
+        raise ReportError(f"{change} must come after {since}, so that there is a before and an after")
     if (until - since).days >= DAYS_MAX:
-        raise PeriodError(f"{since} to {until} is more than {DAYS_MAX} days; ask for fewer")
+        raise ReportError(f"{since} to {until} is more than {DAYS_MAX} days; ask for fewer")
     return Period(since, until, change)
 
 
@@ -136,22 +136,28 @@ class Row:
         return f"{_words(self.before)} → {_words(self.after)}"
 
 
-def rows_of(transitions: Iterable[Transition], period: Period) -> list[Row]:
-    """Work out the figures; within a channel and scenario, where most time is spent in all comes first.
+class Times:
+    """Takes transitions in, and works their figures out; what ended outside of the period is left out."""
 
-    What ended outside of the period is left out.
-    """
-    groups: dict[tuple[str, Method, str, str], list[tuple[int, str, date]]] = defaultdict(list)
-    for one in transitions:
-        if period.begins <= one.ended < period.ends:
-            key = (one.channel, one.method, one.before, one.after)
-            groups[key].append((one.seconds, one.number, one.ended.astimezone(UTC).date()))
-    found = [_row(key, sorted(times, key=lambda t: (t[0], t[1])), period) for key, times in groups.items()]
-    scenarios = list(Method)
-    return sorted(
-        found,
-        key=lambda row: (row.channel, scenarios.index(row.method), -row.whole.total_s, row.before, row.after),
-    )
+    def __init__(self, period: Period) -> None:
+        self._period = period
+        self._groups: dict[tuple[str, Method, str, str], list[tuple[int, str, date]]] = defaultdict(list)
+
+    def add(self, transitions: Iterable[Transition]) -> None:
+        """Take some transitions in."""
+        for one in transitions:
+            if self._period.begins <= one.ended < self._period.ends:
+                key = (one.channel, one.method, one.before, one.after)
+                self._groups[key].append((one.seconds, one.number, one.ended.astimezone(UTC).date()))
+
+    def rows(self) -> list[Row]:
+        """Return the figures; within a channel and scenario, where most time is spent in all comes first."""
+        found = [_row(key, sorted(times), self._period) for key, times in self._groups.items()]
+        scenarios = list(Method)
+        return sorted(
+            found,
+            key=lambda row: (row.channel, scenarios.index(row.method), -row.whole.total_s, row.before, row.after),
+        )
 
 
 def _row(key: tuple[str, Method, str, str], times: Sequence[tuple[int, str, date]], period: Period) -> Row:
@@ -222,14 +228,11 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 def lasted(seconds: int) -> str:
     """Return a length of time as a person reads it, in its two largest units: `2 d 4 h`, `12 min`, `0 s`."""
-    parts: list[str] = []
-    for place, (size, name) in enumerate(_UNITS):
-        if seconds >= size or parts or size == 1:
-            parts.append(f"{seconds // size} {name}")
-            if place + 1 < len(_UNITS) and (rest := seconds % size // _UNITS[place + 1][0]):
-                parts.append(f"{rest} {_UNITS[place + 1][1]}")
-            break
-    return " ".join(parts)
+    for (size, name), smaller in zip(_UNITS, (*_UNITS[1:], None), strict=True):
+        if seconds >= size or smaller is None:
+            rest = seconds % size // smaller[0] if smaller else 0
+            return f"{seconds // size} {name}" + (f" {rest} {smaller[1]}" if smaller and rest else "")
+    raise AssertionError  # the smallest unit holds every time
 
 
 def worst_said(figures: Figures) -> str:
@@ -241,7 +244,7 @@ def _words(status: str) -> str:
     return status.replace("_", " ")
 
 
-_COLUMNS = ("channel", "scenario", "from", "to", "period", "orders", "median_s", "p90_s", "worst_s", "worst_orders")
+_COLUMNS = ("channel", "scenario", "from", "to", "period", "count", "median_s", "p90_s", "worst_s", "worst_orders")
 # A spreadsheet takes what begins so for a formula, also within quotes.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, Row, Subquery, and_, case, exists, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,8 +16,8 @@ from sqlalchemy.orm import aliased
 
 from domain.money import Money
 from domain.payments import Kind, Method, Outcome
-from domain.rules import ChannelRules, DocumentKind, Policy, RulesError, Wait
-from domain.scenarios import subject_of
+from domain.rules import ChannelRules, DocumentKind, Moment, Policy, RulesError, Wait, Way
+from domain.scenarios import message_step, subject_of
 from store import balances, effects, journal, rules
 from store.effects import EffectState
 from store.payments import taken_of_payment
@@ -299,11 +299,14 @@ async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Fin
         StockMove.order_line_id == OrderLineRow.id,
         StockMove.kind == "deduct",
     )
-    left = exists().where(OrderLineRow.order_id == OrderRow.id, OrderLineRow.sku.is_not(None), ~taken)
+    left = exists().where(
+        OrderLineRow.order_id == OrderRow.id, OrderLineRow.sku.is_not(None), OrderLineRow.quantity > 0, ~taken
+    )
     rows = await _rows(
         connection,
         select(
             *(OrderRow.number, OrderRow.channel, OrderRow.method, OrderRow.total_minor, OrderRow.currency),
+            OrderRow.due_on,
             *(CustomerRow.group, CustomerRow.number.label("customer"), EffectRow.rule_version),
             *(ShipmentRow.tracking_number, ShipmentRow.collect_minor, settled.label("settled")),
             *(invoiced.label("invoiced"), left.label("left")),
@@ -345,7 +348,7 @@ def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
     consignment = f"consignment {row.tracking_number} was ordered"
     said: list[str] = []
     if missing.minor > 0:
-        if Wait.PAYMENT in waits:
+        if Wait.PAYMENT in waits and row.due_on is None:  # on credit the goods go first
             said.append(f"{consignment} while {missing} was still to be paid, though dispatch waits for payment")
         elif collect < missing and (method is Method.CASH_ON_DELIVERY or channel is None):
             said.append(f"{consignment} while {missing} was still to be paid, but the carrier collects {collect}")
@@ -531,11 +534,7 @@ _LEAVES: dict[type[Any], tuple[str, ...]] = {
     StockMove: ("stock", "reservation", "restock"),
     DocumentRow: ("invoice", "proforma", "credit note"),
     ShipmentRow: ("dispatch",),
-    MessageRow: tuple(
-        f"{way}{moment}"
-        for way in ("message", "sms")
-        for moment in ("", " status", " incomplete", " placed", " dispatch", " held")
-    ),
+    MessageRow: tuple(message_step(moment, by) for moment in Moment for by in get_args(Way)),
 }
 """What each step leaves behind in our own database when it is done."""
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.changes import StatusChange
 from domain.money import Money
-from domain.orders import Address, Customer, Order, OrderLine, Status
+from domain.orders import CLOSED, Address, Customer, Order, OrderLine, Status
 from domain.payments import Method
 from domain.references import payer_reference
 from domain.rules import EvidenceKind
@@ -99,6 +99,7 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
             placed_at=order.placed_at,
             external_id=order.external_id,
             due_on=order.due_on,
+            extended=0,
             created_at=now,
         )
         .returning(OrderRow.id)
@@ -321,6 +322,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
                 rf=row.rf,
                 external_id=row.external_id,
                 due_on=row.due_on,
+                reserved_until=row.reserved_until,
+                extended=row.extended,
             )
     return found
 
@@ -435,6 +438,37 @@ async def status_history(connection: AsyncConnection, order_id: int) -> list[dic
         select(*columns).where(StatusHistory.order_id == order_id).order_by(StatusHistory.id)
     )
     return [dict(row) for row in rows.mappings().all()]
+
+
+async def set_term(
+    connection: AsyncConnection, order_id: int, *, reserved_until: datetime | None, due_on: date | None, extended: int
+) -> None:
+    """Say until when an order waits for its money, or by when one on credit is to be paid."""
+    await connection.execute(
+        update(OrderRow)
+        .where(OrderRow.id == order_id)
+        .values(reserved_until=reserved_until, due_on=due_on, extended=extended)
+    )
+
+
+async def owed_on_credit(connection: AsyncConnection, customer_id: int, currency: str) -> Money:
+    """Return what a customer owes in all by orders whose goods went before their money."""
+    rows = await connection.execute(
+        select(OrderRow.id, OrderRow.total_minor).where(
+            OrderRow.customer_id == customer_id,
+            OrderRow.currency == currency,
+            OrderRow.due_on.is_not(None),
+            OrderRow.standard_status.not_in(sorted(CLOSED)),
+        )
+    )
+    totals = {row.id: row.total_minor for row in rows.all()}
+    paid = await settled(connection, list(totals))
+    return Money(sum(max(total - paid.get(id_, 0), 0) for id_, total in totals.items()), currency)
+
+
+async def customer_of(connection: AsyncConnection, order_id: int) -> int:
+    """Return the id of an order's customer."""
+    return (await connection.execute(select(OrderRow.customer_id).where(OrderRow.id == order_id))).scalar_one()
 
 
 async def channels(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, str]:

@@ -88,7 +88,18 @@ USES: Mapping[type[Table], Use] = {
     MessageRow: _ADDS_ONLY,
     OpenItemRow: Use(("amount_minor",)),
     OrderLineRow: Use(("sku", "title", "quantity", "unit_price_minor", "vat_rate")),
-    OrderRow: Use(("status", "standard_status", "total_minor", "delivery_method", "delivery_address")),
+    OrderRow: Use(
+        (
+            "status",
+            "standard_status",
+            "total_minor",
+            "delivery_method",
+            "delivery_address",
+            "due_on",
+            "reserved_until",
+            "extended",
+        )
+    ),
     OutageRow: Use(("since", "reason", "failed", "attempts", "probe_at"), deletes=True),
     PayerAccount: Use(("payment_id",)),
     PaymentReference: Use(deletes=True),

@@ -114,7 +114,11 @@ class CustomerRow(Table):
 
 
 class OrderRow(Table):
-    """An order; status is the channel's own word, standard_status what it means."""
+    """An order; status is the channel's own word, standard_status what it means.
+
+    reserved_until is the last day of one that waits for its money, due_on that of one on credit; extended counts how
+    often a person has put that day off.
+    """
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -141,6 +145,7 @@ class OrderRow(Table):
     external_id: Mapped[str | None] = mapped_column(String(80))
     due_on: Mapped[date | None]
     reserved_until: Mapped[datetime | None]
+    extended: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
 
 

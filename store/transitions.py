@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.payments import Method
@@ -16,11 +16,12 @@ _PIECE = 5_000
 
 
 async def transitions(
-    connection: AsyncConnection, *, since: datetime, until: datetime, channel: str | None = None
+    connection: AsyncConnection, *, since: datetime, until: datetime, channel: str | None = None, piece: int = _PIECE
 ) -> AsyncIterator[list[Transition]]:
-    """Yield, in pieces, the transitions that ended from a time on and before another, of one channel or of all.
+    """Yield, in pieces and any order, the transitions that ended from a time on and before another.
 
-    A status that was written again is none; its time counts from when the order first came to it.
+    They are those of one channel, or of all. A status that was written again is none; its time counts from when the
+    order first came to it.
     """
     order = StatusHistory.order_id
     moved = (
@@ -29,7 +30,10 @@ async def transitions(
             StatusHistory.after,
             StatusHistory.at,
             func.lag(StatusHistory.after).over(partition_by=order, order_by=StatusHistory.id).label("was"),
-            func.lag(StatusHistory.at).over(partition_by=order, order_by=StatusHistory.id).label("began"),
+            # SQLite has no type for a moment, and would give its text.
+            type_coerce(
+                func.lag(StatusHistory.at).over(partition_by=order, order_by=StatusHistory.id), StatusHistory.at.type
+            ).label("began"),
         )
         .where(or_(StatusHistory.before.is_(None), StatusHistory.before != StatusHistory.after))
         .where(StatusHistory.at < until)
@@ -50,8 +54,8 @@ async def transitions(
     )
     if channel is not None:
         wanted = wanted.where(OrderRow.channel == channel)
-    async with connection.stream(wanted.execution_options(yield_per=_PIECE)) as rows:
-        async for piece in rows.partitions():
+    async with connection.stream(wanted.execution_options(yield_per=piece)) as rows:
+        async for some in rows.partitions():
             yield [
                 Transition(
                     channel=row.channel,
@@ -62,5 +66,5 @@ async def transitions(
                     began=row.began,
                     ended=row.at,
                 )
-                for row in piece
+                for row in some
             ]

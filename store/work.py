@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.scenarios import TIMED
 from store import orders
 from store.sql import add_new, chunks
 from store.tables import AllocationRow, OrderRow, UtcDateTime, WorkRow
@@ -33,10 +34,12 @@ async def add(
     now: datetime,
     quiet: bool | None = None,
     note: str | None = None,
+    due_at: datetime | None = None,
 ) -> None:
     """Make subjects due in a scenario; those that are known to it become due again, even while they are worked on.
 
-    quiet says whether customers get no messages for them; None leaves what was said before.
+    quiet says whether customers get no messages for them; None leaves what was said before. due_at is when they fall
+    due, where that is not now.
     """
     await add_new(
         connection,
@@ -60,7 +63,7 @@ async def add(
             update(WorkRow)
             .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some))
             .values(
-                due_at=now,
+                due_at=due_at or now,
                 finished_at=None,
                 again=WorkRow.lease_owner.is_not(None),
                 quiet=WorkRow.quiet if quiet is None else quiet,
@@ -70,11 +73,15 @@ async def add(
 
 
 async def wake(connection: AsyncConnection, subject: str, ids: Sequence[int], *, now: datetime) -> None:
-    """Make subjects due at once in every scenario that knows them."""
+    """Make subjects due at once in every scenario that knows them, but for those whose time is still to come."""
     for some in chunks(list(ids)):
         await connection.execute(
             update(WorkRow)
-            .where(WorkRow.subject == subject, WorkRow.subject_id.in_(some))
+            .where(
+                WorkRow.subject == subject,
+                WorkRow.subject_id.in_(some),
+                or_(WorkRow.scenario.not_in(TIMED), WorkRow.due_at.is_(None), WorkRow.due_at <= now),
+            )
             .values(due_at=now, finished_at=None, again=WorkRow.lease_owner.is_not(None))
         )
 
@@ -213,7 +220,11 @@ async def of_orders(
         OrderRow.number,
         WorkRow.finished_at.is_not(None),
     )
-    own = select(*columns).join(OrderRow, (WorkRow.subject == "order") & (WorkRow.subject_id == OrderRow.id))
+    own = (
+        select(*columns)
+        .join(OrderRow, (WorkRow.subject == "order") & (WorkRow.subject_id == OrderRow.id))
+        .where(WorkRow.scenario.not_in(TIMED))
+    )
     paid = (
         select(*columns)
         .join(AllocationRow, (WorkRow.subject == "payment") & (WorkRow.subject_id == AllocationRow.payment_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.authorize import capture_hold, release_hold, set_hold_status, set_released_status
 from tasks.dispatch import start_dispatch
 from tasks.invoice import issue_invoice, issue_proforma
 from tasks.money_back import cancel_dispatch, credit_returned, restock_returned, set_returned_status
@@ -10,12 +11,16 @@ from tasks.notify import (
     notify_dispatch,
     notify_held,
     notify_incomplete,
+    notify_overdue,
     notify_placed,
+    notify_reminder,
     notify_status,
 )
 from tasks.status import set_placed_status, set_status
 from tasks.step import Step
 from tasks.stock import deduct_stock, reserve_stock
+from tasks.tell import note_dispatch, tell_crm, tell_shop
+from tasks.waiting import call_customer, expire
 
 STEPS: dict[str, Step] = {
     step.name: step
@@ -33,9 +38,20 @@ STEPS: dict[str, Step] = {
         *notify_placed.steps,
         *notify_dispatch.steps,
         *notify_held.steps,
+        *notify_reminder.steps,
+        *notify_overdue.steps,
         cancel_dispatch,
         restock_returned,
         credit_returned,
         set_returned_status,
+        call_customer,
+        expire,
+        set_hold_status,
+        capture_hold,
+        release_hold,
+        set_released_status,
+        tell_shop,
+        tell_crm,
+        note_dispatch,
     )
 }

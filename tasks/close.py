@@ -19,8 +19,8 @@ from domain.holds import HoldState
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
-from domain.scenarios import STEPS, cause_of
-from store import bars, effects, holds, payments, work
+from domain.scenarios import STEPS, TIMED, cause_of
+from store import bars, effects, holds, orders, payments, work
 from store.effects import EffectState, Standing
 from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
@@ -225,13 +225,19 @@ async def _carried_on(
 async def _close(opened: Installation, scenario: str, subject: Subject, ids: Sequence[int]) -> State[Any]:
     async with opened.store.read() as connection:
         rows = await payments.by_ids(connection, ids) if subject == "payment" else {}
-        causes = {id_: cause_of(subject, id_, rows[id_]["round"] if id_ in rows else 1) for id_ in ids}
+        rounds = {id_: row["round"] for id_, row in rows.items()}
+        if scenario in TIMED:
+            rounds = {id_: order.extended + 1 for id_, order in (await orders.load(connection, ids)).items()}
+        causes = {id_: cause_of(subject, id_, rounds.get(id_, 1)) for id_ in ids}
         standings = await effects.of_causes(connection, list(causes.values()))
         allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
         carried_on = await _carried_on(connection, scenario, allocated)
         if subject == "hold":
             rows = await _of_holds(connection, ids)
         spared = await unneeded(connection, sorted({standing.order_id for standing in standings}))
+    if scenario in TIMED:
+        # What else was done for the order is not this day's.
+        standings = [one for one in standings if one.step.replace("sms", "message") in STEPS[scenario]]
     by_cause: dict[str, list[Standing]] = {cause: [] for cause in causes.values()}
     for standing in standings:
         by_cause[standing.cause].append(standing)

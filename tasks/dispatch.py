@@ -33,7 +33,7 @@ def consignment_of(order: Order, rules: ChannelRules) -> Consignment:
 async def _missing(order: Order, rules: ChannelRules) -> str | None:
     """Return what dispatch still waits for, in words, or None when nothing."""
     waits = rules.scenarios.of(order.method).dispatch.waits_for
-    if Wait.PAYMENT in waits and order.to_pay.minor > 0:
+    if Wait.PAYMENT in waits and order.to_pay.minor > 0 and order.due_on is None:
         return f"payment: {order.to_pay} is missing"
     opened = await installation()
     async with opened.store.read() as connection:

@@ -38,14 +38,14 @@ def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetim
     except DocumentError as error:
         raise Rejected(str(error)) from error
     # Counted from today: an order that was taken in late gives the customer the whole term all the same.
-    due = now + timedelta(days=rules.reservation_days)
+    due = (now + timedelta(days=rules.reservation_days)).date()
     buyer = order.customer.address
     return Document(
         kind=kind,
         number=_UNNUMBERED,
         order_number=order.number,
         issued_on=now.date(),
-        due_on=due.date() if kind is DocumentKind.PROFORMA else None,
+        due_on=order.due_on or (due if kind is DocumentKind.PROFORMA else None),
         language=order.customer.language or rules.language,
         seller=rules.seller,
         buyer=buyer,

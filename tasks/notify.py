@@ -17,6 +17,7 @@ from domain.documents import document_from_json
 from domain.money import Money
 from domain.orders import Order
 from domain.rules import ChannelRules, DocumentKind, MessageRule, Moment, Template, Way
+from domain.scenarios import message_step
 from store import documents, effects, orders, payments
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
@@ -132,7 +133,8 @@ def _nothing_to_say(order: Order, rule: MessageRule, moment: Moment) -> str | No
     """Return why a message is not sent although the rules have it, if so."""
     if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
         return "the rest has come meanwhile"
-    if rule.template is Template.PROFORMA and order.to_pay.minor <= 0:
+    asks = rule.template in (Template.PROFORMA, Template.PAYMENT_REMINDER)
+    if asks and order.to_pay.minor <= 0:
         return "the order is paid already"
     if not _recipient(order, rule.by):
         return f"the customer has no {_MISSING[rule.by]}"
@@ -141,8 +143,6 @@ def _nothing_to_say(order: Order, rule: MessageRule, moment: Moment) -> str | No
 
 def _message(moment: Moment, by: Way) -> Step:
     """Make the step that sends the message of one moment by one way."""
-    name = "message" if by == "email" else "sms"
-    name += "" if moment is Moment.PAID else f" {moment}"
 
     async def send(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
         """Send the message that the rules have for this moment."""
@@ -198,7 +198,9 @@ def _message(moment: Moment, by: Way) -> Step:
     def in_rules(rules: ChannelRules) -> bool:
         return any(part.message(moment, "sms") for part in rules.scenarios.all())
 
-    made = step(name, system=lambda rules: _sends(rules, by), when=in_rules if by == "sms" else None)(send)
+    made = step(
+        message_step(moment, by), system=lambda rules: _sends(rules, by), when=in_rules if by == "sms" else None
+    )(send)
 
     async def told(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:
         """Write down the message that a person says was sent."""
@@ -243,3 +245,5 @@ notify_incomplete = Message(Moment.INCOMPLETE)
 notify_placed = Message(Moment.PLACED)
 notify_dispatch = Message(Moment.DISPATCH)
 notify_held = Message(Moment.HELD)
+notify_reminder = Message(Moment.REMINDER)
+notify_overdue = Message(Moment.OVERDUE)

@@ -8,18 +8,14 @@ from domain.holds import HoldState
 from domain.matching import names_of
 from domain.order_document import OrderDocument, OrderError
 from domain.orders import CLOSED, Move, Order, Status, transition
-from domain.payments import Method
 from domain.rules import ChannelRules, DocumentKind
 from store import documents, holds, journal, orders, payments, rules, stock, work
 from store.journal import Actor
 from tasks.installation import Installation
+from tasks.waiting import begin_term
 
 _AWAITS_MONEY = (Status.NEW, Status.AWAITING_PAYMENT)
 """An order taken in with a later status was begun elsewhere: reserving and asking for money would come too late."""
-
-
-def _placed_scenario(method: Method) -> str:
-    return "dispatch_unpaid" if method is Method.CASH_ON_DELIVERY else "order_placed"
 
 
 def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrder:
@@ -92,7 +88,10 @@ async def take_order(
     if order_id is None:
         return None
     if order.standard_status in _AWAITS_MONEY:
-        await work.add(connection, _placed_scenario(order.method), "order", [order_id], now=now)
+        stored = (await orders.load(connection, [order_id]))[order_id]
+        own = channels[document.channel].rules.for_customer(group=order.group, customer=order.customer_number)
+        scenario = await begin_term(connection, stored, own, document.due_on, now=now)
+        await work.add(connection, scenario, "order", [order_id], now=now)
     for payment_id, scenario in await payments.waiting_for_order(connection, order_id):
         await work.add(connection, scenario, "payment", [payment_id], now=now)
     if held := await holds.waiting_for_order(connection, order.number):

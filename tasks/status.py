@@ -6,7 +6,10 @@ from connectors.errors import Rejected
 from domain.orders import Move, Order, Status, transition
 from domain.rules import ChannelRules
 from store import orders
+from tasks.called_off import called_off
+from tasks.installation import installation
 from tasks.step import Entry, Receipt, Skip, Transaction, step
+from tasks.tell import tell_later
 
 
 def move_to(order: Order, rules: ChannelRules, target: str, reason: str) -> Receipt:
@@ -46,7 +49,15 @@ async def set_status(order: Order, rules: ChannelRules, key: str) -> Receipt | S
     scenario = rules.scenarios.of(order.method)
     if not scenario.change_status:
         return Skip(f"the rules of {rules.channel} leave the status to a person")
-    return move_to(order, rules, scenario.status, "the order is paid")
+    made = move_to(order, rules, scenario.status, "the order is paid")
+
+    async def write(transaction: Transaction) -> Receipt | Skip | None:
+        if order.reserved_until or order.due_on:
+            said = "the order is paid"
+            await called_off(transaction.connection, order.id, transaction.actor, because=said, now=transaction.now)
+        return await made.write(transaction) if made.write else None
+
+    return Receipt(write=write)
 
 
 @set_status.undo
@@ -57,7 +68,7 @@ async def restore_status(order: Order, entry: Entry, key: str) -> Receipt | Skip
         now, _ = await orders.lock_status(transaction.connection, order.id)
         if now != entry.after.get("status"):
             return Skip(f"the order was made {now} since")
-        await orders.set_status(
+        history_id = await orders.set_status(
             transaction.connection,
             order.id,
             after=entry.before["status"],
@@ -67,6 +78,7 @@ async def restore_status(order: Order, entry: Entry, key: str) -> Receipt | Skip
             now=transaction.now,
             effect_id=transaction.effect_id,
         )
+        await tell_later(transaction.connection, await installation(), order, history_id)
         return Receipt(reference=f"{now} → {entry.before['status']}", before=entry.after, after=entry.before)
 
     return Receipt(write=write)
@@ -75,7 +87,8 @@ async def restore_status(order: Order, entry: Entry, key: str) -> Receipt | Skip
 @step("placed status", local=True)
 async def set_placed_status(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Set the status of an order that was placed, before any money."""
-    target = rules.placed.of(order.method).status
+    placed = rules.placed.of(order.method)
+    target = placed.status if order.due_on is None else placed.deferred_status
     if target is None:
         return Skip(f"the rules of {rules.channel} leave a placed order's status as it is")
     return move_to(order, rules, target, "the order was placed")

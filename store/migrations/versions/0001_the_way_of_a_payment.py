@@ -145,6 +145,7 @@ def upgrade() -> None:
         sa.Column("external_id", sa.String(length=80), nullable=True),
         sa.Column("due_on", sa.Date(), nullable=True),
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("extended", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_orders_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),

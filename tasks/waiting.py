@@ -1,0 +1,189 @@
+"""Waiting: what is done about an order whose money hasn't come: a reminder, a call, an end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from connectors.errors import Rejected
+from domain.money import Money
+from domain.orders import CLOSED, Order, Status
+from domain.payments import Method
+from domain.rules import ChannelRules
+from domain.scenarios import cause_of
+from domain.waiting import Term, extended, on_credit, reserved
+from store import journal, orders, rules, stock, work
+from store.journal import Actor
+from tasks.called_off import CALL, called_off
+from tasks.installation import Installation, installation
+from tasks.status import move_to
+from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
+from tasks.stock import moved
+
+_DAYS_MAX = 366
+
+
+class ExtendError(ValueError):
+    """A term can't be put off; its text says why."""
+
+
+async def begin_term(
+    connection: AsyncConnection, order: Order, own: ChannelRules, due_on: date | None, *, now: datetime
+) -> str:
+    """Give a placed order its term, make due what is done about it, and return the scenario that it begins with.
+
+    due_on is the day that the shop gives it, if it does; otherwise the rules' deferral counts, within the credit limit.
+    """
+    placed = own.placed.of(order.method)
+    if order.method is Method.CASH_ON_DELIVERY:
+        return "dispatch_unpaid"
+    if order.method is not Method.BANK_TRANSFER:
+        return "order_placed"
+    term: Term | None = None
+    credit = due_on is not None or bool(placed.deferral_days)
+    if credit and await _within_limit(connection, order, own):
+        day = due_on or date.fromordinal(now.date().toordinal() + placed.deferral_days)
+        term = on_credit(day, placed, grace_days=own.grace_days)
+    elif placed.reserve_stock:
+        term = reserved(now, placed, days=own.reservation_days, grace_days=own.grace_days)
+    await _set(connection, order.id, term, extended_times=0, now=now)
+    return "deferred" if term is not None and term.due_on is not None else "order_placed"
+
+
+async def _within_limit(connection: AsyncConnection, order: Order, own: ChannelRules) -> bool:
+    limit = own.placed.of(order.method).credit_limit
+    if limit is None:
+        return True
+    owed = await orders.owed_on_credit(connection, order.customer.id, order.total.currency)
+    if order.due_on is not None:
+        owed -= order.total  # stored a moment ago, with the shop's own date
+    return owed + order.total <= Money.from_decimal(limit, order.total.currency)
+
+
+async def _set(
+    connection: AsyncConnection, order_id: int, term: Term | None, *, extended_times: int, now: datetime
+) -> None:
+    await orders.set_term(
+        connection,
+        order_id,
+        reserved_until=term.reserved_until if term else None,
+        due_on=term.due_on if term else None,
+        extended=extended_times,
+    )
+    for scenario, at in (term.due if term else {}).items():
+        await work.add(connection, scenario, "order", [order_id], now=now, due_at=max(at, now))
+
+
+@task(name="take orders", cache_policy=NO_CACHE)
+async def waiting_orders(ids: Sequence[int]) -> Batch:
+    """Take orders whose day has come; each time that a person puts it off is another cause."""
+    opened = await installation()
+    async with opened.store.read() as connection:
+        found = await orders.load(connection, ids)
+    log = run_log()
+    items: list[Item] = []
+    for id_ in ids:
+        if (order := found.get(id_)) is None:
+            log.info("order %s · left alone: it is not in the store", id_)
+        else:
+            items.append(Item(id_, order.number, cause_of("order", id_, order.extended + 1)))
+    return Batch(tuple(items))
+
+
+def _is_paid(order: Order) -> Skip | None:
+    return Skip("the order is paid") if order.to_pay.minor <= 0 else None
+
+
+@step(CALL, local=True)
+async def call_customer(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """Leave it to a person to call a customer who hasn't paid by the last day."""
+    if (paid := _is_paid(order)) is not None:
+        return paid
+    last = order.due_on or (order.reserved_until.date() if order.reserved_until else None)
+    raise Rejected(
+        f"{order.to_pay} is missing, and the last day is {last}; call the customer, then put it off with "
+        f"`kvit orders extend {order.number} --days N`, or leave it with `kvit resolve step --skip`"
+    )
+
+
+@step("expire", local=True)
+async def expire(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
+    """End the waiting of an order whose day and grace are over, as the rules say."""
+    if (paid := _is_paid(order)) is not None:
+        return paid
+    if order.settled:
+        return Skip(f"{order.settled} of it was paid; a person decides")
+    what = rules.placed.of(order.method).at_expiry
+    if what == "ask":
+        return Skip(f"the rules of {rules.channel} leave it to a person")
+    ending = move_to(order, rules, Status.EXPIRED.value, "nothing was paid in time") if what == "cancel" else None
+
+    async def write(transaction: Transaction) -> Receipt | Skip:
+        freed = await stock.give_back(
+            transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
+        )
+        said = f"free again: {moved(freed)}" if freed else "nothing was reserved"
+        if ending is None or ending.write is None:
+            return Receipt(reference=said, after={"given_back": freed})
+        ended = await ending.write(transaction)
+        if not isinstance(ended, Receipt):
+            return ended or Receipt(reference=said)
+        return Receipt(reference=ended.reference, before=ended.before, after=ended.after | {"given_back": freed})
+
+    return Receipt(write=write)
+
+
+async def extend(
+    opened: Installation, number: str, days: int, *, channel: str | None, author: str, because: str
+) -> date:
+    """Put an order's last day off; what was done about the old one is done with. Returns the new day.
+
+    Raises ExtendError.
+    """
+    if not 1 <= days <= _DAYS_MAX:
+        raise ExtendError(f"{days} days can't be meant; give from 1 to {_DAYS_MAX}")
+    if not because.strip():
+        raise ExtendError("say why; it stands in the order's history")
+    async with opened.store.write() as connection:
+        same = await orders.ids_of(connection, number.strip(), channel)
+        if len(same) != 1:
+            where = f" in {', '.join(one for _, one in same)}; name the channel" if same else " not known"
+            raise ExtendError(f"order {number:.80} is{where}")
+        (order,) = (await orders.load(connection, [same[0][0]])).values()
+        if order.standard_status in CLOSED or order.to_pay.minor <= 0:
+            how = order.status if order.standard_status in CLOSED else "paid"
+            raise ExtendError(f"order {order.number} is {how}; it waits for no money")
+        own = (await rules.current(connection))[order.channel].rules.for_customer(
+            group=order.customer.group, customer=order.customer.number
+        )
+        placed = own.placed.of(order.method)
+        try:
+            term = extended(order.reserved_until, order.due_on, placed, days=days, grace_days=own.grace_days)
+        except ValueError as error:
+            raise ExtendError(f"order {order.number}: {error}") from None
+        actor = Actor(name=author[:200], run=current_actor(opened).run)
+        await called_off(connection, order.id, actor, because=because, now=opened.clock())
+        await _set(connection, order.id, term, extended_times=order.extended + 1, now=opened.clock())
+        day = term.due_on or (term.reserved_until or opened.clock()).date()
+        entry = journal.entry(
+            actor,
+            at=opened.clock(),
+            step="extend",
+            move="done",
+            order_id=order.id,
+            reason=f"put off by {days} days: {because[:2_000]}",
+            after={"last_day": str(day), "extended": order.extended + 1},
+        )
+        await journal.append(connection, [entry])
+    return day
+
+
+@task(name="extend", cache_policy=NO_CACHE)
+async def extend_named(number: str, days: int, *, channel: str | None, author: str, because: str) -> str:
+    """Do that for the form; return what was done, in a sentence. Raises ExtendError."""
+    day = await extend(await installation(), number, days, channel=channel, author=author, because=because)
+    return f"the last day of order {number} is {day} now"
