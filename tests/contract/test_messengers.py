@@ -265,6 +265,11 @@ def test_every_messenger_is_found_by_its_type(tmp_path: Path) -> None:
     assert isinstance(made, Messenger)
     made = load({"type": "smtp", "name": "mail", "host": "mail.example"}, home=tmp_path, where="kvit.yaml")
     assert isinstance(made, Messenger)
+    made = load({"type": "smsapi", "name": "texts", "token": "t"}, home=tmp_path, where="kvit.yaml")
+    assert isinstance(made, Messenger)
+    account = {"account_sid": "AC" + "0" * 32, "auth_token": "t", "sender": "+420790000001"}
+    made = load({"type": "twilio", "name": "texts", **account}, home=tmp_path, where="kvit.yaml")
+    assert isinstance(made, Messenger)
 
 
 # --- the message itself ----------------------------------------------------------------------------------------------
