@@ -145,6 +145,7 @@ class _Intent(_Answer):
 class _Charge(_Answer):
     KIND = "charge"
 
+    id: _Id
     payment_intent: _Id | None = None
     metadata: dict[str, str] = Field(default_factory=dict[str, str])
 
@@ -162,6 +163,7 @@ class _Movement(_Object):
 class _Dispute(_Answer):
     KIND = "dispute"
 
+    id: _Id
     amount: _Amount
     currency: str
     charge: _Id
@@ -174,7 +176,6 @@ class _ListedRefund(_Movement):
 
 
 class _ListedDispute(_Dispute):
-    id: _Id
     payment_intent: _Id | None = None
 
 
@@ -242,6 +243,7 @@ class _Missing(Rejected):
 
 _Read = TypeVar("_Read", bound=_Object)
 _Asked = TypeVar("_Asked", bound=_Answer)
+_Known = TypeVar("_Known", "_Intent", "_Charge", "_Dispute")
 
 
 def _order_in(metadata: Mapping[str, str]) -> str | None:
@@ -585,7 +587,7 @@ class Stripe:
         )
 
     async def _payment(self, intent_id: str) -> list[IncomingPayment]:
-        intent = await self._get(f"/payment_intents/{intent_id}", _Intent)
+        intent = await self._object("payment_intents", intent_id, _Intent)
         if intent.status != "succeeded" or intent.amount_received <= 0:
             return []
         moved = _Movement(id=intent.id, amount=intent.amount_received, currency=intent.currency, created=intent.created)
@@ -597,7 +599,9 @@ class Stripe:
             return []
         payments: list[IncomingPayment] = []
         async for page in self._walk("/refunds", {"payment_intent": intent_id}):
-            for refund in (self._read(_Movement, raw) for raw in page.data):
+            for refund in (self._read(_ListedRefund, raw) for raw in page.data):
+                if refund.payment_intent != intent_id:
+                    raise Transient(f"{self._config.name}: answered with the refunds of another payment")
                 # A pending refund is told again when it succeeds; a failed or canceled one returned nothing.
                 if refund.status == "succeeded":
                     back = refund.model_copy(update={"amount": -refund.amount})
@@ -606,7 +610,7 @@ class Stripe:
 
     async def _dispute(self, dispute_id: str) -> list[IncomingPayment]:
         """Return the money a dispute took, and what winning it gave back: one payment per balance transaction."""
-        dispute = await self._get(f"/disputes/{dispute_id}", _Dispute)
+        dispute = await self._object("disputes", dispute_id, _Dispute)
         if not dispute.balance_transactions:
             return []
         intent_id, order = await self._origin(dispute.charge)
@@ -625,10 +629,11 @@ class Stripe:
 
     async def _origin(self, charge_id: str) -> tuple[str | None, str | None]:
         """Return the intent and the order of a charge; a charge without intent never came in as a payment here."""
-        charge = await self._get(f"/charges/{charge_id}", _Charge)
+        charge = await self._object("charges", charge_id, _Charge)
         order = _order_in(charge.metadata)
         if charge.payment_intent and order is None:
-            order = _order_in((await self._get(f"/payment_intents/{charge.payment_intent}", _Intent)).metadata)
+            intent = await self._object("payment_intents", charge.payment_intent, _Intent)
+            order = _order_in(intent.metadata)
         return charge.payment_intent, order
 
     def _incoming(
@@ -681,6 +686,17 @@ class Stripe:
             seen.add(after)
             page = await self._get(path, _List, {**params, "limit": _PAGE_SIZE, "starting_after": after})
             yield page
+
+    async def _object(self, kind: str, id_: str, model: type[_Known]) -> _Known:
+        """Return an object by its id.
+
+        An answer that comes twice is the answer to the next question on its connection; a payment that took its order
+        from another one's charge would be money on the wrong order.
+        """
+        found = await self._get(f"/{kind}/{id_}", model)
+        if found.id != id_:
+            raise Transient(f"{self._config.name}: answered with another {model.KIND} than was asked for")
+        return found
 
     async def _get(self, path: str, model: type[_Asked], params: dict[str, Any] | None = None) -> _Asked:
         response = await self._client.request("GET", path, params=params)

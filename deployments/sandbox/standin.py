@@ -35,6 +35,8 @@ class Misbehavior(StrEnum):
     """Not carried out, and answered 200 with the failure in the body."""
     TWICE = "twice"
     """Carried out, and the answer comes twice."""
+    EARLIER = "earlier"
+    """Carried out, and answered with what an earlier request was answered: let that one pass, by skip."""
     LATE = "late"
     """Carried out, and answered as it should be, but not before it is allowed to."""
 
@@ -47,6 +49,7 @@ _ACTS = frozenset(
         Misbehavior.CUT_MIDWAY,
         Misbehavior.GARBAGE,
         Misbehavior.TWICE,
+        Misbehavior.EARLIER,
         Misbehavior.LATE,
     }
 )
@@ -95,6 +98,7 @@ class StandIn:
         self._app = app
         self._port = port
         self._plans: list[Plan] = []
+        self._earlier: list[Message] = []
         self._server: uvicorn.Server | None = None
 
     @property
@@ -192,8 +196,12 @@ class StandIn:
                 await self.error(413)(scope, receive, send)
                 return
             answer = _Answer(self._app, scope, receive, body)
+            remembered = any(p.kind is Misbehavior.EARLIER and seen.path.startswith(p.path) for p in self._plans)
             plan = self.next_plan(seen)
-            if plan is None:
+            if plan is None and remembered:
+                self._earlier = await answer.kept()
+                await _sent(self._earlier, send)
+            elif plan is None:
                 await answer.to(send)
             else:
                 await self._misbehave(plan, answer, send)
@@ -226,15 +234,15 @@ class StandIn:
                 await PlainTextResponse("<html>Down for maintenance")(answer.scope, answer.receive, send)
             case Misbehavior.FAILURE:
                 await self.failure()(answer.scope, answer.receive, send)
+            case Misbehavior.EARLIER:
+                await _sent(self._earlier, send)
             case Misbehavior.TWICE:
-                for message in sent:
-                    await send(message)
+                await _sent(sent, send)
                 _transport(send).write(_on_the_wire(sent))
             case Misbehavior.LATE:
                 if plan.allowed is not None:
                     await plan.allowed.wait()
-                for message in sent:
-                    await send(message)
+                await _sent(sent, send)
 
 
 class _Answer:
@@ -261,6 +269,11 @@ class _Answer:
 
         await self.to(keep)
         return sent
+
+
+async def _sent(answer: Sequence[Message], send: Send) -> None:
+    for message in answer:
+        await send(message)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -467,6 +467,30 @@ async def test_the_wait_that_stripe_asks_for_is_passed_on(account: StripeStandIn
     assert raised.value.retry_after == 7
 
 
+@pytest.mark.parametrize(
+    ("path", "move"),
+    [
+        ("payment_intents", "pay"),
+        ("charges", "dispute"),
+        ("disputes", "dispute"),
+        ("charges", "refund"),
+        ("refunds", "refund"),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    account: StripeStandIn, stripe: Stripe, path: str, move: str
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    paid = [account.pay(number, 5000) for number in ("CZ1042", "CZ1043")]
+    first, second = paid if move == "pay" else [getattr(account, move)(about(event)) for event in paid]
+    account.misbehave(Misbehavior.EARLIER, path=f"/v1/{path}", skip=1)
+    (one,) = await stripe.truth(body(first))
+    with pytest.raises(Transient, match="another"):
+        await stripe.truth(body(second))
+    (other,) = await stripe.truth(body(second))
+    assert (one.order_reference, other.order_reference) == ("CZ1042", "CZ1043")
+
+
 async def test_an_outage_is_transient_until_it_ends(account: StripeStandIn, stripe: Stripe) -> None:
     account.go_down()
     for _ in range(3):
