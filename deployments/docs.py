@@ -38,8 +38,9 @@ One YAML or JSON file per sales channel says what happens after a payment. [cz.y
 - Under `groups` and `customers` stands only what differs there. A customer's own rules come before those of his group,
   these before the channel's, and these before the defaults below.
 
-`connectors.warehouse` is checked and kept, but nothing acts on it yet. `reservation_days` and `grace_days` together say
-from when on `reconcile` tells of orders that wait for money; nothing is cancelled.
+`connectors.warehouse` is checked and kept, but nothing acts on it yet. The goods of an order that waits for a bank
+transfer are kept for `reservation_days`; after `grace_days` more, `placed.bank_transfer.at_expiry` says what becomes of
+it.
 """
 
 _CONNECTORS = """# Connectors
@@ -73,6 +74,14 @@ _OWN_SETTINGS: list[tuple[str, ...]] = [
         "`ui_login`",
         "What Prefect's UI and API ask for: `user:password`, in ASCII, the password of at least 16 characters",
         "they ask for nothing",
+    ),
+    (
+        "`trusted_proxies`",
+        (
+            "Networks in which our own reverse proxies stand, such as `10.0.0.0/8`: what they add to X-Forwarded-For "
+            "says who sent a webhook"
+        ),
+        "who connects is the sender",
     ),
     (
         "`alarms`",

@@ -136,7 +136,7 @@ def test_every_payment_method_has_a_scenario_and_rules_for_placed_orders(method:
         ({"scenarios": {"card": {"stauts": "paid"}}}, "scenarios.card.stauts"),
         ({"scenarios": {"cheque": {}}}, "scenarios.cheque"),
         ({"outcomes": {"chargeback": "release"}}, "outcomes.chargeback"),
-        ({"connectors": {"crm": "x"}}, "connectors.crm"),
+        ({"connectors": {"fax": "x"}}, "connectors.fax"),
     ],
 )
 def test_an_unknown_field_is_named(fields: dict[str, Any], field: str) -> None:
