@@ -821,8 +821,23 @@ async def up(
 
 
 @app.command
-async def demo(*, as_json: AsJson = False) -> int:
-    """Carry the sample shop through every scenario in a temporary folder, show what came of it, and leave nothing."""
+async def demo(
+    *,
+    chain: Annotated[
+        str | None, Parameter(help="Play a chain of outside systems instead, such as wayforpay-planfix.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Carry the sample shop through every scenario in a temporary folder, show what came of it, and leave nothing.
+
+    With --chain, play one chain of outside systems from its first event to its last, and show what proves each step.
+
+        kvit demo --chain wayforpay-planfix
+    """
+    if chain is not None:
+        from deployments.chain import play_chain
+
+        return await play_chain(chain, as_json=as_json)
     from deployments.demo import demo as play
 
     return await play(as_json=as_json)

@@ -12,7 +12,8 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,7 @@ import uvicorn
 
 from connectors.errors import Misconfigured
 from deployments.prefect_server import login_of
-from tasks.installation import Installation, open_installation, working_on
-from web.app import create_app
+from tasks.installation import Installation, open_installation, utc_now, working_on
 
 if TYPE_CHECKING:
     from deployments.dispatcher import Dispatcher
@@ -179,6 +179,8 @@ class Running:
 @asynccontextmanager
 async def _web(opened: Installation, dispatcher: Dispatcher, port: int) -> AsyncGenerator[str]:
     """Answer webhooks and orders in this process, so that the dispatcher is woken at once."""
+    from web.app import create_app
+
     app = create_app(opened, wake=dispatcher.wake, waiting=dispatcher.waiting)
     config = uvicorn.Config(app, host=HOST, port=port, lifespan="off", log_config=None, access_log=False)
     config.load()
@@ -205,15 +207,19 @@ async def _send_last_logs() -> None:
 
 
 @asynccontextmanager
-async def machine(home: Path, *, prefect_port: int, web_port: int, serve: bool = True) -> AsyncGenerator[Running]:
+async def machine(
+    home: Path, *, prefect_port: int, web_port: int, serve: bool = True, clock: Callable[[], datetime] = utc_now
+) -> AsyncGenerator[Running]:
     """Bring everything up, and end every process when the block ends.
 
     Prefect must not have been imported before: it reads its settings once. Raises Misconfigured when a port is taken,
     ui_login in kvit.yaml can't be used, or the server doesn't start.
     """
+    if "prefect" in sys.modules:
+        raise AssertionError("Prefect was imported before its settings were made, so it would talk to another server")
     logs, state_file = home / "logs", home / "run.json"
     async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(working_on(await open_installation(home)))
+        opened = await stack.enter_async_context(working_on(replace(await open_installation(home), clock=clock)))
         login = login_of(opened.settings)
         os.environ.update(prefect_environment(home, prefect_port, login))
         api = os.environ["PREFECT_API_URL"]

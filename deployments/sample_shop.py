@@ -20,8 +20,6 @@ from domain.rules import parse_rules
 from store import payments, rules, stock
 from store.journal import Actor
 from tasks.installation import Installation
-from tasks.intake import take_statement
-from tasks.order_intake import take_order
 
 _HERE = Path(__file__).parent
 SAMPLE = _HERE / "sample"
@@ -55,6 +53,8 @@ def prepare(home: Path, stripe: StripeStandIn) -> None:
 
 async def fill(opened: Installation) -> int:
     """Store the sample's rules, stock and orders, those that aren't there yet; return how many orders were new."""
+    from tasks.order_intake import take_order
+
     now = opened.clock()
     async with opened.store.write() as connection:
         for file in sorted(RULES.glob("*.yaml")):
@@ -105,6 +105,8 @@ async def pay_by_card(running: Running, stripe: StripeStandIn) -> list[int]:
 
 async def import_files(running: Running) -> dict[str, list[int]]:
     """Import the sample's statements and remittances; return the payments of each, in the file's order."""
+    from tasks.intake import take_statement
+
     found: dict[str, list[int]] = {}
     for file in sorted(path for path in (SAMPLE / "statements").rglob("*") if path.is_file()):
         imported = await take_statement(running.opened, await asyncio.to_thread(file.read_bytes), file.name)

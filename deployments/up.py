@@ -13,7 +13,6 @@ from deployments.demo import play, print_report, report_of, stopped_by_signals
 from deployments.processes import Running, check_port, machine
 from deployments.sample_shop import prepare
 from deployments.sandbox.stripe import StripeStandIn
-from deployments.watched import watch
 
 PREFECT_PORT = 4200
 WEB_PORT = 8080
@@ -41,6 +40,8 @@ async def up(home: Path, *, sample: bool = False, prefect_port: int | None = Non
             (home / "sample").touch()
         with _log.status("Prefect's server starts …"):
             running = await stack.enter_async_context(machine(home, prefect_port=prefect_port, web_port=port))
+        from deployments.watched import watch
+
         watching = asyncio.create_task(watch(running.opened, running.dispatcher.wake))
         stack.callback(watching.cancel)
         if stripe is not None:

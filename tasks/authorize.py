@@ -166,9 +166,11 @@ async def _gateway(stored: StoredHold) -> Gateway:
 def receipt_of(order: Order, amount: Money) -> FiscalReceipt | None:
     """Return what a fiscal receipt says of an amount taken for an order; None where it isn't the order's total.
 
-    A receipt's lines must come to the sum that is taken, and nobody but the shop can say which lines a part is for.
+    A receipt's lines must come to the sum that is taken, none of them below zero, and nobody but the shop can say which
+    lines a part is for, or which a discount.
     """
-    if amount != order.total or not (order.customer.email or order.customer.phone):
+    discounts = any(line.unit_price.minor < 0 for line in order.lines)
+    if amount != order.total or discounts or not (order.customer.email or order.customer.phone):
         return None
     lines = tuple(
         FiscalLine(title=line.title, quantity=line.quantity, amount=line.unit_price, vat_rate=Decimal(line.vat_rate))
@@ -206,8 +208,8 @@ async def capture_hold(order: Order, rules: ChannelRules, key: str) -> Receipt |
     receipt = receipt_of(order, amount) if rules.holds.receipt else None
     if rules.holds.receipt and receipt is None:
         raise Rejected(
-            "the gateway needs a fiscal receipt, and the order's lines don't come to what is to be captured, or it has "
-            "neither e-mail nor phone; change the order to what it costs now"
+            "the gateway needs a fiscal receipt, and the order's lines don't come to what is to be captured, one is a "
+            "discount, or it has neither e-mail nor phone; change the order to what it costs now"
         )
     await (await _gateway(stored)).capture(stored.hold, amount, key, receipt=receipt)
     return (await _look(stored))[1]

@@ -43,7 +43,6 @@ from store import orders, stock
 from store.journal import Actor
 from store.tables import EffectRow, InboxRow, PaymentRow
 from tasks.installation import Installation
-from tasks.order_intake import take_order
 
 PARTS = ("latency", "burst", "matching")
 MATCHING = (10_000, 100_000, 1_000_000)
@@ -72,6 +71,8 @@ def _order(number: int) -> dict[str, Any]:
 
 
 async def _store(running: Running, numbers: range) -> None:
+    from tasks.order_intake import take_order  # it brings Prefect, which must not be there before the machine is up
+
     opened = running.opened
     documents = [parse_order(_order(number), where="bench") for number in numbers]
     async with opened.store.write() as connection:

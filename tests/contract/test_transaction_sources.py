@@ -15,9 +15,11 @@ from connectors.errors import Misconfigured, Transient
 from connectors.roles import TransactionSource, WebhookReader
 from connectors.stripe import Stripe, StripeConfig
 from connectors.wayforpay import WayForPay, WayForPayConfig
+from connectors.yookassa import YooKassa, YooKassaConfig
 from deployments.sandbox.standin import Misbehavior, StandIn
 from deployments.sandbox.stripe import StripeStandIn
 from deployments.sandbox.wayforpay import WayForPayStandIn
+from deployments.sandbox.yookassa import YooKassaStandIn
 from domain.money import Money
 from domain.payments import IncomingPayment, Kind
 from domain.reconciliation import Transaction
@@ -107,7 +109,34 @@ async def wayforpay(home: Path) -> AsyncGenerator[Case]:
         await source.aclose()
 
 
-@pytest.fixture(params=[stripe, wayforpay])
+@asynccontextmanager
+async def yookassa(home: Path) -> AsyncGenerator[Case]:
+    async with YooKassaStandIn() as shop:
+        config = YooKassaConfig(
+            name="kassa",
+            home=home,
+            shop_id=shop.shop_id,
+            secret_key=shop.secret_key,  # type: ignore[arg-type]
+            base_url=shop.base_url,
+        )
+        shop.time = NOW
+        source = YooKassa(config)
+        yield Case(
+            source,
+            "yookassa:kassa",
+            shop,
+            pays=lambda order, minor, now: str(shop.pay(order, minor, "EUR", now=now)["object"]["id"]),
+            fails=lambda order, minor, now: shop.fail(order, minor, "EUR", now=now),
+            holds=lambda order, minor, now: shop.hold(order, minor, "EUR", now=now),
+            refunds=lambda id_, minor, now: shop.refund(id_, minor, now=now),
+            disputes=None,
+            paid="succeeded",
+            unpaid=frozenset({"canceled", "waiting_for_capture"}),
+        )
+        await source.aclose()
+
+
+@pytest.fixture(params=[stripe, wayforpay, yookassa])
 async def case(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Case]:
     make: Callable[[Path], AbstractAsyncContextManager[Case]] = request.param
     async with make(tmp_path) as made:
