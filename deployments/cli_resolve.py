@@ -160,3 +160,33 @@ async def resolve_step(
         named = f" ({settled.reference})" if settled.reference and happened else ""
         shown.line(f"Step {settled.step} of order {settled.number} {words}{named}; the order is due and goes on.")
     return DONE
+
+
+@resolve_app.command(name="message")
+async def resolve_message(
+    message: Annotated[int, Parameter(help="Its number, as `kvit payments list --unmatched` shows it.")],
+    /,
+    *,
+    again: Annotated[bool, _flag("Ask the outside system about it again.")] = False,
+    done: Annotated[bool, _flag("It is done with; nobody is asked about it any more.")] = False,
+    because: Annotated[str, Parameter(help="Why; it stands in the journal.")] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Settle what an outside system told and was left to a person, such as a status that could not be followed.
+
+    kvit resolve message 12 --done --because "the order was cancelled by phone"
+    """
+    async with opened_home() as opened:
+        from tasks.resolve_message import MessageError, settle
+
+        if again == done:
+            raise Wrong("say one of --again and --done")
+        try:
+            said = await settle(opened, message, again=again, author=user_name(), because=because)
+        except MessageError as error:
+            raise Wrong(str(error)) from None
+    if as_json:
+        shown.as_json({"message": message, "again": again})
+    else:
+        shown.line(said[0].upper() + said[1:] + ".")
+    return DONE

@@ -123,6 +123,16 @@ async def put_off(connection: AsyncConnection, letter_id: int, *, due_at: dateti
     )
 
 
+async def settle(connection: AsyncConnection, letter_id: int, *, again: bool, now: datetime) -> str | None:
+    """Take a parked message up again, or be done with it; return whose it is, None when none of this id is parked."""
+    return await connection.scalar(
+        update(InboxRow)
+        .where(InboxRow.id == letter_id, InboxRow.handled_at.is_(None), InboxRow.due_at.is_(None))
+        .values(due_at=now if again else None, handled_at=None if again else now, attempts=0)
+        .returning(InboxRow.source)
+    )
+
+
 async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
     """Return the messages that were given up, with the reason."""
     columns = (

@@ -115,7 +115,7 @@ async def queue_rows(connection: AsyncConnection, now: datetime) -> list[QueueRo
             outcome=f"{row['source']} {row['kind']}",
             why=row["problem"] or "",
             candidates=(),
-            todo=f"look it up at {row['source']}",
+            todo=f"look it up at {row['source']}; then `kvit resolve message {row['id']} --again`, or `--done`",
         )
         for rank, row in enumerate(await inbox.parked(connection), start=len(rows) + 1)
     ]

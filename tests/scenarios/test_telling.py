@@ -17,6 +17,7 @@ from store.audit import audit
 from store.tables import WorkRow
 from tasks.installation import Installation
 from tasks.intake import take_webhook, work_off_inbox
+from tasks.resolve_message import MessageError, settle
 
 BOARD = {"paid": "C1:PAID", "processing": "C1:WORK", "cancelled": "C1:LOST", "awaiting_payment": "C1:NEW"}
 STALL = {"paid": "processing", "cancelled": "cancelled", "completed": "completed"}
@@ -210,6 +211,24 @@ async def test_nobody_can_send_an_unpaid_order_to_work(place: Place) -> None:
     assert await place.parked() == [
         "CZ5001: board made it “processing”, but 378.00 CZK is missing; it stays awaiting_payment here"
     ]
+
+
+async def test_what_was_left_to_a_person_is_asked_about_again_or_done_with(place: Place) -> None:
+    order_id = await buy(place.opened, method="bank_transfer")
+    await place.works()
+    await place.hears("board", StatusChange(status="C1:WORK", number="CZ5001"))
+    async with place.opened.store.read() as connection:
+        (waiting,) = await inbox.parked(connection)
+    await pay(place.opened, method="bank_transfer")
+    await settle(place.opened, waiting["id"], again=True, author="Eva", because="it is paid now")
+    await work_off_inbox(place.opened)
+    assert (await status_of(place, order_id), await place.parked()) == ("awaiting_payment", [waiting["problem"]])
+    await place.works()
+    await settle(place.opened, waiting["id"], again=False, author="Eva", because="nothing to do")
+    assert await place.parked() == []
+    for number, because, why in ((waiting["id"], "so", "no message"), (0, "so", "no message"), (1, " ", "say why")):
+        with pytest.raises(MessageError, match=why):
+            await settle(place.opened, number, again=True, author="Eva", because=because)
 
 
 async def test_a_card_set_back_is_told_how_the_order_really_stands(place: Place) -> None:
