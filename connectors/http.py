@@ -21,6 +21,9 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
+CONNECTION_REST_S = 0.25
+"""How long a connection rests after an answer before it is used again."""
+
 
 class Limits(BaseModel):
     """How gently an outside system is treated."""
@@ -53,18 +56,24 @@ async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A pool that uses no connection again on which something came unasked.
+    """A pool that uses no connection again on which something came unasked, or may still come.
 
     A system that answers twice would have its second answer taken for that of the next request, and something counted
-    as done that was never asked for. aiohttp looks at this when it puts a connection back, but not when it takes one.
+    as done that was never asked for, or as not there that is. aiohttp looks for what came unasked when it puts a
+    connection back, but not when it takes one; and what comes a moment later it can't have seen. So a connection rests
+    a while after each answer. Requests that follow each other at once go over several connections.
     """
 
     async def _get(self, key: Any, traces: Any) -> Any:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is None or not connection.protocol.should_close:
+        while True:
+            # They lie in the order in which they were put back.
+            resting: Any = self._conns.get(key)
+            if resting and time.monotonic() - resting[0][1] < CONNECTION_REST_S:
+                return None
+            connection = await super()._get(key, traces)
+            if connection is None or connection.protocol is None or not connection.protocol.should_close:
                 return connection
             connection.close()
-        return None
 
 
 class _Transport(AiohttpTransport):

@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -17,7 +17,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient, raise_for_status
-from connectors.http import MAX_ANSWER_BYTES, Client, Limits
+from connectors.http import CONNECTION_REST_S, MAX_ANSWER_BYTES, Client, Limits
 from deployments.sandbox.standin import Misbehavior, StandIn
 
 TOKEN = "tok-9f8e7d6c"
@@ -145,6 +145,7 @@ async def test_a_lost_answer_is_in_doubt_and_nothing_is_sent_again(
 async def test_an_answer_lost_on_a_connection_that_was_used_before_is_in_doubt_too(system: StandIn) -> None:
     async with client(system.url) as bank:
         await bank.request("PUT", "/pay")
+        await asyncio.sleep(CONNECTION_REST_S + 0.05)  # so that it is used again
         system.misbehave(Misbehavior.CUT_AFTER)
         with pytest.raises(Transient) as raised:
             await bank.request("PUT", "/pay")
@@ -200,6 +201,25 @@ async def test_a_second_answer_is_never_taken_for_that_of_the_next_request() -> 
         await second.wait()
         await asyncio.sleep(0.05)
         assert (await bank.request("GET", "/two")).content == b"/two"
+
+
+async def test_a_second_answer_that_comes_after_the_next_request_was_sent_is_not_taken_for_its_answer() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+            told = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path)
+            writer.write(told)
+            await writer.drain()
+            # Whatever is asked next on this connection gets the old answer.
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(told)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as bank:
+        for path in (b"/one", b"/two", b"/three"):
+            assert (await bank.request("GET", path.decode())).content == path
 
 
 @pytest.mark.parametrize("url", ["bank.example.com/api", "ftp://bank.example.com", "http://bank:port"])
