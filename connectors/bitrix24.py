@@ -9,6 +9,10 @@ When a person changes the stage, the portal calls an outgoing webhook for the ev
 process ONCRMDYNAMICITEMUPDATE, once, and never again if that is lost; so what was changed is polled too. Both only say
 where to look: what counts is where the card stands when it is asked.
 
+What is asked goes as commands of a batch, under names that are new each time and come back with the answer: an answer
+to an earlier question is known by that and not believed. A new card and product rows go alone, since they have in them
+what customers write; their answers are known by the order's number and by the card's id.
+
 Unverified: that a new item can be found by its fields at once, as it is here after it was made; that amounts may be
 sent as text, which keeps them exact.
 """
@@ -20,6 +24,7 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
@@ -301,12 +306,8 @@ class Bitrix24:
                 return comment
             if card is None:
                 card = await self._told(order, None)
-            told = await self._call(
-                "crm.timeline.comment.add",
-                {"fields": {**self._timeline(card.id), "COMMENT": self._comment(income)}},
-                writes=True,
-            )
-            made = _id(told["result"])
+            said = {"fields": {**self._timeline(card.id), "COMMENT": self._comment(income)}}
+            made = _id(await self._ask("crm.timeline.comment.add", said, writes=True))
             if made is None:
                 raise self._unreadable("crm.timeline.comment.add", in_doubt=True)
             return str(made)
@@ -387,13 +388,19 @@ class Bitrix24:
         # Otherwise the amount would be made up of product rows, and be nothing without them.
         settings |= {"isManualOpportunity": "Y"} if config.amount else {}
         sent = fields | people | {field: value for field, value in settings.items() if value is not None}
-        made = self._item(await self._call("crm.item.add", {**self._of_type(), "fields": sent}, writes=True))
+        told = await self._call("crm.item.add", {**self._of_type(), "fields": sent}, writes=True)
+        made = self._item(told["result"])
+        if not self._is_of(made, order.number):
+            raise self._unreadable("crm.item.add", in_doubt=True)
         # A field that isn't there is passed over in silence.
         self._require_kept(fields, made)
         for field in people:
             if not made.values.get(field):
                 raise Misconfigured(f"{name}: {field} of card {made.id} took nothing; is there such a text field?")
-        found, _ = await self._card(order)
+        try:
+            found, _ = await self._card(order)
+        except Transient as error:
+            raise Transient(str(error), in_doubt=True, retry_after=error.retry_after, busy=error.busy) from None
         if found is None:
             raise Transient(f"{name}: card {made.id} was made, but is not found by its number yet", in_doubt=True)
         return found
@@ -404,7 +411,7 @@ class Bitrix24:
         changed = {field: value for field, value in wanted.items() if not _same(value, card.values.get(field))}
         if changed:
             asked = {**self._of_type(), "id": card.id, "fields": changed}
-            self._require_kept(changed, self._item(await self._call("crm.item.update", asked, writes=True)))
+            self._require_kept(changed, self._item(await self._ask("crm.item.update", asked, writes=True)))
 
     def _require_kept(self, sent: Mapping[str, str], item: _Item) -> None:
         for field, value in sent.items():
@@ -429,7 +436,7 @@ class Bitrix24:
         asked = {**self._owner("", card_id), "productRows": rows}
         told = await self._call("crm.item.productrow.set", asked, writes=True)
         kept = _objects((_object(told["result"]) or {}).get("productRows"))
-        if kept is None:
+        if kept is None or not {_id(row["ownerId"]) for row in kept if "ownerId" in row} <= {card_id}:
             raise self._unreadable("crm.item.productrow.set", in_doubt=True)
         prices = sorted(Decimal(row["price"]) for row in rows)
         if prices != sorted(_number(row.get("price")) or Decimal(0) for row in kept):
@@ -475,7 +482,7 @@ class Bitrix24:
             if len(page) < _PAGE_SIZE:
                 return
             more = {**asked, "filter": self._timeline(card_id), "start": len(seen) - 1}
-            told = (await self._call("crm.timeline.comment.list", more))["result"]
+            told = await self._ask("crm.timeline.comment.list", more)
 
     def _mark(self, income: Income) -> str:
         # All marks are of one length, so that none is found inside another.
@@ -511,8 +518,8 @@ class Bitrix24:
         config = self._config
         sums = (
             (config.to_pay_field, order.total),
-            (config.paid_field, order.settled),
-            (config.difference_field, order.to_pay),
+            (config.paid_field, order.paid),
+            (config.difference_field, order.total - order.paid),
         )
         return [(field, self._amount(sum_)) for field, sum_ in sums if field]
 
@@ -547,10 +554,14 @@ class Bitrix24:
         headers: Mapping[str, str],  # noqa: ARG002 - all that counts is in the form
         body: bytes,
         *,
-        now: datetime,  # noqa: ARG002 - the time isn't signed
+        now: datetime,
         origin: Origin = NOWHERE,  # noqa: ARG002 - the token says more
     ) -> WebhookEvent:
-        """Return what an outgoing webhook is, or raise BadSignature where it doesn't carry our application token."""
+        """Return what an outgoing webhook is, or raise BadSignature where it doesn't carry our application token.
+
+        Its time is in whole seconds and nothing in it says what changed, but none is ever sent again: so each that
+        comes is another event. Else what a person or a robot does in the second of our own change would be lost.
+        """
         told = _form(body)
         token = told.get("auth[application_token]", "").encode()
         if not any(hmac.compare_digest(token, known) for known in self._tokens):
@@ -562,7 +573,7 @@ class Bitrix24:
             return WebhookEvent(external_id=f"{event}:{ts}", kind=event, kept=False)
         if _id(item) is None:
             raise BadSignature("the body is no event of Bitrix24: the item has no usable id")
-        return WebhookEvent(external_id=f"{event}:{item}:{ts}", kind=event)
+        return WebhookEvent(external_id=f"{event}:{item}:{ts}:{now.timestamp():.6f}", kind=event)
 
     async def truth(self, body: bytes) -> list[StatusChange]:
         """Ask at which stage an event's item stands now; an item that is no card of ours, or is gone, tells nothing.
@@ -579,7 +590,7 @@ class Bitrix24:
         if item_id is None:
             raise Rejected(f"{self._config.name}: a stored event has no usable id of an item")
         try:
-            item = self._item(await self._call("crm.item.get", {**self._of_type(), "id": item_id}), in_doubt=False)
+            item = self._item(await self._ask("crm.item.get", {**self._of_type(), "id": item_id}), in_doubt=False)
         except _Refused as error:
             if error.code == "NOT_FOUND":
                 return []
@@ -606,10 +617,10 @@ class Bitrix24:
             "start": -1,
         }
         try:
-            told = await self._call("crm.item.list", asked)
+            told = await self._ask("crm.item.list", asked)
         except _Refused as error:
             raise self._no_list(error) from None
-        items = self._items(told["result"])
+        items = self._items(told)
         events: list[tuple[str, bytes]] = []
         for item in items:
             if item.id <= last or (changed := item.text("updatedTime")) is None:
@@ -668,19 +679,32 @@ class Bitrix24:
             raise self._unreadable(method, in_doubt=writes)
         return told
 
+    async def _ask(self, method: str, params: Mapping[str, Any], *, writes: bool = False) -> Any:
+        """Call a method as the one command of a batch and return its result. writes is as for _call."""
+        results, errors = await self._batch({"one": (method, params)}, writes=writes)
+        if (error := errors.get("one")) is not None:
+            self._refuse(error)
+        return results["one"]
+
     async def _batch(
-        self, commands: Mapping[str, tuple[str, Mapping[str, Any]]]
+        self, commands: Mapping[str, tuple[str, Mapping[str, Any]]], *, writes: bool = False
     ) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
         """Ask several things in one request, at most 50; return the results and the errors of the commands.
 
         Nothing that customers write may be in a command: the portal would replace what looks like `$result[…]` in it.
         """
-        asked = {name: f"{method}?{urlencode([*_flat(params)])}" for name, (method, params) in commands.items()}
-        told = _object((await self._call("batch", {"halt": 0, "cmd": asked}))["result"]) or {}
-        results, errors = _object(told.get("result")), _object(told.get("result_error"))
-        if results is None or errors is None or not {*results, *errors} >= {*commands}:
-            raise self._unreadable("batch")
-        return results, {name: _object(error) or {} for name, error in errors.items()}
+        mark = f"_{secrets.token_hex(6)}"
+        card_id = _CARD_ID.replace("card", f"card{mark}")
+        asked: dict[str, str] = {}
+        for name, (method, params) in commands.items():
+            told = [(key, text.replace(_CARD_ID, card_id)) for key, text in _flat(params)]
+            asked[f"{name}{mark}"] = f"{method}?{urlencode(told)}"
+        answer = _object((await self._call("batch", {"halt": 0, "cmd": asked}, writes=writes))["result"]) or {}
+        results, errors = _object(answer.get("result")), _object(answer.get("result_error"))
+        if results is None or errors is None or not {*results, *errors} >= {*asked}:
+            raise self._unreadable("batch", in_doubt=writes)
+        failed = {name.removesuffix(mark): _object(error) or {} for name, error in errors.items()}
+        return {name.removesuffix(mark): result for name, result in results.items()}, failed
 
     def _raise_for_list(self, error: Mapping[str, Any] | None) -> None:
         if error is not None:
@@ -719,8 +743,8 @@ class Bitrix24:
             raise self._unreadable("crm.item.list")
         return items
 
-    def _item(self, told: Mapping[str, Any], *, in_doubt: bool = True) -> _Item:
-        values = _object((_object(told["result"]) or {}).get("item")) or {}
+    def _item(self, result: Any, *, in_doubt: bool = True) -> _Item:
+        values = _object((_object(result) or {}).get("item")) or {}
         id_ = _id(values.get("id"))
         if id_ is None:
             raise self._unreadable("crm.item", in_doubt=in_doubt)

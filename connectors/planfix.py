@@ -421,8 +421,8 @@ class Planfix:
         config = self._config
         sums = (
             (config.to_pay_field, order.total),
-            (config.paid_field, order.settled),
-            (config.difference_field, order.to_pay),
+            (config.paid_field, order.paid),
+            (config.difference_field, order.total - order.paid),
         )
         return [(field, sum_.decimal) for field, sum_ in sums if field is not None]
 

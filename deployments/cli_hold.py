@@ -58,8 +58,12 @@ async def show(
 
 
 def _needs(row: HoldRow) -> str:
+    from domain.holds import HoldState
+
     if row.stored.order_id is None:
         return row.stored.reason or "its order is not known"
+    if row.stored.hold.state is not HoldState.HELD:
+        return f"was {row.stored.hold.state}" if row.warned else ""
     return "expires soon" if row.warned else ""
 
 

@@ -22,6 +22,7 @@ from prefect.context import AsyncClientContext
 from prefect.states import Crashed
 from sqlalchemy.exc import SQLAlchemyError
 
+from deployments.announced import listen
 from flows.scenarios import SCENARIOS
 from store import inbox, work
 from store.work import Due
@@ -59,8 +60,12 @@ class Dispatcher:
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until told to stop; a failure of the database or of Prefect is waited out."""
+        """Work until told to stop; a failure of the database or of Prefect is waited out.
+
+        Meanwhile sources that say when there is something new are listened to.
+        """
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._listening())
             if not await self._reach_prefect(stack, stop):
                 return
             await self._mark_left_over()
@@ -76,6 +81,15 @@ class Dispatcher:
                     busy = 0
                 if not busy:
                     await self._idle(stop)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncGenerator[None]:
+        listening = asyncio.create_task(listen(self._opened, self.wake))
+        try:
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
 
     async def _reach_prefect(self, stack: AsyncExitStack, stop: asyncio.Event) -> bool:
         """Open the one client of this process's life, as soon as Prefect's server answers; False when told to stop."""

@@ -57,9 +57,10 @@ connectors:
     webhook_secret: $STRIPE_WEBHOOK_SECRET
 ```
 
-With no `kvit.yaml` at all an installation has these: `camt`, `mt940`, `csv` (type `csv_statement`),
-`cod` (type `cod_remittance`), `payouts` (type `payout_report`), `documents`, `labels` and `maildir`. An entry of the
-same name takes the place of one; `csv`, `cod` and `payouts` step back when any connector of their type is set up.
+With no `kvit.yaml` at all an installation has these: `camt`, `mt940`, `1c-statement` (type `client_bank_1c`), `csv`
+(type `csv_statement`), `cod` (type `cod_remittance`), `payouts` (type `payout_report`), `documents`, `labels` and
+`maildir`. An entry of the same name takes the place of one; `csv`, `cod` and `payouts` step back when any connector of
+their type is set up.
 
 Beside `connectors` stand settings of the installation itself; secrets among them are read from the environment too.
 """

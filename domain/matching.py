@@ -388,7 +388,7 @@ class _Case:
     ) -> Match:
         """End with an outcome and what the channel does about it; what a person decides is not allocated."""
         rules = self.channels[chosen[0].item.channel] if chosen else self.home
-        policy = (rules.outcomes if rules else Outcomes()).policy(outcome)
+        policy = (rules.outcomes if rules else Outcomes()).policy(outcome, self.payment.method)
         allocated = parts if policy is not Policy.OPERATOR else ()
         return Match(
             outcome=outcome,

@@ -168,8 +168,9 @@ class OrderLine:
 class Order:
     """An order as the steps see it; settled is what all allocations so far come to.
 
-    external_id is the shop's own id of it, where that isn't its number. reserved_until is the end of the last day of
-    one that waits for its money, due_on that of one on credit; extended counts how often it was put off.
+    external_id is the shop's own id of it, where that isn't its number. written_off is what of settled no money came
+    for: what tolerance let pass, and what was given back and is not owed again. reserved_until is the end of the last
+    day of one that waits for its money, due_on that of one on credit; extended counts how often it was put off.
     """
 
     id: int
@@ -188,6 +189,7 @@ class Order:
     variable_symbol: str | None = None
     rf: str | None = None
     external_id: str | None = None
+    written_off: Money | None = None
     due_on: date | None = None
     reserved_until: datetime | None = None
     extended: int = 0
@@ -196,3 +198,8 @@ class Order:
     def to_pay(self) -> Money:
         """What is still missing; negative when too much came."""
         return self.total - self.settled
+
+    @property
+    def paid(self) -> Money:
+        """What came in, less what went back."""
+        return self.settled - self.written_off if self.written_off else self.settled

@@ -496,6 +496,13 @@ class Outcomes(_Part):
         Policy.RELEASE
     )
     short: Annotated[Literal[Policy.WAIT, Policy.OPERATOR], Field(title="Short")] = Policy.WAIT
+    short_on_delivery: Annotated[
+        Literal[Policy.WAIT, Policy.OPERATOR] | None,
+        Field(
+            title="Short, on delivery",
+            description="The carrier paid out less than it was to collect; empty: as short",
+        ),
+    ] = None
     over: Annotated[Literal[Policy.RELEASE, Policy.OPERATOR], Field(title="Over")] = Policy.RELEASE
     surplus: Annotated[Surplus, Field(title="Surplus", description="Where the part paid too much goes")] = (
         Surplus.OPERATOR
@@ -513,8 +520,10 @@ class Outcomes(_Part):
         Field(title="Unknown", description="It names no order; for accounts that get other money too, ignore"),
     ] = Policy.OPERATOR
 
-    def policy(self, outcome: Outcome) -> Policy:
+    def policy(self, outcome: Outcome, method: Method | None = None) -> Policy:
         """Return what to do with a payment of an outcome; what nobody may automate goes to the operator."""
+        if outcome is Outcome.SHORT and method is Method.CASH_ON_DELIVERY and self.short_on_delivery is not None:
+            return self.short_on_delivery
         chosen = {
             Outcome.WITHIN_TOLERANCE: self.within_tolerance,
             Outcome.SHORT: self.short,

@@ -74,6 +74,9 @@ A message that goes by SMS is a step of its own beside the one by e-mail: `sms` 
 TIMED = frozenset({"remind", "overdue", "last_day", "expire"})
 """Scenarios whose time is set when the order is placed; nothing else makes them due."""
 
+DECIDED = frozenset({"capture", "release"})
+"""Scenarios in which what somebody decided about held money is carried out."""
+
 TELLING = frozenset({"shop", "crm", "shop note"})
 """Steps that tell other systems how an order stands; only channels have them that name a shop or a CRM."""
 
@@ -102,6 +105,14 @@ def cause_of(subject: str, subject_id: int, round_: int = 1) -> str:
     it caused before.
     """
     return f"{subject}:{subject_id}" if round_ == 1 else f"{subject}:{subject_id}#{round_}"
+
+
+def cause_of_decision(hold_id: int) -> str:
+    """Return the cause of what is done because somebody decided about a hold.
+
+    It is another one than that of what the authorization brought about: both tell the same systems of the order.
+    """
+    return cause_of("hold", hold_id, 2)
 
 
 def subject_of(cause: str) -> tuple[str, int]:

@@ -26,6 +26,11 @@ def end_of(day: date) -> datetime:
     return datetime.combine(day + timedelta(days=1), time(), UTC)
 
 
+def last_day(until: datetime) -> date:
+    """Return the last day of what is kept until then: of the end of a day, that day."""
+    return (until - timedelta(microseconds=1)).date()
+
+
 def reserved(now: datetime, rules: PlacedRules, *, days: int, grace_days: int) -> Term:
     """Return the term of an order whose goods are kept for some days, counted from now.
 

@@ -21,10 +21,13 @@ from tasks.tell import tell_crm, tell_shop
 
 @flow(name="money back", flow_run_name=run_name)
 async def money_back(payments: list[PaymentId]) -> State[Any]:
-    """Match → nothing more happens → label cancelled → goods back in stock, credit note → status."""
+    """Match → nothing more happens → label cancelled → goods back in stock, credit note → status.
+
+    Where only a part went back, nothing is undone; the CRM is told.
+    """
     returned = await match_money_back(payments)
-    cancelled = await cancel_dispatch(returned)
-    restocked, credited = await gather(restock_returned(cancelled), credit_returned(returned))
+    cancelled = await cancel_dispatch(returned.gone)
+    restocked, credited = await gather(restock_returned(cancelled), credit_returned(returned.gone))
     status = await set_returned_status(restocked, credited)
-    await gather(tell_shop(status), tell_crm(status))
+    await gather(tell_shop(status), tell_crm(status), tell_crm(returned.part))
     return await close("money_back", payments=payments)

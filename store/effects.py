@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Row, and_, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.scenarios import round_of, subject_of
 from store import journal
 from store.sql import add_new, chunks
 from store.tables import EffectRow, OrderRow
@@ -532,6 +533,19 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
         for row in rows.mappings().all():
             values: dict[str, Any] = {**row, "state": EffectState(row["state"])}
             found.append(Standing(**values))
+    return found
+
+
+async def rounds(connection: AsyncConnection, subject: str, order_ids: Sequence[int]) -> dict[int, tuple[int, bool]]:
+    """Return by subject the last round in which it caused something, and whether all of that has ended."""
+    found: dict[int, tuple[int, bool]] = {}
+    query = select(EffectRow.cause, EffectRow.state).where(EffectRow.cause.startswith(f"{subject}:", autoescape=True))
+    for some in chunks(sorted(set(order_ids))):
+        for cause, state in (await connection.execute(query.where(EffectRow.order_id.in_(some)))).all():
+            (_, id_), round_ = subject_of(cause), round_of(cause)
+            last, ended = found.get(id_, (0, True))
+            if round_ >= last:
+                found[id_] = round_, (ended or round_ > last) and state not in OPEN
     return found
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.holds import Decision, Hold, HoldState, moves_on
 from domain.money import Money
+from domain.orders import CLOSED
 from store.sql import chunks, insert_new
 from store.tables import HoldRow, OrderRow
 
@@ -132,6 +133,21 @@ async def still_held(connection: AsyncConnection, *, limit: int = 5_000) -> list
         _query()
         .where(HoldRow.state == HoldState.HELD.value)
         .order_by(HoldRow.expires_at.is_(None), HoldRow.expires_at, HoldRow.id)
+        .limit(limit)
+    )
+    return [_stored(row) for row in rows.all()]
+
+
+async def lost(connection: AsyncConnection, *, limit: int = 5_000) -> list[StoredHold]:
+    """Return what is not held any more though nobody here has said so, of orders that are not closed; newest first."""
+    rows = await connection.execute(
+        _query()
+        .where(
+            HoldRow.state.in_([HoldState.EXPIRED.value, HoldState.RELEASED.value]),
+            HoldRow.decision.is_(None),
+            OrderRow.standard_status.not_in(sorted(CLOSED)),
+        )
+        .order_by(HoldRow.id.desc())
         .limit(limit)
     )
     return [_stored(row) for row in rows.all()]

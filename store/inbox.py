@@ -149,6 +149,17 @@ async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
     return [dict(row) for row in rows.mappings().all()]
 
 
+async def is_parked(connection: AsyncConnection, source: str, problem: str) -> bool:
+    """Say whether a message of a source waits for a person because of this same problem already."""
+    same = select(InboxRow.id).where(
+        InboxRow.source == source,
+        InboxRow.handled_at.is_(None),
+        InboxRow.due_at.is_(None),
+        InboxRow.problem == problem,
+    )
+    return (await connection.execute(same.limit(1))).first() is not None
+
+
 async def count_due(connection: AsyncConnection, now: datetime) -> int:
     """Return how many messages are due now."""
     query = select(func.count()).select_from(InboxRow).where(InboxRow.due_at.is_not(None), InboxRow.due_at <= now)

@@ -243,17 +243,26 @@ async def add_order_reference(connection: AsyncConnection, order_id: int, kind: 
         await add_references(connection, item_id, [(kind, value)])
 
 
-async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
-    """Return what each order was relieved of so far by payments and write-offs, in minor units."""
-    found: dict[int, int] = {}
+async def _relieved(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return what each order was relieved of so far, and how much of that was written off, in minor units."""
+    found: dict[int, tuple[int, int]] = {}
     for ids in chunks(list(order_ids)):
         rows = await connection.execute(
-            select(AllocationRow.order_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+            select(
+                AllocationRow.order_id,
+                func.sum(AllocationRow.amount_minor).label("came"),
+                func.sum(AllocationRow.write_off_minor).label("off"),
+            )
             .where(AllocationRow.order_id.in_(ids))
             .group_by(AllocationRow.order_id)
         )
-        found.update({order_id: int(minor) for order_id, minor in rows.all() if order_id is not None})
+        found.update({row.order_id: (int(row.came + row.off), int(row.off)) for row in rows.all()})
     return found
+
+
+async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
+    """Return what each order was relieved of so far by payments and write-offs, in minor units."""
+    return {order_id: minor for order_id, (minor, _) in (await _relieved(connection, order_ids)).items()}
 
 
 async def _lines(
@@ -282,7 +291,7 @@ async def _lines(
 async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, Order]:
     """Return orders as the steps see them, by id."""
     found: dict[int, Order] = {}
-    relieved = await settled(connection, order_ids)
+    relieved = await _relieved(connection, order_ids)
     for ids in chunks(list(order_ids)):
         customer = [column.label(f"buyer_{column.name}") for column in CustomerRow.__table__.columns]
         rows = (
@@ -302,7 +311,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
                 standard_status=Status(row.standard_status),
                 method=Method(row.method),
                 total=Money(row.total_minor, row.currency),
-                settled=Money(relieved.get(row.id, 0), row.currency),
+                settled=Money(relieved.get(row.id, (0, 0))[0], row.currency),
+                written_off=Money(relieved.get(row.id, (0, 0))[1], row.currency),
                 placed_at=row.placed_at,
                 customer=Customer(
                     id=row.customer_id,

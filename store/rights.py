@@ -17,6 +17,7 @@ from store.tables import (
     DocumentRow,
     DocumentSeries,
     EffectRow,
+    ExportRow,
     HoldRow,
     InboxRow,
     JournalHead,
@@ -76,6 +77,7 @@ USES: Mapping[type[Table], Use] = {
             *("doubt_since", "due_at", "lease_owner", "lease_until", "updated_at"),
         )
     ),
+    ExportRow: Use(("hash", "version", "exported_at", "offered", "offered_version", "session")),
     HoldRow: Use(
         (
             *("order_id", "captured_minor", "state", "reason", "expires_at"),

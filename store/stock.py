@@ -157,6 +157,23 @@ async def give_back(connection: AsyncConnection, order: Order, *, effect_id: int
     return returned
 
 
+async def free(connection: AsyncConnection, order: Order, *, now: datetime) -> dict[str, int]:
+    """Free what an order that won't be carried out has reserved, and return it; what was deducted stays so."""
+    await _lock(connection, sorted({line.sku for line in order.lines if line.sku}))
+    sku_of = {line.id: line.sku or "" for line in order.lines}
+    freed: dict[str, int] = {}
+    for (line_id, kind), move in (await _live(connection, order.id)).items():
+        if kind != "reserve":
+            continue
+        sku = sku_of[line_id]
+        where: dict[str, Any] = {"order_id": order.id, "line_id": line_id, "effect_id": move.effect_id, "now": now}
+        await _end(connection, move.id)
+        await _change(connection, sku, reserved=-move.quantity)
+        await _move(connection, "release", sku, move.quantity, live=False, **where)
+        freed[sku] = freed.get(sku, 0) + move.quantity
+    return freed
+
+
 async def reserve_anew(connection: AsyncConnection, before: Order, after: Order, *, now: datetime) -> None:
     """Reserve for an order that was changed what it needs now, where its goods were reserved before.
 

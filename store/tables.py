@@ -739,6 +739,27 @@ class ShipmentRow(Table):
     created_at: Mapped[datetime]
 
 
+class ExportRow(Table):
+    """What a system that fetches orders has of one: hash says what, once it has said that it took it.
+
+    version is how many rows the order's journal had then; an order whose journal has no more has not changed since.
+    offered, with a version of its own, is what the session that fetched last was given and has not confirmed.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = (UniqueConstraint("order_id", "system"), Index("ix_exports_session", "system", "session"))
+
+    id: Mapped[int] = _id()
+    order_id: Mapped[int] = _to("orders.id")
+    system: Mapped[str] = mapped_column(String(40))
+    hash: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[int | None]
+    exported_at: Mapped[datetime | None]
+    offered: Mapped[str | None] = mapped_column(String(64))
+    offered_version: Mapped[int | None]
+    session: Mapped[str | None] = mapped_column(String(40))
+
+
 class ConnectorState(Table):
     """What a polled source remembers between polls; the cursor's shape is the connector's own."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,11 +17,11 @@ from domain.fiscal import FiscalLine, FiscalReceipt
 from domain.holds import Decision, HoldState
 from domain.matching import Match, Reader, decide
 from domain.money import Money
-from domain.orders import Order
+from domain.orders import CLOSED, Order
 from domain.payments import IncomingPayment, Method
 from domain.rules import ChannelRules
-from domain.scenarios import cause_of
-from store import holds, journal, orders, payments, rules, work
+from domain.scenarios import cause_of, cause_of_decision
+from store import effects, holds, journal, orders, payments, rules, stock, work
 from store.holds import StoredHold
 from tasks.holds import record
 from tasks.installation import Installation, installation
@@ -48,6 +49,8 @@ async def orders_of_holds(ids: Sequence[HoldId]) -> Batch:
         found = await holds.load(connection, ids, lock=True)
         versions = await rules.current(connection)
         channels = {channel: versioned.rules for channel, versioned in versions.items()}
+        # What was begun is brought to its end, whatever became of the hold meanwhile: later steps wait for it.
+        begun = {one.cause for one in await effects.of_causes(connection, [cause_of("hold", id_) for id_ in ids])}
         for id_ in ids:
             if (stored := found.get(id_)) is None:
                 log.info("hold %s · left alone: it is not in the store", id_)
@@ -56,8 +59,11 @@ async def orders_of_holds(ids: Sequence[HoldId]) -> Batch:
             if order_id is None and stored.hold.state in (HoldState.HELD, HoldState.CAPTURED):
                 order_id, number, reason = await _find(connection, opened, stored, channels)
             log.info("hold %s · %s", id_, reason or stored.hold.state)
-            if order_id is not None and number is not None and stored.hold.state is HoldState.HELD:
+            if order_id is None or number is None:
+                continue
+            if stored.hold.state is HoldState.HELD or cause_of("hold", id_) in begun:
                 items.append(Item(order_id, number, cause_of("hold", id_)))
+            if stored.hold.state is HoldState.HELD:
                 await _at_once(connection, opened, stored, order_id, channels)
     return Batch(tuple(items))
 
@@ -144,7 +150,7 @@ async def decided_holds(ids: Sequence[HoldId]) -> Batch:
             log.info("hold %s · left alone: nothing was decided, or its order is not known", id_)
             continue
         log.info("%s · %s was decided by %s", stored.number, stored.decision, stored.decided_by)
-        items.append(Item(stored.order_id, stored.number, cause_of("hold", id_)))
+        items.append(Item(stored.order_id, stored.number, cause_of_decision(id_)))
     return Batch(tuple(items))
 
 
@@ -247,4 +253,13 @@ async def set_released_status(order: Order, rules: ChannelRules, key: str) -> Re
     """Set the status of an order whose money was released."""
     if rules.holds.released_status is None:
         return Skip(f"the rules of {rules.channel} leave the status of such an order as it is")
-    return move_to(order, rules, rules.holds.released_status, "its held money was released")
+    made = move_to(order, rules, rules.holds.released_status, "its held money was released")
+    if rules.standard(rules.holds.released_status) not in CLOSED:
+        return made
+
+    async def write(transaction: Transaction) -> Receipt | Skip | None:
+        ended = await made.write(transaction) if made.write else None
+        freed = await stock.free(transaction.connection, order, now=transaction.now)
+        return replace(ended, after=ended.after | {"freed": freed}) if freed and isinstance(ended, Receipt) else ended
+
+    return Receipt(write=write)

@@ -19,7 +19,7 @@ from domain.holds import HoldState
 from domain.money import Money
 from domain.payments import Outcome
 from domain.rules import Policy
-from domain.scenarios import STEPS, TIMED, cause_of
+from domain.scenarios import DECIDED, STEPS, TIMED, cause_of, cause_of_decision
 from store import bars, effects, holds, orders, payments, work
 from store.effects import EffectState, Standing
 from tasks.cells import TABLE_ROWS, cells
@@ -228,7 +228,12 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         rounds = {id_: row["round"] for id_, row in rows.items()}
         if scenario in TIMED:
             rounds = {id_: order.extended + 1 for id_, order in (await orders.load(connection, ids)).items()}
+        if subject == "status":
+            changed = [order_id for order_id, _ in (await orders.of_history(connection, ids)).values()]
+            rounds = {id_: last for id_, (last, _) in (await effects.rounds(connection, subject, changed)).items()}
         causes = {id_: cause_of(subject, id_, rounds.get(id_, 1)) for id_ in ids}
+        if scenario in DECIDED:
+            causes = {id_: cause_of_decision(id_) for id_ in ids}
         standings = await effects.of_causes(connection, list(causes.values()))
         allocated = await payments.allocated(connection, ids) if subject == "payment" else {}
         carried_on = await _carried_on(connection, scenario, allocated)

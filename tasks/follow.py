@@ -6,11 +6,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.roles import Carrier
 from domain.changes import StatusChange
-from domain.orders import Move, Order, Status, transition
+from domain.orders import CLOSED, Move, Order, Status, transition
 from domain.payments import Method
 from domain.rules import ChannelRules
 from domain.scenarios import cause_of
-from store import journal, orders, rules
+from store import journal, orders, rules, stock
 from store.journal import Actor
 from tasks import holds
 from tasks.installation import Installation
@@ -78,6 +78,7 @@ async def _follow(
         actor=actor,
         now=opened.clock(),
     )
+    freed = await stock.free(connection, order, now=opened.clock()) if meant in CLOSED else {}
     entry = journal.entry(
         actor,
         at=opened.clock(),
@@ -88,7 +89,7 @@ async def _follow(
         reference=f"{now_is} → {wanted}",
         reason=f"made so in {system}",
         before={"status": now_is},
-        after={"status": wanted},
+        after={"status": wanted} | ({"freed": freed} if freed else {}),
     )
     await journal.append(connection, [entry])
     await tell_later(connection, opened, order, history_id)
@@ -96,7 +97,10 @@ async def _follow(
 
 
 def _waits_for_money(order: Order) -> bool:
-    return order.method is not Method.CASH_ON_DELIVERY and order.due_on is None and order.to_pay.minor > 0
+    if order.to_pay.minor <= 0:
+        return False
+    money_later = order.method is Method.CASH_ON_DELIVERY or order.due_on is not None
+    return not money_later or order.standard_status is Status.AWAITING_PAYMENT
 
 
 async def _tell_back(connection: AsyncConnection, opened: Installation, order: Order) -> None:

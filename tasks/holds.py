@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from domain.holds import Decision, HoldState, Verdict, look_after
 from domain.money import Money, MoneyError
 from domain.orders import Order
 from domain.rules import ChannelRules
-from domain.scenarios import cause_of
+from domain.scenarios import cause_of_decision
 from domain.wording import counted
 from store import holds, journal, orders, rules, work
 from store.holds import StoredHold
@@ -41,10 +41,14 @@ class HoldRow:
 
 
 async def rows(opened: Installation, number: str | None = None, channel: str | None = None) -> list[HoldRow]:
-    """Return what is held now, or all that was ever held for one order. Raises HoldError for an unknown order."""
+    """Return what is held now, or all that was ever held for one order. Raises HoldError for an unknown order.
+
+    What expired, or was released at the gateway itself, is with the first as long as its order waits for that money.
+    """
     async with opened.store.read() as connection:
         if number is None:
             found = await holds.still_held(connection)
+            found += await _lost(connection, {one.order_id for one in found})
         else:
             order_id = await _order_named(connection, number, channel)
             found = (await holds.of_orders(connection, [order_id])).get(order_id, [])
@@ -55,10 +59,16 @@ async def rows(opened: Installation, number: str | None = None, channel: str | N
     for one in found:
         order = known.get(one.order_id) if one.order_id is not None else None
         own = _own(versions, order) if order else None
-        seen.append(
-            HoldRow(stored=one, owed=order.to_pay if order else None, warned=bool(own) and _warned(one, own, now))
-        )
+        warned = bool(own) and (_warned(one, own, now) or (number is None and one.hold.state is not HoldState.HELD))
+        seen.append(HoldRow(stored=one, owed=order.to_pay if order else None, warned=warned))
     return seen
+
+
+async def _lost(connection: AsyncConnection, held_for: Collection[int | None]) -> list[StoredHold]:
+    """Return the holds that went, of orders that still wait for their money; held_for are those with another hold."""
+    gone = {one.order_id: one for one in await holds.lost(connection) if one.order_id not in held_for}
+    known = await orders.load(connection, [order_id for order_id in gone if order_id is not None])
+    return [one for order_id, one in gone.items() if order_id in known and known[order_id].to_pay.minor > 0]
 
 
 def _own(versions: dict[str, rules.Versioned], order: Order) -> ChannelRules:
@@ -198,7 +208,7 @@ async def record(
         step="decide hold",
         move=decision.value,
         order_id=order.id,
-        cause=cause_of("hold", one.id),
+        cause=cause_of_decision(one.id),
         reason=f"{decision} {what}: {because}",
     )
     await journal.append(connection, [entry])
@@ -228,7 +238,7 @@ async def look_after_holds() -> tuple[int, int, int]:
 
 
 async def _by_the_rules(opened: Installation, one: StoredHold) -> bool:
-    if one.order_id is None or one.decision is not None:
+    if one.order_id is None or one.decision is not None or one.hold.state is not HoldState.HELD:
         return False
     async with opened.store.write() as connection:
         order = (await orders.load(connection, [one.order_id]))[one.order_id]
@@ -247,6 +257,8 @@ def _why(row: HoldRow, now: datetime) -> str:
     one = row.stored
     if one.order_id is None:
         return one.reason or "its order is not known"
+    if one.hold.state is not HoldState.HELD:
+        return f"it was {one.hold.state}; ask the customer to pay anew, or cancel the order"
     left = (one.hold.expires_at - now).total_seconds() / 3600 if one.hold.expires_at else 0
     return f"{one.hold.amount} is held for {left:.0f} hours more; capture or release it" if left > 0 else "it expired"
 

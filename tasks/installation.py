@@ -27,6 +27,7 @@ _Role = TypeVar("_Role")
 _BUILT_IN: tuple[dict[str, Any], ...] = (
     {"name": "camt", "type": "camt"},
     {"name": "mt940", "type": "mt940"},
+    {"name": "1c-statement", "type": "client_bank_1c"},
     {"name": "csv", "type": "csv_statement", "account": "CSV"},
     {"name": "cod", "type": "cod_remittance", "carrier": "carrier"},
     {"name": "payouts", "type": "payout_report", "source": "gateway"},

@@ -180,6 +180,9 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
             problem = answer
             if not isinstance(answer, OutsideError):
                 problem = await take_told(connection, opened, letter, answer, now=now)
+                # A shop tells of an order at each change: what a person was told of it once is not told again.
+                if isinstance(problem, Rejected) and await inbox.is_parked(connection, letter.source, str(problem)):
+                    problem = None
             if isinstance(problem, OutsideError):
                 due_at = _again_at(letter, problem, now)
                 await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(problem))

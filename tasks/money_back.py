@@ -8,6 +8,7 @@ that are out, the invoice in force. So a second event about the same money finds
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from prefect import task
@@ -39,9 +40,17 @@ _OUTCOMES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The orders of which no money is left, and those of which some went back, or came again, and some is left."""
+
+    gone: Batch
+    part: Batch
+
+
 @task(name="match", task_run_name=match_run_name, retries=3, retry_delay_seconds=[1, 5, 30], cache_policy=NO_CACHE)
-async def match_money_back(ids: Sequence[PaymentId]) -> Batch:
-    """Book what went back against what it had settled; return the orders of which no money is left."""
+async def match_money_back(ids: Sequence[PaymentId]) -> Returned:
+    """Book what went back against what it had settled; return its orders."""
     opened = await installation()
     async with opened.store.write() as connection:
         found = await payments.load(connection, ids)
@@ -51,18 +60,19 @@ async def match_money_back(ids: Sequence[PaymentId]) -> Batch:
                 await _book(connection, opened, found[id_])
         allocated = await payments.allocated(connection, ids)
         decided = await payments.decided(connection, ids)
-        items = [
-            Item(part["order_id"], part["number"], cause_of("payment", id_, found[id_].round))
-            for id_ in ids
-            for part in allocated.get(id_, [])
-            if part["completes"] and part["order_id"] is not None
-        ]
-        facts = await bars.facts(connection, [(item.order_id, item.cause) for item in items])
+        whole: dict[Item, bool] = {}
+        for id_ in ids:
+            for part in allocated.get(id_, []):
+                if part["order_id"] is not None:
+                    item = Item(part["order_id"], part["number"], cause_of("payment", id_, found[id_].round))
+                    whole[item] = whole.get(item, False) or part["completes"]
+        facts = await bars.facts(connection, [(item.order_id, item.cause) for item in whole])
     log = run_log()
     for id_ in ids:
         outcome, reason = decided.get(id_, (Outcome.UNKNOWN, "the payment is not in the store"))
         log.info("payment %s · match · %s · %s", id_, outcome.replace("_", " "), reason)
-    return Batch(tuple(item for item in items if facts[item.order_id, item.cause].back))
+    gone = tuple(item for item in whole if whole[item] and facts[item.order_id, item.cause].back)
+    return Returned(Batch(gone), Batch(tuple(item for item in whole if item not in gone)))
 
 
 async def _book(connection: AsyncConnection, opened: Installation, payment: Payment) -> None:

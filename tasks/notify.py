@@ -86,7 +86,9 @@ def _id_of(rules: ChannelRules, template: str, key: str) -> str:
     return message_id(key, template, rules.seller.email.partition("@")[2] or "kvit.invalid")
 
 
-def _sent(order: Order, rule: MessageRule, language: str, id_: str, subject: str, reference: str) -> Receipt:
+def _sent(
+    order: Order, rule: MessageRule, language: str, id_: str, subject: str, reference: str, tells_of: str | None = None
+) -> Receipt:
     async def write(transaction: Transaction) -> None:
         await documents.add_message(
             transaction.connection,
@@ -101,7 +103,8 @@ def _sent(order: Order, rule: MessageRule, language: str, id_: str, subject: str
             now=transaction.now,
         )
 
-    return Receipt(reference=f"{rule.template.value.replace('_', ' ')} ({language})", write=write)
+    after = {"tracking_number": tells_of} if tells_of else {}
+    return Receipt(reference=f"{rule.template.value.replace('_', ' ')} ({language})", after=after, write=write)
 
 
 def _attachments(home: Path, document: dict[str, Any] | None) -> tuple[Attachment, ...]:
@@ -158,8 +161,9 @@ def _message(moment: Moment, by: Way) -> Step:
         if by == "email":
             await print_documents(opened, [order.id])
         facts = await _facts(opened, order)
-        if moment is Moment.DISPATCH and facts["shipment"] is None:
-            return Skip("nothing was dispatched")
+        tells_of = await _parcel(opened, order, facts, message_step(moment, by)) if moment is Moment.DISPATCH else None
+        if isinstance(tells_of, Skip):
+            return tells_of
         language = order.customer.language or rules.language
         rendered = _render(opened, rule, language, _context(order, rules, language, facts))
         id_ = _id_of(rules, rule.template.value, key)
@@ -177,7 +181,7 @@ def _message(moment: Moment, by: Way) -> Step:
                 attachments=_attachments(opened.home, facts["document"]) if by == "email" else (),
             )
         )
-        return _sent(order, rule, rendered.language, id_, rendered.subject, reference)
+        return _sent(order, rule, rendered.language, id_, rendered.subject, reference, tells_of)
 
     async def find(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
         """Look whether the message lies where it was sent to."""
@@ -192,8 +196,11 @@ def _message(moment: Moment, by: Way) -> Step:
             raise NeedsPerson("whether the message was sent can't be looked up; ask the customer, or leave it")
         id_ = _id_of(rules, rule.template.value, key)
         reference = await messenger.find(id_)
+        if not reference:
+            return None
         language = order.customer.language or rules.language
-        return _sent(order, rule, language, id_, "", reference) if reference else None
+        shipment = (await _facts(opened, order))["shipment"] if moment is Moment.DISPATCH else None
+        return _sent(order, rule, language, id_, "", reference, shipment and shipment["tracking_number"])
 
     def in_rules(rules: ChannelRules) -> bool:
         return any(part.message(moment, "sms") for part in rules.scenarios.all())
@@ -216,6 +223,19 @@ def _message(moment: Moment, by: Way) -> Step:
     made.lookup(find)
     made.told(told)
     return made
+
+
+async def _parcel(opened: Installation, order: Order, facts: dict[str, Any], step_name: str) -> str | Skip:
+    """Return the number of the parcel to tell of; of one that the customer was told of before nothing is told again.
+
+    An order on credit is dispatched once, and paid later.
+    """
+    if facts["shipment"] is None:
+        return Skip("nothing was dispatched")
+    number: str = facts["shipment"]["tracking_number"]
+    async with opened.store.read() as connection:
+        told = await effects.done_after(connection, order.id, step_name)
+    return Skip("the customer was told before") if any(one.get("tracking_number") == number for one in told) else number
 
 
 async def _is_recent(opened: Installation, order: Order, key: str, messenger: RefusesRepeats) -> bool:

@@ -104,6 +104,7 @@ async def revise_order(
 ) -> int | None:
     """Change a known order to what the shop has of it now: its lines, total and delivery; None if nothing differs.
 
+    Of an order that is closed here it doesn't matter any more.
     That is possible while no money, document or parcel of it is on its way, and while what is held for it covers it.
     Raises OrderError where it differs and can't be changed any more.
     """
@@ -111,7 +112,7 @@ async def revise_order(
     wanted = _new_order(document, channels[document.channel].rules)
     ((order_id, _),) = await orders.ids_of(connection, document.number, document.channel)
     before = (await orders.load(connection, [order_id]))[order_id]
-    if _content(before) == _content(wanted):
+    if before.standard_status in CLOSED or _content(before) == _content(wanted):
         return None
     await _refuse_late(connection, before, wanted)
     now = opened.clock()
@@ -145,7 +146,7 @@ async def _refuse_late(connection: AsyncConnection, before: Order, wanted: order
     """Raise OrderError when an order can't be changed any more, and say why."""
     number, kept = before.number, "it stays as it is here"
     status = before.standard_status
-    if status in CLOSED or transition(status, Status.CANCELLED) is not Move.ALLOWED:
+    if transition(status, Status.CANCELLED) is not Move.ALLOWED:
         raise OrderError(f"order {number}: the shop changed it, but it is {before.status}; {kept}")
     if before.settled:
         raise OrderError(f"order {number}: the shop changed it, but {before.settled} was paid for it; {kept}")

@@ -279,6 +279,7 @@ class Step:
         compensates: Sequence[str] = (),
         system: System | None = None,
         one_per_order: bool = False,
+        reports: bool = False,
         when: When | None = None,
     ) -> None:
         self.name = name
@@ -289,6 +290,7 @@ class Step:
         self._compensates = tuple(compensates)
         self._system = system
         self._one_per_order = one_per_order
+        self._reports = reports
         self._when = when
         if when is not None:
             _when[name] = when
@@ -556,7 +558,8 @@ class Step:
             }
         facts = await bars.facts(connection, [(item.order_id, item.cause) for item in batch.items])
         barred = {
-            item: _bar(item, found[item.order_id], facts[item.order_id, item.cause], versions) for item in batch.items
+            item: _bar(item, found[item.order_id], facts[item.order_id, item.cause], versions, reports=self._reports)
+            for item in batch.items
         }
         return waiting | {item: bar for item, bar in barred.items() if bar is not None}
 
@@ -674,6 +677,7 @@ def step(
     compensates: Sequence[str] = (),
     system: System | None = None,
     one_per_order: bool = False,
+    reports: bool = False,
     when: When | None = None,
 ) -> Callable[[Act], Step]:
     """Make a function that acts for one order into a step of the scenarios.
@@ -682,13 +686,21 @@ def step(
     names the steps that it makes up for: it waits until each of these is known to have happened or not, and nothing
     that stops the order stops it. system names the connector that it acts through, by a channel's rules: while
     that is down, its orders wait. one_per_order says that an order has it once, whatever the cause, such as a label:
-    for one cause it does not begin while it may be happening, or may have happened, for another. when says by a
-    channel's rules whether its orders have the step at all: for others there is no trace of it.
+    for one cause it does not begin while it may be happening, or may have happened, for another. reports says that it
+    only tells another system how the order stands, which it does of one that has ended, too. when says by a channel's
+    rules whether its orders have the step at all: for others there is no trace of it.
     """
 
     def make(act: Act) -> Step:
         return Step(
-            name, act, local=local, compensates=compensates, system=system, one_per_order=one_per_order, when=when
+            name,
+            act,
+            local=local,
+            compensates=compensates,
+            system=system,
+            one_per_order=one_per_order,
+            reports=reports,
+            when=when,
         )
 
     return make
@@ -740,7 +752,9 @@ def _stopped(bar: Bar | None) -> Skip | None:
     return bar
 
 
-def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned]) -> Bar | None:
+def _bar(
+    item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned], *, reports: bool
+) -> Bar | None:
     """Return why a step of a scenario must not begin for an order any more, or not yet."""
     if item.cause.startswith("status:"):
         return None  # other systems are told of an order's end, too
@@ -751,6 +765,8 @@ def _bar(item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.
         return Transient("the order is being taken back to before its payment", retry_after=_BARRED_S)
     if facts.taken_off:
         return Skip("the payment was taken off this order")
+    if reports:
+        return None
     if facts.back and _rules_for(order, versions, quiet=False).money_back.of(facts.back).stop:
         return Skip(f"the order's money went back ({facts.back})")
     if facts.closed and item.cause.startswith(("payment:", "hold:")):

@@ -43,7 +43,7 @@ async def _as_it_stands(opened: Installation, order: Order) -> Order:
         return (await orders.load(connection, [order.id]))[order.id]
 
 
-@step("shop", system=lambda rules: rules.connectors.shop, one_per_order=True, when=_has_shop)
+@step("shop", system=lambda rules: rules.connectors.shop, one_per_order=True, reports=True, when=_has_shop)
 async def tell_shop(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Bring the shop's order to the status that the order has here."""
     name = rules.connectors.shop
@@ -71,8 +71,13 @@ async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt 
     text = await _tracking(opened, order, rules)
     if text is None:
         return Skip("nothing was dispatched")
+    # An order on credit is dispatched once, and paid later: that is no news of its parcel.
+    async with opened.store.read() as connection:
+        noted = await effects.done_after(connection, order.id, "shop note")
+    if any(after.get("note") == text for after in noted):
+        return Skip("it was noted before")
     shop = opened.connector(rules.connectors.shop, Shop)
-    return Receipt(reference=await shop.add_note(order, text, key, to_customer=True))
+    return Receipt(reference=await shop.add_note(order, text, key, to_customer=True), after={"note": text})
 
 
 @note_dispatch.lookup
@@ -83,7 +88,7 @@ async def find_note(order: Order, rules: ChannelRules, key: str) -> Receipt | No
     if text is None:
         return None
     found = await opened.connector(rules.connectors.shop, Shop).find_note(order, text, key)
-    return Receipt(reference=found) if found else None
+    return Receipt(reference=found, after={"note": text}) if found else None
 
 
 async def _tracking(opened: Installation, order: Order, rules: ChannelRules) -> str | None:
@@ -93,7 +98,7 @@ async def _tracking(opened: Installation, order: Order, rules: ChannelRules) -> 
     return _TRACKING[language].format(shipment["tracking_number"]) if shipment else None
 
 
-@step("crm", system=lambda rules: rules.connectors.crm, one_per_order=True, when=_has_crm)
+@step("crm", system=lambda rules: rules.connectors.crm, one_per_order=True, reports=True, when=_has_crm)
 async def tell_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Bring the order's card up to date: status, to pay, paid, difference, and each payment that it hasn't yet."""
     name = rules.connectors.crm
@@ -108,14 +113,14 @@ async def tell_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | Ski
             for reference in after.get("incomes", [])
         }
     status = rules.tells.get(name, {}).get(order.status)
-    # First what came, then what is left to pay: whoever sees the card is never shown a sum that nothing explains.
+    # The status first: somebody waits for it, and to note an income takes several requests where one a second is let.
+    reference = await crm.tell(order, status, key)
     incomes = [Income(**income) for income in came if income["reference"] not in told]
     for income in incomes:
         await crm.add_income(order, income, f"{key[:40]}-{income.reference.replace(':', '-')[:20]}")
-    reference = await crm.tell(order, status, key)
     after = {
         "status": status,
-        "paid": str(order.settled),
+        "paid": str(order.paid),
         "to_pay": str(order.to_pay),
         "incomes": [income.reference for income in incomes],
     }
@@ -138,15 +143,20 @@ async def tell_later(connection: AsyncConnection, opened: Installation, order: O
 
 @task(name="take changes", cache_policy=NO_CACHE)
 async def changed_orders(ids: Sequence[int]) -> Batch:
-    """Take the orders whose status changed; ids are rows of the history of statuses."""
+    """Take the orders whose status changed; ids are rows of the history of statuses.
+
+    A status may have to be told more than once: again in a round of its own, whenever somebody set a card back.
+    """
     opened = await installation()
     async with opened.store.read() as connection:
         found = await orders.of_history(connection, ids)
+        rounds = await effects.rounds(connection, "status", [order_id for order_id, _ in found.values()])
     log = run_log()
     items: list[Item] = []
     for id_ in ids:
         if (known := found.get(id_)) is None:
             log.info("change %s · left alone: it is not in the store", id_)
         else:
-            items.append(Item(known[0], known[1], cause_of("status", id_)))
+            last, ended = rounds.get(id_, (0, True))
+            items.append(Item(*known, cause_of("status", id_, last + 1 if ended else last)))
     return Batch(tuple(items))

@@ -15,7 +15,7 @@ from domain.orders import CLOSED, Order, Status
 from domain.payments import Method
 from domain.rules import ChannelRules
 from domain.scenarios import cause_of
-from domain.waiting import Term, extended, on_credit, reserved
+from domain.waiting import Term, extended, last_day, on_credit, reserved
 from store import journal, orders, rules, stock, work
 from store.journal import Actor
 from tasks.called_off import CALL, called_off
@@ -103,7 +103,7 @@ async def call_customer(order: Order, rules: ChannelRules, key: str) -> Receipt 
     """Leave it to a person to call a customer who hasn't paid by the last day."""
     if (paid := _is_paid(order)) is not None:
         return paid
-    last = order.due_on or (order.reserved_until.date() if order.reserved_until else None)
+    last = order.due_on or (last_day(order.reserved_until) if order.reserved_until else None)
     raise Rejected(
         f"{order.to_pay} is missing, and the last day is {last}; call the customer, then put it off with "
         f"`kvit orders extend {order.number} --days N`, or leave it with `kvit resolve step --skip`"
@@ -168,7 +168,7 @@ async def extend(
         actor = Actor(name=author[:200], run=current_actor(opened).run)
         await called_off(connection, order.id, actor, because=because, now=opened.clock())
         await _set(connection, order.id, term, extended_times=order.extended + 1, now=opened.clock())
-        day = term.due_on or (term.reserved_until or opened.clock()).date()
+        day = term.due_on or last_day(term.reserved_until or opened.clock())
         entry = journal.entry(
             actor,
             at=opened.clock(),

@@ -121,7 +121,7 @@ class Board(Saying):
         """Write a card anew."""
         self._reached(key)
         card = self.cards.setdefault(order.number, {})
-        card |= {"to_pay": str(order.to_pay), "paid": str(order.settled)} | ({"status": status} if status else {})
+        card |= {"to_pay": str(order.to_pay), "paid": str(order.paid)} | ({"status": status} if status else {})
         self.told += 1
         self._answers()
         return f"card {order.number}"

@@ -168,6 +168,7 @@ BANK_FILE = (
 READERS: dict[str, StatementReader] = {
     "camt": reader("camt"),
     "mt940": reader("mt940"),
+    "client_bank_1c": reader("client_bank_1c"),
     "csv_statement": reader("csv_statement", account="19/0800", currency="CZK"),
     "bank_csv": reader("csv_statement", **BANK),
     "cod_remittance": reader("cod_remittance", carrier="gls", currency="CZK"),
@@ -585,6 +586,15 @@ SWIFT = (
     b":20:|:25:|:28C:|:60F:|:60M:|:61:|:62F:|:62M:|:86:|:99:|{4:|-}|EREF+|SVWZ+|KREF+|VS|NTRF|R|D|?20|?32|/REMI/|/IBAN/|"
     b"/CNTP/|//|C260301CZK|2603010302C1,NTRF"
 ).split(b"|")
+CLIENT_BANK = tuple(
+    word.encode("cp1251")
+    for word in (
+        *("СекцияДокумент=Ордер\n", "КонецДокумента\n", "СекцияРасчСчет\n", "КонецРасчСчет\n", "КонецФайла\n"),
+        *("РасчСчет=40702203900000000001\n", "ПлательщикСчет=", "ПолучательСчет=40702203900000000001\n", "Сумма=1,5\n"),
+        *("ДатаПоступило=02.03.2026\n", "ДатаСписано=", "НазначениеПлатежа=", "НДС 20% - 1 000-00", "Валюта=QQQ\n"),
+        *("НачальныйОстаток=-1\n", "КонечныйОстаток=", "ДатаНачала=", "31.02.2026", "Номер=", "1CClientBankExchange\n"),
+    )
+)
 CELLS = (b'"', b'""', b",", b";", b"\t", b"=", b'="1"', b"sep=;\n", b"CZK", b"EUR", b"VS", b"2026-03-01", b"-1.5")
 ODD = (
     *(
@@ -680,6 +690,9 @@ PEOPLE = "Žofie 🫖 <b>\nDlouhá 1\nPlzeň\n301 00\nCZ\nSencha & co\nשלום\
 TARGETS: dict[str, Target] = {
     "camt": Target(reading("camt"), _read(FILES / "camt053.xml", STATEMENTS / "cz-camt053.xml"), (*XML, *ODD)),
     "mt940": Target(reading("mt940"), _read(FILES / "mt940.sta", STATEMENTS / "ro-mt940.sta"), (*SWIFT, *ODD)),
+    "client_bank_1c": Target(
+        reading("client_bank_1c"), _read(*sorted(FILES.glob("client_bank_1c*.txt"))), (*CLIENT_BANK, *ODD)
+    ),
     "csv_statement": Target(
         reading("csv_statement"), _read(FILES / "csv_statement.csv", STATEMENTS / "market-bank.csv"), (*CELLS, *ODD)
     ),

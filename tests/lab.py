@@ -51,12 +51,13 @@ from tasks.revert import RevertError, begin
 
 ROOT = Path(__file__).parents[1]
 BOUNDARIES = ("before claim", "after claim", "after answer", "inside record", "after record")
-GUARDS = ("unique-key", *IN_CODE)
+GUARDS = ("unique-key", *IN_CODE, "connectors-look")
 WAYS = ("twice", "ten at once", "before the order", "after its refund", "late failure", "once")
 _LAB = Actor(name="laboratory")
 _STOCK = 100_000
 _opening = asyncio.Lock()
-_DEADLY = 0.004
+DEADLY = 0.004
+"""Of requests whose sender is killed before, and of those whose sender is killed after it is carried out."""
 _STUCK_S = 20.0
 
 
@@ -173,7 +174,7 @@ class World(StandIn):
         if self.down:
             self._faults["down for an hour"] += 1
             return Plan(kind=Misbehavior.STATUS_BEFORE, status=503)
-        return _drawn(self.share, self._random, self._faults)
+        return drawn_plan(self.share, self._random, self._faults)
 
 
 class Gateway(StripeStandIn):
@@ -186,7 +187,7 @@ class Gateway(StripeStandIn):
 
     def next_plan(self, seen: Seen) -> Plan | None:  # noqa: ARG002 - any request goes wrong alike
         """Draw whether a request goes wrong, and how."""
-        return _drawn(self.share, self._random, self._faults)
+        return drawn_plan(self.share, self._random, self._faults)
 
 
 _SAID = {
@@ -203,7 +204,7 @@ _SAID = {
 }
 
 
-def _drawn(share: float, random_: random.Random, faults: Counter[str]) -> Plan | None:
+def drawn_plan(share: float, random_: random.Random, faults: Counter[str]) -> Plan | None:
     """Draw whether a request goes wrong, and how."""
     if random_.random() >= share:
         return None
@@ -290,6 +291,11 @@ class Bench:
         self.intents: dict[str, str] = {}
         self.fates: dict[str, str] = {}
         """What became of an order's money after it was paid, by number; those that are missing kept theirs."""
+
+    @property
+    def outside(self) -> Sequence[StandIn]:
+        """The systems of the outside world."""
+        return self.world, self.gateway
 
     @property
     def tag(self) -> str:
@@ -407,14 +413,23 @@ class Bench:
             self.move(ahead + 1)
         return False
 
-    async def let_rest(self) -> None:
-        """Break nothing more, and let everything run until nothing is due."""
-        self.breaking = False
+    def stir(self) -> None:
+        """Let the outside world go wrong as often as the experiment says."""
+        self.world.share = self.gateway.share = self.experiment.share
+        self.world.deadly = DEADLY if self.experiment.share else 0.0
+
+    def calm(self) -> None:
+        """Let the outside world do what it is asked for."""
         self.world.share = self.gateway.share = self.world.slow_s = self.world.deadly = 0.0
         self.world.down = False
         self.world.behave()
         self.gateway.behave()
         self.world.on_act = None
+
+    async def let_rest(self) -> None:
+        """Break nothing more, and let everything run until nothing is due."""
+        self.breaking = False
+        self.calm()
         patience = self.experiment.rest_s
         told, deadline, at_last = -1, 0.0, time.monotonic() + 5 * patience
         while not await self.pass_time():
@@ -431,7 +446,9 @@ class Bench:
 
     async def run(self) -> Result:
         """Carry the experiment out, and count."""
-        async with self.world, self.gateway:
+        async with contextlib.AsyncExitStack() as stack:
+            for system in self.outside:
+                await stack.enter_async_context(system)
             self.clock.write_text("0")
             self._configure()
             async with _opening:  # Alembic's context belongs to the process
@@ -444,8 +461,7 @@ class Bench:
                     self.start()
                 if self.experiment.webhooks:
                     self.start("web")
-                self.world.share = self.gateway.share = self.experiment.share
-                self.world.deadly = _DEADLY if self.experiment.share else 0.0
+                self.stir()
                 await self._break()
                 await self.let_rest()
                 await self._count()
@@ -847,10 +863,15 @@ class Laboratory:
         home.mkdir(parents=True)
         async with _opening:  # so does the lock by which PostgreSQL's package starts a server
             url = await asyncio.to_thread(self._url, experiment, home)
-        return await Bench(experiment, home, url, self.prefect, self.restart_postgres).run()
+        bench = Bench
+        if experiment.kind == "systems":
+            from lab_systems import SystemsBench
+
+            bench = SystemsBench
+        return await bench(experiment, home, url, self.prefect, self.restart_postgres).run()
 
 
-KINDS = ("calls", "twice", "outage", "prefect", "database", "clock", "frozen", "returned")
+KINDS = ("calls", "twice", "outage", "prefect", "database", "clock", "frozen", "returned", "systems")
 
 
 def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None) -> Experiment:
@@ -858,9 +879,10 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
     random_ = random.Random(seed)
     # What the outside world does is where most money is lost, and each call of it is a fault of its own: so there such
     # experiments are many and large.
-    weights = [6 if kind == "calls" else 1 for kind in kinds]
+    weights = [{"calls": 6, "systems": 3}.get(kind, 1) for kind in kinds]
     kind = random_.choices(list(kinds), weights)[0]
-    calls, webhooks = kind == "calls", random_.random() < 0.3 or kind == "returned"
+    calls, systems = kind == "calls", kind == "systems"
+    webhooks = random_.random() < 0.3 or kind in ("returned", "systems")
     large = 300 if webhooks else random_.choice([800, 1200])
     return Experiment(
         kind=kind,
@@ -868,10 +890,11 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
         orders=large if calls else 40,
         dispatchers=random_.choice([1, 2, 4]),
         postgres=random_.random() < 0.5,
-        share=random_.choice([0.5, 0.7, 0.8]) if calls else 0.3,
+        # What is one request of the office's is several of a real system's, and each may go wrong.
+        share=random_.choice([0.5, 0.7, 0.8]) if calls else random_.choice([0.1, 0.15, 0.2]) if systems else 0.3,
         honours_keys=random_.random() < 0.3,
         webhooks=webhooks,
-        seconds=120.0 if calls else 15.0,
+        seconds=120.0 if calls else 60.0 if systems else 15.0,
         without=without,
     )
 
@@ -885,4 +908,5 @@ def aimed(guard: str) -> Experiment:
         "lookup": Experiment(kind="calls", share=0.5, **common),
         "lease": Experiment(kind="twice", dispatchers=2, share=0.0, **common),
         "record-transaction": Experiment(kind="calls", share=0.3, **common),
+        "connectors-look": replace(Experiment(kind="systems", share=0.3, webhooks=True, **common), orders=8),
     }[guard]

@@ -2,8 +2,8 @@
 
 `POST /webhooks/<connector>` takes what a provider sends; one that signs nothing sends it to
 `/webhooks/<connector>/<token>`, the token being a secret of that connector's. `POST /orders` takes one order or a list
-of them from a shop, signed as web.signature does it. `GET /health` and `GET /metrics` are for the operator's own
-network.
+of them from a shop, signed as web.signature does it. `/1c/<connector>` is where 1C exchanges orders, as web.commerceml
+does it. `GET /health` and `GET /metrics` are for the operator's own network.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from tasks.installation import Installation
 from tasks.intake import take_webhook
 from tasks.order_intake import take_order
 from web import signature
+from web.commerceml import PATH as EXCHANGE_PATH
+from web.commerceml import Exchange
 from web.limits import BodyRefused, LastAnswer, Room
 from web.sender import sender_of, trusted_proxies
 
@@ -97,7 +99,9 @@ class _Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # No page here takes a query. One that comes all the same may hold a secret, and servers log it.
+        # Only 1C's exchange takes a query. One that comes all the same may hold a secret, and servers log it.
+        if scope["path"].startswith(EXCHANGE_PATH):
+            scope["state"] = {**scope.get("state", {}), "exchange_query": scope["query_string"]}
         scope["query_string"] = b""
         status: int | None = None
 
@@ -321,6 +325,13 @@ def create_app(
     """
     metrics = Metrics(opened.playing(WebhookReader))
     web = _Web(opened, metrics, wake=wake, waiting=waiting, body_seconds=body_seconds)
+    exchange = Exchange(
+        opened,
+        database=_database,
+        wake=wake,
+        count=lambda connector, result: metrics.webhooks.labels(connector, result).inc(),
+        body_seconds=body_seconds,
+    )
     app = FastAPI(
         title="Kvit",
         openapi_url=None,  # and with it no pages of documentation
@@ -329,6 +340,7 @@ def create_app(
     )
     app.add_api_route("/webhooks/{connector}", web.webhook, methods=["POST"])
     app.add_api_route("/webhooks/{connector}/{token}", web.webhook_with_token, methods=["POST"])
+    app.add_api_route(EXCHANGE_PATH + "{connector}", exchange.page, methods=["GET", "POST"])
     app.add_api_route("/orders", web.orders, methods=["POST"])
     app.add_api_route("/health", web.health, methods=["GET"])
     app.add_api_route("/metrics", web.metrics, methods=["GET"])

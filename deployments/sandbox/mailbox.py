@@ -246,7 +246,9 @@ class MailServer:
             more="\n".join(more),
         )
         (self._root / "dovecot.conf").write_text(settings, encoding="utf-8")
-        (self._root / "users").write_text(f"{self.username}:{{PLAIN}}{self.password}\n", encoding="utf-8")
+        users = self._root / "users"
+        users.write_text(f"{self.username}:{{PLAIN}}{self.password}\n", encoding="utf-8")
+        users.chmod(0o644)  # whatever this process lets others read: Dovecot's own user must
         (self._root / "mail").mkdir()
         self._give_away(self._root / "mail")
         self._root.chmod(0o755)

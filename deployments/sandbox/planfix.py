@@ -29,7 +29,7 @@ from deployments.sandbox.standin import StandIn
 Json = dict[str, Any]
 
 TEMPLATE = 21
-STATUSES = {1: "New", 2: "In work", 3: "Completed", 101: "Awaiting payment", 102: "In production"}
+STATUSES = {1: "New", 2: "In work", 3: "Completed", 101: "Awaiting payment", 102: "In production", 103: "Cancelled"}
 NUMBER, TO_PAY, PAID, DIFFERENCE = 50, 51, 52, 53
 TASK_FIELDS = {NUMBER: "line", TO_PAY: "number", PAID: "number", DIFFERENCE: "number"}
 INCOME = 6

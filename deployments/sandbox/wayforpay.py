@@ -522,7 +522,7 @@ class WayForPayStandIn(StandIn):
         if not 0 <= end - begin <= self._window:
             raise _Refused(1109)
         found = [self._found(reference) for reference in self.payments]
-        rows = [self._shown(paid, listed=True) for paid in found if begin <= paid.created.timestamp() <= end]
+        rows = [self._shown(paid, listed=True) for paid in found if begin <= int(paid.created.timestamp()) <= end]
         return {"reason": "Ok", "reasonCode": Number(1100), "transactionList": rows}
 
     async def _pay(self, request: Request) -> Response:

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors import load
 from connectors.bitrix24 import Bitrix24, Bitrix24Config
@@ -105,6 +107,18 @@ async def portal() -> AsyncIterator[Bitrix24StandIn]:
 async def crm(portal: Bitrix24StandIn) -> AsyncIterator[Bitrix24]:
     async with connected(portal) as made:
         yield made
+
+
+def batch(told: dict[str, Any]) -> ASGIApp:
+    """Answer each command of a batch by its method."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = (await Request(scope, receive).json())["cmd"]
+        results = {name: told[command.partition("?")[0]] for name, command in asked.items()}
+        answer: dict[str, Any] = {"result": {"result": results, "result_error": []}}
+        await Response(json.dumps(answer))(scope, receive, send)
+
+    return app
 
 
 def the_deal(portal: Bitrix24StandIn) -> dict[str, Any]:
@@ -379,13 +393,8 @@ async def test_a_comment_deleted_meanwhile_makes_nobody_overlook_another(
 async def test_a_list_of_comments_that_never_ends_is_left_once_it_comes_round() -> None:
     page = [{"ID": str(n), "COMMENT": ""} for n in range(1, 51)]
     card: dict[str, Any] = {"items": [{"id": 1, "originatorId": "kvit", "originId": "1042", "stageId": "NEW"}]}
-    batch: dict[str, Any] = {"result": {"result": {"card": card, "also": page}, "result_error": []}}
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        told = batch if scope["path"].endswith("batch.json") else {"result": page}
-        await Response(json.dumps(told))(scope, receive, send)
-
-    async with StandIn(app) as system:
+    async with StandIn(batch({"crm.item.list": card, "crm.timeline.comment.list": page})) as system:
         crm = Bitrix24(config(base_url=system.url))
         with pytest.raises(Transient, match="changed while they were read"):
             await crm.find_income(order(), income(), "key")
@@ -453,6 +462,71 @@ async def test_an_error_is_told_by_its_code_and_never_by_its_description(
         await crm.aclose()
 
 
+@pytest.mark.parametrize(
+    ("what", "path", "skip", "doubt"),
+    [
+        ("find", "batch", 1, False),
+        ("ask", "batch", 1, False),
+        ("poll", "batch", 1, False),
+        ("change", "batch", 2, False),
+        ("change", "batch", 3, True),
+        ("note", "batch", 2, False),
+        ("note", "batch", 3, True),
+        ("make", "crm.item.add", 1, True),
+        ("make", "batch", 2, False),
+        ("make", "batch", 3, True),
+        ("make", "crm.item.productrow.set", 1, True),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    portal: Bitrix24StandIn, what: str, path: str, skip: int, doubt: bool
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    async with connected(portal, product_rows=what == "make") as crm:
+        numbers = ("1042", "1043")
+        if what != "make":
+            cards = {number: portal.make(number)["id"] for number in numbers}
+            await crm.add_income(order("1043"), income(reference="payment:43"), "key")
+        before = len(portal.done)
+
+        async def act(number: str) -> Any:
+            match what:
+                case "find":
+                    return await crm.find_income(order(number), income(reference="payment:43"), "key")
+                case "ask":
+                    return await crm.truth(portal.body(portal.move(cards[number], "WON")))
+                case "poll":
+                    portal.time = portal.time or NOW
+                    portal.move(cards[number], "WON")
+                    return [one for one, _ in (await crm.fetch(f"{int(NOW.timestamp())}:0:0", now=NOW)).events]
+                case "note":
+                    return await crm.add_income(order(number), income(), "key")
+                case _:
+                    return await crm.tell(order(number), "WON", "key")
+
+        portal.misbehave(Misbehavior.EARLIER, path=f"/rest/7/{portal.token}/{path}", skip=skip)
+        first = await act("1042")
+        with pytest.raises(Transient) as raised:
+            await act("1043")
+        assert raised.value.in_doubt is doubt
+        second = await act("1043")
+
+    match what:
+        case "find":
+            assert (first, second) == (None, portal.comments[0]["ID"])
+        case "ask":
+            assert [change.number for change in (*first, *second)] == ["1042", "1043"]
+        case "poll":
+            assert (len(first), len(second)) == (1, 2)
+        case "note":
+            assert [len(portal.texts(card)) for card in cards.values()] == [1, 2]
+            assert len(portal.done) == before + 2
+        case _:
+            deals = {str(item["id"]): (item["originId"], item["stageId"]) for item in portal.kinds[DEAL].items.values()}
+            assert deals == {first: ("1042", "WON"), second: ("1043", "WON")}
+            assert [len(rows) for rows in portal.rows.values()] == ([2, 2] if what == "make" else [])
+
+
 # Outgoing webhooks
 
 
@@ -466,11 +540,20 @@ async def test_a_delivered_webhook_is_what_verify_takes_and_truth_asks_about(
         (seen,) = shop.requests
     taken = crm.verify(seen.headers, seen.body, now=NOW)
     assert (taken.external_id, taken.kind, taken.kept) == (
-        f"ONCRMDEALUPDATE:1:{int(NOW.timestamp())}",
+        f"ONCRMDEALUPDATE:1:{int(NOW.timestamp())}:{NOW.timestamp():.6f}",
         "ONCRMDEALUPDATE",
         True,
     )
     assert await crm.truth(seen.body) == [StatusChange(status="WON", number="1042", at=NOW)]
+
+
+def test_what_changes_twice_within_a_second_is_told_twice(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    portal.time = NOW
+    card = portal.make("1042")["id"]
+    ours, theirs = portal.body(portal.move(card, "EXECUTING")), portal.body(portal.move(card, "FINAL_INVOICE"))
+    assert ours == theirs
+    first = crm.verify({}, ours, now=NOW)
+    assert first.external_id != crm.verify({}, theirs, now=NOW + timedelta(milliseconds=1)).external_id
 
 
 async def test_a_webhook_that_is_lost_is_not_sent_again_and_polled(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
@@ -572,8 +655,8 @@ async def test_a_card_that_is_gone_tells_nothing(portal: Bitrix24StandIn, crm: B
 
 async def test_a_list_that_goes_backwards_is_not_walked_for_ever() -> None:
     items = [{"id": 1, "updatedTime": "2026-03-01T12:00:00+03:00", "stageId": "NEW"} for _ in range(50)]
-    async with StandIn(Response(json.dumps({"result": {"items": items}}))) as system:
+    async with StandIn(batch({"crm.item.list": {"items": items}})) as system:
         crm = Bitrix24(config(base_url=system.url))
-        with pytest.raises(Transient):
+        with pytest.raises(Transient, match=r"crm\.item\.list"):
             await crm.fetch(None, now=NOW)
         await crm.aclose()

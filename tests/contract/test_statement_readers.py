@@ -71,6 +71,17 @@ def one_cod(amount: str, currency: str) -> bytes:
     return f"tracking_number,collected,currency,paid_on\nDR1,{amount},{currency},2026-03-05\n".encode()
 
 
+def one_1c(amount: str, currency: str, times: int = 1) -> bytes:
+    incoming = not amount.startswith("-")
+    side, day = ("Получатель", "ДатаПоступило") if incoming else ("Плательщик", "ДатаСписано")
+    document = [
+        *("СекцияДокумент=Ордер", f"{side}Счет=40702203900000000001", f"{day}=02.03.2026"),
+        *(f"Сумма={amount.removeprefix('-')}", f"Валюта={currency}", "КонецДокумента"),
+    ]
+    lines = ["1CClientBankExchange", "РасчСчет=40702203900000000001", *document * times, "КонецФайла", ""]
+    return "\r\n".join(lines).encode("cp1251")
+
+
 @dataclass(frozen=True)
 class Case:
     reader: StatementReader
@@ -87,6 +98,7 @@ CASES = {
     "mt940": Case(make("mt940"), "mt940.sta", one_mt940),
     "csv": Case(make("csv_statement", account="CZ65 0800"), "csv_statement.csv", one_csv),
     "cod": Case(make("cod_remittance", carrier="gls"), "cod_remittance.csv", one_cod),
+    "1c": Case(make("client_bank_1c"), "client_bank_1c.txt", one_1c),
 }
 READERS = [case.reader for case in CASES.values()]
 
@@ -200,7 +212,7 @@ def test_logs_nothing_of_what_it_reads(case: Case, caplog: pytest.LogCaptureFixt
 
 def test_the_reader_that_recognises_a_file_reads_it() -> None:
     forms = [read_statement(case.data, case.sample, READERS).format for case in CASES.values()]
-    assert forms == ["camt.053", "mt940", "csv", "cod-csv"]
+    assert forms == ["camt.053", "mt940", "csv", "cod-csv", "1CClientBankExchange"]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +244,7 @@ def test_a_file_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         ("mt940", mt940(*[":61:260302C5,NTRFNONREF", ":86:same"] * 2, closing="C260302EUR10,")),
         ("csv", b"booked_on,amount,currency\n2026-03-02,5,EUR\n2026-03-02,5,EUR\n"),
         ("cod", b"remittance_id,tracking_number,collected,currency,paid_on\n" + b"R,T,5,EUR,2026-03-02\n" * 2),
+        ("1c", one_1c("5", "CZK", times=2)),
     ],
 )
 def test_two_equal_entries_are_two_payments(kind: str, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -47,8 +48,23 @@ async def test_while_the_database_goes_away_nothing_is_lost_and_nothing_doubled(
     assert result.faults["PostgreSQL restarted"] == 3
 
 
+@together
+async def test_while_real_systems_fail_their_orders_come_to_rest_once_everywhere(lab: Laboratory) -> None:
+    experiment = Experiment(kind="systems", seed=1, orders=8, dispatchers=1, share=0.15, webhooks=True, seconds=10)
+    result = await lab.run(experiment)
+    assert found(result) == []
+    assert result.faults.total() >= 50
+    assert result.in_doubt_accounted <= 4
+
+
 @pytest.mark.parametrize("guard", GUARDS)
 @together
 async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -> None:
     result = await lab.run(aimed(guard))
     assert not result.is_clean
+
+
+@together
+async def test_connectors_that_do_not_look_before_they_write_are_seen_to_do_things_twice(lab: Laboratory) -> None:
+    result = await lab.run(replace(aimed("connectors-look"), seed=2))
+    assert [one for one in result.doubled if "consignments" in one or "income noted" in one or "notes to" in one]

@@ -146,7 +146,7 @@ async def test_the_connectors_of_every_installation_are_those_told(tmp_path: Pat
     opened = await open_installation(tmp_path)
     await opened.store.close()
     told = prose(ROOT / "docs" / "connectors.md").partition("With no `kvit.yaml` at all")[2].partition(". An entry")[0]
-    names = set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", told)))
+    names = set(re.findall(r"`([\w-]+)`", re.sub(r"\(.*?\)", "", told)))
     assert names == set(opened.connectors)
 
 

@@ -37,7 +37,7 @@ from domain.allocation import OpenItem
 from domain.matching import Reference, channels_of, references_of
 from domain.money import Money
 from domain.orders import CLOSED, Status
-from domain.payments import IncomingPayment, Kind, Outcome
+from domain.payments import IncomingPayment, Kind, Method, Outcome
 from domain.references import compact
 from domain.rules import ChannelRules, EvidenceKind, Policy, RulesError
 
@@ -118,6 +118,18 @@ def test_what_the_channel_leaves_to_the_operator_is_not_allocated(outcome: Outco
     assert (found.outcome, found.policy) == (outcome, Policy.OPERATOR)
     assert (found.parts, found.surplus) == ((), czk("0.00"))
     assert shown(found) == {"CZ1001": ["the order number CZ1001"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "policy", "parts"),
+    [(Method.CASH_ON_DELIVERY, Policy.OPERATOR, 0), (Method.BANK_TRANSFER, Policy.WAIT, 1)],
+)
+def test_what_a_carrier_pays_out_too_little_of_can_be_left_to_a_person_alone(
+    method: Method, policy: Policy, parts: int
+) -> None:
+    careful = channel(outcomes={"short_on_delivery": "operator"})
+    found = match(replace(paid("200.00", "CZ1001"), method=method), item(), within=shops(careful))
+    assert (found.outcome, found.policy, len(found.parts)) == (Outcome.SHORT, policy, parts)
 
 
 def test_another_currency_never_settles_an_order() -> None:

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from elsewhere import Safe, Stall
-from shop_builders import Clock, buy, cancel, carry_on, change_rules, letters, order_document, order_of, steps_of
+from elsewhere import Board, Safe, Stall
+from shop_builders import Clock, buy, cancel, carry_on, change_rules, letters, order_document, order_of, pay, steps_of
 from sqlalchemy import select
 
 from connectors.roles import Told, WebhookEvent
@@ -16,7 +16,7 @@ from domain.changes import StatusChange
 from domain.holds import Decision, Hold, HoldState
 from domain.order_document import parse_order
 from flows.authorization import holds_waiting
-from store import inbox, journal, payments
+from store import inbox, journal, payments, stock
 from store.audit import audit
 from store.tables import WorkRow
 from tasks.dispatch import start_dispatch
@@ -82,6 +82,11 @@ async def shop(opened: Installation, clock: Clock) -> AsyncGenerator[Shop]:
     yield Shop(opened, safe, clock)
     async with opened.store.read() as connection:
         assert await audit(connection, now=clock()) == []
+
+
+async def reserved(shop: Shop) -> int:
+    async with shop.opened.store.read() as connection:
+        return sum(level.reserved for level in await stock.levels(connection))
 
 
 async def status_of(shop: Shop, order_id: int) -> str:
@@ -177,6 +182,64 @@ async def test_released_money_ends_the_order(shop: Shop) -> None:
     assert await status_of(shop, order_id) == "cancelled"
 
 
+async def test_a_released_orders_goods_are_free_again_and_shop_and_crm_are_told(shop: Shop) -> None:
+    stall, board = Stall(), Board()
+    shop.opened.connectors.update(stall=stall, board=board)
+    statuses = {"on_hold": "HELD", "cancelled": "GONE"}
+    await change_rules(
+        shop.opened,
+        {
+            "connectors": {"shop": "stall", "crm": "board"},
+            "tells": {"stall": statuses, "board": statuses},
+            "placed": {"card": {"reserve_stock": True}},
+        },
+    )
+    await buy(shop.opened)
+    await shop.authorizes()
+    await shop.works()
+    assert (stall.statuses["CZ5001"], board.cards["CZ5001"]["status"], await reserved(shop)) == ("HELD", "HELD", 2)
+    await decides(shop, Decision.RELEASE)
+    assert await shop.works() == ["release: Done"]
+    assert (stall.statuses["CZ5001"], board.cards["CZ5001"]["status"], await reserved(shop)) == ("GONE", "GONE", 0)
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+async def test_what_was_to_be_told_of_held_money_does_not_get_stuck_when_it_is_decided_about_meanwhile(
+    shop: Shop, clock: Clock, decision: Decision
+) -> None:
+    board = Board()
+    shop.opened.connectors["board"] = board
+    statuses = {"on_hold": "HELD", "paid": "PAID", "cancelled": "GONE"}
+    await change_rules(shop.opened, {"connectors": {"crm": "board"}, "tells": {"board": statuses}})
+    await buy(shop.opened)
+    await shop.works()
+    board.down = True
+    await shop.authorizes()
+    await shop.works()
+    await decides(shop, decision)
+    await shop.works()
+    board.down = False
+    for _ in range(8):
+        clock.forward(hours=1)
+        await shop.works()
+    assert board.cards["CZ5001"]["status"] == ("PAID" if decision is Decision.CAPTURE else "GONE")
+    clock.forward(days=2)
+    assert await shop.due() == []
+
+
+async def test_goods_are_free_again_when_an_order_is_cancelled_elsewhere(shop: Shop) -> None:
+    shop.opened.connectors["stall"] = Stall()
+    await change_rules(
+        shop.opened,
+        {"follows": {"stall": {"wc-cancelled": "cancelled"}}, "placed": {"card": {"reserve_stock": True}}},
+    )
+    order_id = await buy(shop.opened)
+    await shop.works()
+    assert await reserved(shop) == 2
+    await shop.tells(StatusChange(status="wc-cancelled", number="CZ5001"), source="stall")
+    assert (await status_of(shop, order_id), await reserved(shop)) == ("cancelled", 0)
+
+
 async def test_who_decided_and_why_stands_in_the_orders_history(shop: Shop) -> None:
     order_id = await buy(shop.opened)
     await shop.authorizes()
@@ -255,10 +318,22 @@ async def test_an_order_can_not_outgrow_what_is_held_for_it(shop: Shop) -> None:
     line = {"sku": "TEA-SEN-100", "title": "Sencha, 100 g", "quantity": 3, "unit_price": "189.00"}
     await shop.tells(changed(lines=[line], total="567.00"))
     assert str((await order_of(shop.opened, order_id)).total) == "378.00 CZK"
+    # The shop tells of the order again, with each change of it: a person is told once.
+    await shop.tells(changed(lines=[line], total="567.00"))
     (said,) = await shop.parked()
     assert said.endswith(
         "the shop changed it to 567.00 CZK, but only 378.00 CZK is held for it; it stays as it is here"
     )
+
+
+async def test_what_a_shop_has_of_an_order_that_is_closed_here_does_not_matter(shop: Shop) -> None:
+    order_id = await buy(shop.opened)
+    await shop.authorizes()
+    await shop.works()
+    await decides(shop, Decision.RELEASE)
+    await shop.works()
+    await shop.tells(changed())
+    assert (str((await order_of(shop.opened, order_id)).total), await shop.parked()) == ("378.00 CZK", [])
 
 
 async def test_a_paid_order_is_not_changed_any_more(shop: Shop) -> None:
@@ -319,6 +394,26 @@ async def test_nothing_is_sent_when_the_hold_has_died(shop: Shop) -> None:
     batch = Batch((Item(order_id, "CZ5001", "order:1"),))
     (attempt,) = await start_dispatch.carry_out(shop.opened, batch, owner="test")
     assert attempt.reason == "dispatch waits for payment: its hold was expired, and 378.00 CZK is missing"
+
+
+@pytest.mark.parametrize("end", ["paid anew", "cancelled"])
+async def test_a_hold_that_has_died_is_told_of_until_the_order_is_paid_anew_or_cancelled(shop: Shop, end: str) -> None:
+    run: Any = holds_waiting
+    order_id = await buy(shop.opened)
+    hold = await shop.authorizes()
+    await shop.works()
+    shop.safe.expire(hold.reference)
+    await shop.tells(shop.safe.holds[hold.reference])
+    await shop.works()
+    assert (await run(return_state=True)).name == "Needs a person"
+    (row,) = await rows(shop.opened)
+    assert (row.stored.number, row.stored.hold.state, row.warned) == ("CZ5001", HoldState.EXPIRED, True)
+    if end == "cancelled":
+        await cancel(shop.opened, order_id)
+    else:
+        await pay(shop.opened)
+        await shop.works()
+    assert (await run(return_state=True)).name == "Done"
 
 
 async def test_money_that_expired_is_not_captured(shop: Shop) -> None:

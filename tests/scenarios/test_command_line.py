@@ -370,7 +370,7 @@ def test_a_refused_order_is_named_with_its_place_and_field_and_stops_no_other(sh
 
     assert result["new"] == 1
     assert [(one["where"], one["order"], one["reason"].partition(":")[0]) for one in result["refused"]] == [
-        ("orders.json, order 1 (A1)", "A1", "channel “moon” is not known; there is cz, market, ro"),
+        ("orders.json, order 1 (A1)", "A1", "channel “moon” is not known; there is cz, market, planfix, ro, woo"),
         ("orders.json, order 2 (A2)", "A2", "total"),
         ("orders.json, order 3 (A3)", "A3", "currency"),
         ("orders.json, order 5 (A5)", "A5", "status"),

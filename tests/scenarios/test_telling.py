@@ -7,11 +7,24 @@ from typing import Any
 
 import pytest
 from elsewhere import Board, Stall
-from shop_builders import Clock, buy, carry_on, change_rules, order_of, pay, steps_of
+from shop_builders import (
+    Clock,
+    buy,
+    carry_on,
+    change_rules,
+    order_of,
+    pay,
+    payment_of,
+    steps_of,
+    take_payments,
+)
 from sqlalchemy import select
 
-from connectors.roles import Told, WebhookEvent
+from connectors.errors import Rejected
+from connectors.roles import Income, Told, WebhookEvent
 from domain.changes import StatusChange
+from domain.orders import Order
+from domain.payments import Kind
 from store import inbox, orders
 from store.audit import audit
 from store.tables import WorkRow
@@ -163,6 +176,31 @@ async def test_an_answer_of_the_crm_that_got_lost_notes_no_income_twice(place: P
     assert card(place)["status"] == "C1:PAID"
 
 
+async def test_a_card_comes_to_its_status_though_the_income_can_not_be_noted(place: Place) -> None:
+    async def refused(order: Order, income: Income, key: str) -> str:
+        raise Rejected(f"board: no incomes are taken ({order.number} {income.reference} {len(key)})")
+
+    await buy(place.opened)
+    await place.works()
+    place.board.add_income = refused
+    await pay(place.opened)
+    assert (await place.works())[-1] == "card: Needs a person"
+    assert card(place) == {"to_pay": "0.00 CZK", "paid": "378.00 CZK", "status": "C1:PAID"}
+
+
+async def test_what_goes_back_is_noted_on_the_card_a_part_of_it_too(place: Place) -> None:
+    await buy(place.opened)
+    await pay(place.opened, provider_reference="pi_1")
+    await place.works()
+    for back, left in (("-100.00", "278.00"), ("-278.00", "0.00")):
+        refund = payment_of(None, back, provider_reference="pi_1", kind=Kind.REFUND)
+        await take_payments(place.opened, refund)
+        await place.works()
+        assert card(place)["paid"] == f"{left} CZK"
+    amounts = [amount for _, _, amount in place.board.incomes]
+    assert amounts == ["378.00 CZK", "-100.00 CZK", "-278.00 CZK"]
+
+
 async def test_the_tracking_number_goes_to_the_customer_as_a_note_in_the_shop(place: Place) -> None:
     await change_rules(place.opened, {"scenarios": {"card": {"dispatch": {"start": True, "note": True}}}})
     order_id = await buy(place.opened)
@@ -211,6 +249,23 @@ async def test_nobody_can_send_an_unpaid_order_to_work(place: Place) -> None:
     assert await place.parked() == [
         "CZ5001: board made it “processing”, but 378.00 CZK is missing; it stays awaiting_payment here"
     ]
+
+
+async def test_a_card_is_put_back_as_often_as_somebody_tries(place: Place) -> None:
+    await buy(place.opened, method="bank_transfer")
+    await place.works()
+    for _ in range(3):
+        card(place)["status"] = "C1:WORK"
+        await place.hears("board", StatusChange(status="C1:WORK", number="CZ5001"))
+        assert (card(place)["status"], len(await place.parked())) == ("C1:NEW", 1)
+
+
+async def test_nor_one_that_is_to_be_paid_on_delivery_where_the_rules_let_it_wait_for_its_money(place: Place) -> None:
+    await change_rules(place.opened, {"placed": {"cash_on_delivery": {"status": "awaiting_payment"}}})
+    order_id = await buy(place.opened, method="cash_on_delivery")
+    await place.works()
+    await place.hears("board", StatusChange(status="C1:WORK", number="CZ5001"))
+    assert (await status_of(place, order_id), card(place)["status"]) == ("awaiting_payment", "C1:NEW")
 
 
 async def test_what_was_left_to_a_person_is_asked_about_again_or_done_with(place: Place) -> None:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from elsewhere import Stall
 from shop_builders import Clock, buy, carry_on, change_rules, letters, order_of, pay, steps_of
 from sqlalchemy import select
 
@@ -25,6 +26,7 @@ MESSAGES = [
     {"template": "payment_reminder", "moment": "reminder"},
     {"template": "payment_reminder", "moment": "overdue"},
     {"template": "payment_received", "moment": "paid"},
+    {"template": "dispatch_prepared", "moment": "dispatch"},
 ]
 REMINDED = "Objednávka CZ5001 čeká na platbu"
 
@@ -93,7 +95,7 @@ async def test_on_the_last_day_a_person_is_told_to_call(opened: Installation, cl
     clock.forward(days=3)
     assert await works(opened) == ["remind: Done", "last_day: Needs a person"]
     (step,) = [s for name, s in (await steps_of(opened, order_id)).items() if name == "call customer"]
-    assert step["reason"].startswith("378.00 CZK is missing, and the last day is 2026-11-27; call the customer")
+    assert step["reason"].startswith("378.00 CZK is missing, and the last day is 2026-11-26; call the customer")
 
 
 async def test_a_person_puts_the_day_off_by_one_action_and_all_begins_anew(opened: Installation, clock: Clock) -> None:
@@ -101,7 +103,7 @@ async def test_a_person_puts_the_day_off_by_one_action_and_all_begins_anew(opene
     clock.forward(days=3)
     await works(opened)
     day = await extend(opened, "CZ5001", 3, channel=None, author="Eva", because="she pays on Friday")
-    assert day == date(2026, 11, 30)
+    assert day == date(2026, 11, 29)
     assert (await steps_of(opened, order_id))["call customer"]["state"] == "skipped"
     assert await works(opened) == []
     clock.forward(days=3)
@@ -219,12 +221,17 @@ async def test_on_credit_assembling_starts_at_once_and_the_invoice_says_when_it_
 async def test_the_money_that_comes_later_settles_the_order_and_nothing_is_done_twice(
     opened: Installation, clock: Clock
 ) -> None:
+    stall = opened.connectors["stall"] = Stall()
+    noted = {"bank_transfer": {"dispatch": {"start": True, "note": True}}}
+    await change_rules(opened, {"connectors": {"shop": "stall"}, "scenarios": noted})
     order = await on_credit(opened)
     await works(opened)
     clock.forward(days=10)
     await pay(opened, method="bank_transfer")
     await works(opened)
     assert (await order_of(opened, order.id)).to_pay.minor == 0
+    assert len(stall.notes) == 1
+    assert [str(letter["Subject"]) for letter in letters(opened)].count("Objednávka CZ5001 je připravena k odeslání") == 1
     async with opened.store.read() as connection:
         assert len(await of_order(connection, order.id)) == 1
         done = [e["step"] for e in await effects.of_order(connection, order.id) if e["state"] == "done"]

@@ -446,6 +446,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("live = true"),
     )
     op.create_table(
+        "exports",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("system", sa.String(length=40), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.Column("exported_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("offered", sa.String(length=64), nullable=True),
+        sa.Column("offered_version", sa.Integer(), nullable=True),
+        sa.Column("session", sa.String(length=40), nullable=True),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_exports_order_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
+        sa.UniqueConstraint("order_id", "system", name=op.f("uq_exports_order_id_system")),
+    )
+    op.create_index("ix_exports_session", "exports", ["system", "session"], unique=False)
+    op.create_table(
         "item_references",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("open_item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
