@@ -8,6 +8,10 @@ subscribe that address to ORDER_STATUS. A webhook only says where to look: what 
 There is no list of orders that changed, so a status whose webhook got lost is heard of with the order's next one, or
 with its money. Money is polled day by day from the registries that CDEK has paid out.
 
+An answer about an order is known by the order's uuid or number, and one that it isn't there by the number that it
+quotes, or else it has to come twice. What was ordered or deleted is looked at; a registry is known by its number. That
+a label's file is that of the parcel, and that a day without money is the day that was asked for, nothing shows.
+
 Not known from CDEK's documentation, and so to be watched: how soon an order is found by our number, what CDEK answers
 to a refusal that was registered before, and in which time zone it takes the date of a registry.
 """
@@ -177,6 +181,10 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value
 
 
+def _if_text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _if_number(value: object) -> Decimal | None:
     return value if type(value) is Decimal else Decimal(value) if type(value) is int else None
 
@@ -193,6 +201,7 @@ class _Object(BaseModel):
 
 class _Problem(_Object):
     code: str | None = None
+    message: Annotated[str | None, BeforeValidator(_if_text)] = None
 
 
 class _Request(_Object):
@@ -226,6 +235,13 @@ class _Package(_Object):
     items: list[_Item] | None = None
 
 
+class _Printed(_Object):
+    """Of which order a label is."""
+
+    order_uuid: str | None = None
+    cdek_number: _Text | None = None
+
+
 class _Entity(_Object):
     uuid: Annotated[str, Field(pattern=f"^{_UUID}$")] | None = None
     cdek_number: Annotated[str, BeforeValidator(_as_text), Field(pattern=f"^(?:{_TRACKING})?$")] | None = None
@@ -237,6 +253,7 @@ class _Entity(_Object):
     delivery_detail: _Detail | None = None
     delivery_recipient_cost: _Cost | None = None
     packages: list[_Package] | None = None
+    orders: list[_Printed] | None = None
 
     @property
     def to_collect(self) -> Decimal | None:
@@ -257,9 +274,17 @@ class _Answer(_Object):
 
     @property
     def codes(self) -> list[str]:
-        """The codes of all errors; their texts can quote people, so they are never used."""
-        told = [*(self.errors or ()), *(error for one in self.requests or () for error in one.errors or ())]
-        return [code for error in told if re.fullmatch(r"\w{1,80}", code := error.code or "", re.ASCII)]
+        """The codes of all errors; their texts can quote people, so they are never shown."""
+        return [code for error in self._told if re.fullmatch(r"\w{1,80}", code := error.code or "", re.ASCII)]
+
+    def quotes(self, value: str) -> bool:
+        """Say whether an error's text names what was asked about."""
+        named = re.compile(rf"(?<![\w-]){re.escape(value)}(?![\w-])", re.IGNORECASE)
+        return any(named.search(error.message or "") for error in self._told)
+
+    @property
+    def _told(self) -> list[_Problem]:
+        return [*(self.errors or ()), *(error for one in self.requests or () for error in one.errors or ())]
 
     def state(self, kind: str) -> str:
         """Return how far requests of a kind have come: a success counts most, then what is still under way."""
@@ -308,6 +333,11 @@ class _Day(_Answer):
     registries: list[_Registry] | None = None
     orders: list[_PaidOut] | None = None
 
+    def lines(self, registry_number: str) -> list[_Line]:
+        """Return the lines of a registry."""
+        named = [one for one in self.registries or () if one.registry_number == registry_number]
+        return [line for one in named for line in one.orders or ()]
+
 
 class _Attributes(_Object):
     code: str | None = None
@@ -345,6 +375,10 @@ class _Invalid(Rejected):
     def __init__(self, name: str, codes: Sequence[str]) -> None:
         super().__init__(f"{name}: CDEK refuses the order ({', '.join(codes)[:200] or 'it does not say why'})")
         self.codes = codes
+
+
+class _TokenRefused(Transient):
+    """A token was not accepted, or that was said of an earlier request and this one was carried out."""
 
 
 _Read = TypeVar("_Read", bound=_Object)
@@ -486,6 +520,7 @@ class Cdek:
         self._name = config.name
         self._folder = config.home / "labels" / config.name
         self._token: str | None = None
+        self._read_last: tuple[date, _Day] = date.min, _Day()
         self._renewal = asyncio.Lock()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._client = Client(config.name, config.base_url, config.limits)
@@ -642,26 +677,35 @@ class Cdek:
         """Return the order that CDEK knows by our number, once it is settled; of an invalid one there is none."""
         try:
             order = await self._ask(im_number=number)
-            return order if order is None or order.settled or order.removed else await self._settled(order.uuid)
+            return order if order is None or order.settled or order.removed else await self._settled(order.uuid, number)
         except _Invalid:
             return None
 
     async def _make(self, document: dict[str, Any], number: str) -> _Order:
-        """Order what isn't ordered yet; where CDEK says that it is, the order is looked for once more."""
+        """Order what isn't ordered yet; where CDEK refuses it, the order is looked for once more.
+
+        It may be there already, or what was refused was something else.
+        """
         try:
-            uuid = await self._post(document)
+            try:
+                uuid = await self._post(document)
+            except _TokenRefused:
+                with _doubt(in_doubt=True):
+                    if (order := await self._known(number)) is not None:
+                        return order
+                uuid = await self._post(document)
             with _doubt(in_doubt=True):
-                return await self._settled(uuid)
-        except _Invalid as invalid:
-            if not any(map(_DUPLICATE.fullmatch, invalid.codes)) or (order := await self._known(number)) is None:
-                raise
-            if await self._is_cancelled(order, number):
+                return await self._settled(uuid, number)
+        except Rejected:
+            with _doubt(in_doubt=True):
+                order = await self._known(number)
+            if order is None or await self._is_cancelled(order, number):
                 raise
             return order
 
     async def _post(self, document: dict[str, Any]) -> str:
         """Hand an order in, and return CDEK's identifier of it."""
-        response = await self._call("POST", "/orders", document)
+        response = await self._call("POST", "/orders", document, again=False)
         told = self._answer(_Envelope, response)
         looked_at = response.is_success or response.status_code == 400
         if looked_at and told.state("CREATE") == "INVALID" and "v2_internal_error" not in told.codes:
@@ -672,39 +716,55 @@ class Cdek:
             raise Transient(f"{self._name}: took an order, but did not say how it is called", in_doubt=True)
         return told.entity.uuid
 
-    async def _settled(self, uuid: str) -> _Order:
+    async def _settled(self, uuid: str, number: str) -> _Order:
         """Wait until CDEK has looked at an order. It may not be found at first; _Invalid tells of a wrong one."""
 
         async def look() -> _Order | None:
-            order = await self._ask(uuid)
+            order = await self._ask(uuid, ours=number)
             return order if order and (order.settled or order.removed) else None
 
         return await self._until(look, "an order is still being looked at")
 
-    async def _ask(self, uuid: str = "", **number: str) -> _Order | None:
+    async def _ask(self, uuid: str = "", *, ours: str = "", **number: str) -> _Order | None:
         """Return an order by its uuid or a number, or None where CDEK knows no such; raises _Invalid for a wrong one.
 
-        None is certain: every other answer is an error.
+        None is certain: every other answer is an error, also one about an order that ours is not the number of.
         """
+        found, sure = await self._look(uuid, ours, number)
+        if not sure:
+            found, _ = await self._look(uuid, ours, number)
+        if isinstance(found, _Invalid):
+            raise found
+        return found
+
+    async def _look(self, uuid: str, ours: str, number: Mapping[str, str]) -> tuple[_Order | _Invalid | None, bool]:
+        """Return an order, and whether the answer says which one it is about."""
         with _doubt(in_doubt=False):
             response = await self._call("GET", f"/orders/{uuid}" if uuid else "/orders", params=number)
             told = self._answer(_Envelope, response)
             codes = set(told.codes)
             entity = told.entity if told.entity and told.entity.uuid else None
-            known = {"im_number": entity and entity.number, "cdek_number": entity and entity.cdek_number}
-            if any((known[name] or value) != value for name, value in number.items()):
-                self._unreadable(response)  # it is about another order
+            asked = {"uuid": uuid.lower(), "im_number": ours, **number}
+            if entity:
+                known = {
+                    "uuid": (entity.uuid or "").lower(),
+                    "im_number": entity.number,
+                    "cdek_number": entity.cdek_number,
+                }
+                if any(known[name] != value for name, value in asked.items() if value):
+                    self._unreadable(response)  # it is about another order
+            sure = entity is not None or told.quotes(next(iter(number.values()), uuid))
             if "v2_entity_invalid" in codes or (entity and told.state("CREATE") == "INVALID"):
-                raise _Invalid(self._name, told.codes)
+                return _Invalid(self._name, told.codes), sure
             if response.is_success and entity:
-                return _order(told, entity)
+                return _order(told, entity), True
             # Of somebody else's order nothing is told; but by a number that we made up, it would have to be ours.
             absent = _NOT_FOUND if "im_number" in number else _NOT_FOUND | _NOT_OURS
             if not codes and response.is_success:
                 self._unreadable(response)
             if not codes or not codes <= absent or response.is_server_error:
                 self._refuse(response, told)
-            return None
+            return None, sure
 
     async def _delete(self, order: _Order) -> None:
         # Written down before, since afterwards CDEK may know nothing of the order any more.
@@ -714,10 +774,15 @@ class Cdek:
         if order.deletion not in _PENDING:
             response = await self._call("DELETE", f"/orders/{order.uuid}")
             told = self._answer(_Envelope, response)
-            if told.codes and set(told.codes) <= _NOT_FOUND:
-                return
-            if not response.is_success or told.state("DELETE") == "INVALID":
-                self._refuse(response, told)
+            gone = told.codes and set(told.codes) <= _NOT_FOUND
+            if not gone and (not response.is_success or told.state("DELETE") == "INVALID"):
+                try:
+                    self._refuse(response, told)
+                except Rejected:
+                    with _doubt(in_doubt=True):
+                        left = await self._ask(order.uuid)
+                    if left is not None and not left.removed and left.deletion not in _PENDING:
+                        raise
 
         async def look() -> bool | None:
             left = await self._ask(order.uuid)
@@ -737,10 +802,13 @@ class Cdek:
                 f"{self._name}: {order.tracking_number} was handed over and is {order.status}; ask CDEK to bring it "
                 "back, or set refuse"
             )
-        response = await self._call("POST", f"/orders/{order.uuid}/refusal")
+        response = await self._call("POST", f"/orders/{order.uuid}/refusal", again=False)
         told = self._answer(_Envelope, response)
         if not response.is_success or told.codes:
             self._refuse(response, told)
+        about = told.entity.uuid if told.entity and told.entity.statuses is None else None  # else it is of a look
+        if (about or "").lower() != order.uuid.lower():
+            raise Transient(f"{self._name}: the answer to a refusal is not about the parcel", in_doubt=True)
         await self._on_disk(self._note, order, "refused")
 
     # Labels
@@ -749,9 +817,10 @@ class Cdek:
         label = f"labels/{self._name}/{order.tracking_number}.pdf"
         path = self._folder / f"{order.tracking_number}.pdf"
         if not await self._on_disk(path.exists):
-            with _doubt(in_doubt=False):
+            # The parcel is ordered: were that not in doubt, an order that is called off would leave it to be delivered.
+            with _doubt(in_doubt=True):
                 try:
-                    pdf = await self._print(order.uuid)
+                    pdf = await self._print(order)
                 except Rejected as error:
                     # The parcel is ordered, and its label can be printed at CDEK's site.
                     _log.warning("%s: no label of %s: %s", self._name, order.tracking_number, error)
@@ -759,8 +828,8 @@ class Cdek:
             await self._on_disk(write_whole, path, pdf)
         return Shipment(tracking_number=order.tracking_number, label=label)
 
-    async def _print(self, uuid: str) -> bytes:
-        wanted = {"orders": [{"order_uuid": uuid}], "copy_count": 1, "format": self._config.label_format}
+    async def _print(self, order: _Order) -> bytes:
+        wanted = {"orders": [{"order_uuid": order.uuid}], "copy_count": 1, "format": self._config.label_format}
         response = await self._call("POST", "/print/barcodes", wanted)
         told = self._answer(_Envelope, response)
         if not response.is_success or told.codes:
@@ -772,6 +841,8 @@ class Cdek:
         async def look() -> bool | None:
             answer = await self._call("GET", path)
             printed = self._answer(_Envelope, answer)
+            if printed.entity and not self._is_label(printed.entity, told.entity, order):
+                raise Transient(f"{self._name}: the answer about a label is about another one")
             states = {one.code for one in (printed.entity.statuses if printed.entity else None) or ()}
             if not answer.is_success or states & {"INVALID", "REMOVED"}:
                 self._refuse(answer, printed)
@@ -779,6 +850,15 @@ class Cdek:
 
         await self._until(look, "a label is still being printed")
         return self._pdf(await self._call("GET", f"{path}.pdf"))
+
+    def _is_label(self, printed: _Entity, asked: _Entity | None, order: _Order) -> bool:
+        """Say whether a label is the one that was asked for, and of which orders it is, where that is told."""
+        named = [
+            (one.order_uuid or order.uuid).lower() == order.uuid.lower()
+            and (one.cdek_number or order.tracking_number) == order.tracking_number
+            for one in printed.orders or ()
+        ]
+        return asked is not None and printed.uuid == asked.uuid and all(named)
 
     def _pdf(self, response: httpx.Response) -> bytes:
         if not response.is_success or not response.content.startswith(b"%PDF-"):
@@ -922,9 +1002,19 @@ class Cdek:
         ]
 
     async def _day(self, day: date, *, paid_out: bool | None = None) -> _Day:
-        """Return the money of a day, as it is set up to be read or as an event was found."""
+        """Return the money of a day, as it is set up to be read or as an event was found.
+
+        Nothing in an answer says of which day it is; what is the same as of another day is asked for again.
+        """
         if paid_out is None:
             paid_out = self._config.money == "payment"
+        told = await self._listed(day, paid_out=paid_out)
+        if (told.registries or told.orders) and self._read_last[0] != day and self._read_last[1] == told:
+            told = await self._listed(day, paid_out=paid_out)
+        self._read_last = day, told
+        return told
+
+    async def _listed(self, day: date, *, paid_out: bool) -> _Day:
         with _doubt(in_doubt=False):
             response = await self._call(
                 "GET", "/payment" if paid_out else "/registries", params={"date": day.isoformat()}
@@ -944,6 +1034,8 @@ class Cdek:
     async def _money_of(self, event: _Collected) -> list[IncomingPayment | StatusChange]:
         number = event.cdek_number
         listed = await self._day(event.day, paid_out=event.type == "paid_out")
+        if not any(one.cdek_number == number for one in (*listed.lines(event.registry_number), *(listed.orders or ()))):
+            listed = await self._day(event.day, paid_out=event.type == "paid_out")
         order = await self._order_of(cdek_number=number)
         collected: Decimal | None = None
         booked_on, name, text = event.day, event.registry_number or f"{event.day}", None
@@ -1008,10 +1100,12 @@ class Cdek:
         document: dict[str, Any] | None = None,
         *,
         params: Mapping[str, str] | None = None,
+        again: bool = True,
     ) -> httpx.Response:
         """Send a request with a token; one that was not accepted is replaced, and the request sent once more.
 
-        That is safe: what comes with a token that isn't accepted isn't carried out.
+        again False leaves that to the caller, by _TokenRefused: what must not be done twice may have been done, if what
+        was answered is the answer to an earlier request.
         """
         content = None if document is None else _written(document).encode()
         used: str | None = None
@@ -1021,6 +1115,9 @@ class Cdek:
             response = await self._client.request(method, path, content=content, params=params, headers=headers)
             if response.status_code != 401:
                 return response
+            if not again:
+                await self._accepted(instead_of=used)
+                raise _TokenRefused(f"{self._name}: answered 401, and may have done it all the same", in_doubt=True)
         raise Misconfigured(f"{self._name}: CDEK gives a token and then doesn't accept it")
 
     async def _accepted(self, *, instead_of: str | None) -> str:

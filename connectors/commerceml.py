@@ -56,7 +56,7 @@ etree = cast("Any", _etree)
 
 MAX_XML = 32 * 1024 * 1024
 """Bytes of XML in one exchange file, unpacked, in all of its parts together."""
-MAX_PARTS = 2_000_000
+MAX_PARTS = 1_000_000
 """Elements and attributes; each takes some 250 bytes once it is parsed."""
 MAX_FILES = 50
 """Files in a ZIP archive."""
@@ -67,8 +67,8 @@ _ORDER, _PAYMENT, _SHIPMENT = "Заказ товара", "Выплата без�
 _GIVEN_BACK = "Возврат безналичных денег"
 _DELETED = "ПометкаУдаления"
 
-_ZIP = b"PK\x03\x04"
-_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_ZIP, _ZIP_ENTRY = b"PK\x03\x04", b"PK\x01\x02"
+_BOM = b"\xef\xbb\xbf"
 _DECLARED = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9_-]{1,40})["']""")
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -373,11 +373,9 @@ def is_whole(data: bytes) -> bool:
     """Say whether what came so far can be a whole file: it ends as one ends."""
     if data.startswith(_ZIP):
         return zipfile.is_zipfile(io.BytesIO(data))
-    end = data[-400:].rstrip(b"\0 \t\r\n")
-    last = end.rpartition(b"<")[2].lstrip(b"\0")
-    names = [_ROOT.encode(encoding) for encoding in ("utf-8", "cp1251", "utf-16-le", "utf-16-be")]
-    closes = last.startswith(b"/") or last.replace(b"\0", b"").endswith(b"/>")
-    return last.endswith(b">") and closes and any(name in last for name in names)
+    last = data[-400:].rstrip().rpartition(b"<")[2]
+    closes = last.endswith(b"/>") or (last.startswith(b"/") and last.endswith(b">"))
+    return closes and any(_ROOT.encode(encoding) in last for encoding in ("utf-8", "cp1251"))
 
 
 def _parts(data: bytes) -> Iterator[bytes]:
@@ -387,13 +385,13 @@ def _parts(data: bytes) -> Iterator[bytes]:
             raise Unreadable(f"the file is over {MAX_XML >> 20} MiB; send less at once")
         yield data
         return
+    # Counted before the archive's directory is read, which takes far more room than it has in the archive.
+    if data.count(_ZIP_ENTRY) > MAX_FILES:
+        raise Unreadable(f"the archive has more than {MAX_FILES} files in it")
     left = MAX_XML
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            files = archive.infolist()
-            if len(files) > MAX_FILES:
-                raise Unreadable(f"the archive has more than {MAX_FILES} files in it")
-            chosen = [one for one in files if one.filename.lower().endswith(".xml") and not one.is_dir()]
+            chosen = [one for one in archive.infolist() if one.filename.lower().endswith(".xml") and not one.is_dir()]
             if not chosen:
                 raise Unreadable("the archive has no XML file in it")
             for one in chosen:
@@ -413,17 +411,18 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _decoded(data: bytes) -> str:
-    """Turn bytes into text: by their byte-order mark, else as UTF-8 where they are that, else as they declare."""
-    marked = next((encoding for bom, encoding in _BOMS if data.startswith(bom)), None)
+    """Turn bytes into text: as UTF-8 where they are that, else as they declare, else as windows-1251."""
+    try:
+        return data.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and error.start > 0:
+            return data.removeprefix(_BOM)[: error.start].decode("utf-8")  # cut off, which is told below
     declared = _DECLARED.match(data.lstrip()[:300])
-    named = declared[1].decode().lower() if declared else "utf-8"
-    tried = [marked] if marked else ["utf-8", "cp866" if named in ("cp866", "ibm866") else "cp1251"]
-    for encoding in tried:
-        try:
-            return data.decode(encoding).removeprefix("\ufeff")
-        except UnicodeDecodeError:
-            continue
-    raise Unreadable("the XML is written in no encoding that 1C uses: UTF-8 or windows-1251")
+    named = declared[1].decode().lower() if declared else ""
+    try:
+        return data.decode("cp866" if named in ("cp866", "ibm866") else "cp1251")
+    except UnicodeDecodeError:
+        raise Unreadable("the XML is written in no encoding that 1C uses: UTF-8 or windows-1251") from None
 
 
 def _parse(data: bytes) -> _Node:

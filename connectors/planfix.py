@@ -9,6 +9,10 @@ POST to /webhooks/NAME/TOKEN, with the JSON body {"task": "<number>", "status": 
 Planfix signs nothing, so the token in the address is what is checked, and the task is asked where it stands. Tasks that
 were changed are polled as well.
 
+Nothing in an answer of Planfix's says which question it answers. So an object must be the one that was asked for, what
+was written is read again, and what isn't there is looked for twice: a lone answer to an earlier question is not
+believed. One about the same task, or a list of changes that is an earlier one, can't be told; the next poll looks back.
+
 Unverified: that dates of data tags are taken as {"date": "dd-mm-yyyy"}, and what is answered to more than one request a
 second (429 is understood). Statuses are named by their numbers, as names are changed and translated.
 """
@@ -21,7 +25,8 @@ import hmac
 import html
 import json
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -250,6 +255,15 @@ def _no_number(text: str) -> Any:
     raise ValueError(text)
 
 
+@contextmanager
+def _doubt() -> Generator[None]:
+    """Say of a look at what was just written that there is doubt while it can't be seen."""
+    try:
+        yield
+    except Transient as error:
+        raise Transient(str(error), in_doubt=True, retry_after=error.retry_after, busy=error.busy) from None
+
+
 class Planfix:
     """A Planfix account in which each order has a task."""
 
@@ -265,6 +279,7 @@ class Planfix:
         }
         self._client = Client(config.name, config.base_url, config.limits, headers=headers)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._polled: tuple[int, list[tuple[int, str]]] = 0, []
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -313,11 +328,13 @@ class Planfix:
             task = await self._task(order) or await self._make(order, None)
             if (noted := await self._noted(task, income)) is not None:
                 return noted
-            comment = await self._comment(task, income) if config.income_comment else None
+            # Without a data tag it was a comment that was looked for just now.
+            half = config.income_comment and config.income_tag is not None
+            comment = await self._comment(task, income) if half else None
             if config.income_comment and comment is None:
                 said = {"description": self._description(income)}
-                told = await self._call("POST", f"/task/{task.id}/comments/", said, writes=True)
-                comment = self._made(told.get("id"), "comment")
+                await self._call("POST", f"/task/{task.id}/comments/", said, writes=True)
+                comment = await self._written(self._comment(task, income), "comment")
             return str(comment if config.income_tag is None else await self._add_entry(task, income, comment))
 
     async def find_income(
@@ -357,7 +374,8 @@ class Planfix:
         queued = response.status_code == 202
         left = changes
         for _ in range(_LOOKS_AFTER_QUEUED if queued else 1):
-            now_is = await self._get(task.id)
+            with _doubt():
+                now_is = await self._get(task.id)
             if not (left := self._changes(now_is, order, status)):
                 return now_is
         if queued:
@@ -383,14 +401,21 @@ class Planfix:
         asked |= {"template": {"id": config.template_id}} if config.template_id is not None else {}
         asked |= {"status": {"id": status}} if status is not None else {}
         made = self._made((await self._call("POST", "/task/", asked, writes=True)).get("id"), "task")
-        found = await self._task(order)
+        with _doubt():
+            found = await self._task(order)
         if found is None:
             said = f"task {made} was made for order {order.number}, but it isn't found by its number"
             raise Misconfigured(f"{config.name}: {said}; are number_field or name_pattern, and template_id, right?")
         return found
 
     async def _task(self, order: Order) -> _Task | None:
-        """Find the order's task. Filters are a help; what counts is the number that the task has."""
+        """Find the order's task. Filters are a help; what counts is the number that the task has.
+
+        None after two looks: a list without the task doesn't say what it is a list of.
+        """
+        return await self._look_for_task(order) or await self._look_for_task(order)
+
+    async def _look_for_task(self, order: Order) -> _Task | None:
         name, field = self._config.name, self._config.number_field
         by_number: dict[str, Any] = {"operator": "equal", "value": order.number}
         by_number |= {"type": _BY_NAME} if field is None else {"type": _BY_LINE_FIELD, "field": field}
@@ -436,27 +461,51 @@ class Planfix:
             found = await self._comment(task, income) if self._config.income_comment else None
         return None if found is None else str(found)
 
+    async def _written(self, look: Awaitable[int | None], what: str) -> int:
+        """Return the number under which something that was just written is found."""
+        with _doubt():
+            found = await look
+        if found is None:
+            raise Transient(f"{self._config.name}: the {what} that was written isn't found", in_doubt=True)
+        return found
+
     async def _comment(self, task: _Task, income: Income) -> int | None:
-        mark = self._mark(income)
-        asked = {"fields": "id,description,isDeleted", "typeList": "Comments", "resultOrder": "Asc"}
-        async for comments in self._pages(f"/task/{task.id}/comments/list", asked, "comments"):
+        found, sure = await self._look_for_comment(task, income)
+        return found if found is not None or sure else (await self._look_for_comment(task, income))[0]
+
+    async def _look_for_comment(self, task: _Task, income: Income) -> tuple[int | None, bool]:
+        """Return the number of an income's comment, and whether the list surely is that of the task."""
+        mark, path, sure = self._mark(income), f"/task/{task.id}/comments/list", False
+        asked = {"fields": "id,task,description,isDeleted", "typeList": "Comments", "resultOrder": "Asc"}
+        async for comments in self._pages(path, asked, "comments"):
             for comment in comments:
+                theirs = _id(comment.get("task")) or _id(_object(comment.get("task")).get("id"))
+                if theirs not in (None, task.id):
+                    raise self._unreadable(path)
+                sure = sure or theirs is not None
                 if mark in str(comment.get("description")) and comment.get("isDeleted") is not True:
-                    return self._made(comment.get("id"), "comment", in_doubt=False)
-        return None
+                    return self._made(comment.get("id"), "comment", in_doubt=False), True
+        return None, sure
 
     async def _entry(self, task: _Task, income: Income) -> int | None:
+        found, sure = await self._look_for_entry(task, income)
+        return found if found is not None or sure else (await self._look_for_entry(task, income))[0]
+
+    async def _look_for_entry(self, task: _Task, income: Income) -> tuple[int | None, bool]:
+        """Return the number of an income's entry, and whether the list surely is that of its reference."""
         tag, field = self._config.income_tag, self._config.income_reference_field or 0
         by_reference = {"type": _BY_LINE_OF_ENTRY, "field": field, "operator": "equal", "value": income.reference}
         asked = {"fields": f"key,task,{field}", "filters": [by_reference]}
+        sure = False
         async for entries in self._pages(f"/datatag/{tag}/entry/list", asked, "dataTagEntries"):
             for entry in entries:
                 theirs, values = _id(_object(entry.get("task")).get("id")), _values(entry)
                 if "task" not in entry or field not in values:
                     raise self._unreadable(f"/datatag/{tag}/entry/list")
+                sure = sure or values[field] == income.reference
                 if theirs == task.id and values[field] == income.reference:
-                    return self._made(entry.get("key"), "entry", in_doubt=False)
-        return None
+                    return self._made(entry.get("key"), "entry", in_doubt=False), True
+        return None, sure
 
     async def _add_entry(self, task: _Task, income: Income, comment: int | None) -> int:
         config = self._config
@@ -468,9 +517,8 @@ class Planfix:
         ]
         fields = [_field(field, value) for field, value in values if field is not None and value is not None]
         asked = {"dataTag": {"id": config.income_tag}, "items": [{"customFieldData": fields}]}
-        told = await self._call("POST", f"/task/{task.id}/datatags/{comment or ''}", asked, writes=True)
-        keys = told.get("keys")
-        return self._made(cast("list[Any]", keys)[0] if isinstance(keys, list) and keys else None, "entry")
+        await self._call("POST", f"/task/{task.id}/datatags/{comment or ''}", asked, writes=True)
+        return await self._written(self._entry(task, income), "entry")
 
     def _mark(self, income: Income) -> str:
         # All marks are of one length, so that none is found inside another.
@@ -515,12 +563,9 @@ class Planfix:
         task_id = None if told is None else _id(told.get("task"))
         if task_id is None:
             raise Rejected(f"{self._config.name}: a stored event names no task")
-        try:
-            task = await self._get(task_id)
-        except _Refused as error:
-            if error.code == _NO_TASK:
-                return []
-            raise
+        task = await self._get_if_there(task_id) or await self._get_if_there(task_id)
+        if task is None:
+            return []
         number = self._number_in(task)
         if number is None or task.status is None:
             return []
@@ -537,6 +582,12 @@ class Planfix:
         moment = f"{datetime.fromtimestamp(since, self._zone):%d-%m-%Y %H:%M}"
         when = {"dateType": "otherDate_withTime", "dateFrom": moment}
         tasks = await self._tasks([{"type": _BY_LAST_CHANGE, "operator": "gt", "value": when}], offset=offset)
+        page = [(task.id, task.changed) for task in tasks]
+        if offset and page == self._polled[1] and offset != self._polled[0]:
+            raise Transient(
+                f"{self._config.name}: the next page of the tasks that were changed was the same page again"
+            )
+        self._polled = offset, page
         events: list[tuple[str, bytes]] = []
         for task in tasks:
             if not task.changed:
@@ -568,7 +619,18 @@ class Planfix:
 
     async def _get(self, task_id: int) -> _Task:
         told = await self._call("GET", f"/task/{task_id}", params={"fields": self._fields()})
-        return self._as_task(_object(told.get("task")))
+        task = self._as_task(_object(told.get("task")))
+        if task.id != task_id:
+            raise self._unreadable(f"/task/{task_id}")
+        return task
+
+    async def _get_if_there(self, task_id: int) -> _Task | None:
+        try:
+            return await self._get(task_id)
+        except _Refused as error:
+            if error.code == _NO_TASK:
+                return None
+            raise
 
     async def _tasks(
         self, filters: Sequence[Mapping[str, Any]], *, offset: int = 0, page_size: int = _PAGE_SIZE

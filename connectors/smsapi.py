@@ -4,6 +4,9 @@ Each message goes with a name of ours that SMSAPI takes only once (`idx` with `c
 nobody knows whether it was sent is simply sent again within half a day: SMSAPI refuses the second one, and then it is
 known that the first one went. Afterwards it is left to a person.
 
+An answer is known to be about a message by that name. A refusal of a second one doesn't repeat it, and is believed when
+it comes twice; any other refusal has at most the number in it.
+
 SMSAPI tells of failures in answers that say 200. Not verified against the real SMSAPI: that it remembers a name for 24
 hours, of which half are relied on, and its error codes but for 13, 53, 101 and 103.
 """
@@ -76,8 +79,16 @@ class _Object(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
+class _Number(_Object):
+    submitted_number: str | None = None
+
+
 class _Failure(_Object):
     error: Annotated[int, Field(gt=0)]
+
+
+class _InvalidNumbers(_Object):
+    invalid_numbers: list[_Number]
 
 
 class _Taken(_Object):
@@ -133,15 +144,22 @@ class Smsapi:
             form["from"] = self._config.sender
         if self._config.test:
             form["test"] = "1"
+        another = Transient(f"{self._config.name}: its answer is not about this message", in_doubt=True)
         response = await self._client.request("POST", "/sms.do", data=form)
-        if _is_clear(response) and _error(response) == _REPEATED:
-            return idx
+        if _is_repeat(response):
+            response = await self._client.request("POST", "/sms.do", data=form)
+            if _is_repeat(response):
+                return idx
+        if _is_clear(response) and form["to"] not in _invalid_numbers(response, form["to"]):
+            raise another
         answer = self._read(_Sent, response)
         if answer.count != 1 or len(answer.list) != 1 or answer.list[0].idx not in (None, idx):
-            raise Transient(f"{self._config.name}: its answer is not about this message", in_doubt=True)
+            raise another
         (taken,) = answer.list
         if taken.error:
             raise self._refusal(taken.error)
+        if taken.idx != idx:
+            raise another
         return taken.id
 
     async def find(self, message_id: str) -> str | None:
@@ -185,6 +203,19 @@ def _error(response: httpx.Response) -> int | None:
         return _Failure.model_validate_json(response.content).error
     except ValidationError:
         return None
+
+
+def _is_repeat(response: httpx.Response) -> bool:
+    return _is_clear(response) and _error(response) == _REPEATED
+
+
+def _invalid_numbers(response: httpx.Response, otherwise: str) -> set[str | None]:
+    """Return the numbers that an answer says are none, as they were sent, or otherwise where it names none."""
+    try:
+        told = _InvalidNumbers.model_validate_json(response.content).invalid_numbers
+    except ValidationError:
+        told = []
+    return {one.submitted_number for one in told if one.submitted_number} or {otherwise}
 
 
 def _is_clear(response: httpx.Response) -> bool:

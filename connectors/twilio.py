@@ -4,6 +4,9 @@ Twilio knows no repeats: what is sent twice arrives twice. So when its answer is
 it sent to the customer's number, and a message is found by its text. One that is not found is left to a person: the
 list may be behind, and a message that isn't on it may be on its way all the same.
 
+An answer is known to be about a message by the number and the letters and digits of the text that it repeats, so Twilio
+must not be set to redact them. A refusal repeats nothing; it is believed where no such message is listed.
+
 Not verified against the real Twilio: how soon a message is listed, and the codes of its refusals but for 21211.
 """
 
@@ -90,6 +93,7 @@ class _Object(BaseModel):
 class _Message(_Object):
     sid: _Sid
     status: str
+    to: str | None = None
     body: str | None = None
     date_created: str | None = None
     direction: str | None = None
@@ -137,9 +141,10 @@ class Twilio:
         else:
             form["From"] = self._config.sender or ""
         try:
-            sent = self._read(_Message, await self._client.request("POST", self._path, data=form))
-        except Transient as error:
-            if error.in_doubt and (found := await self._sent_since(message.date, form)):
+            sent = await self._made(form)
+        except (Transient, Rejected) as error:
+            may_be_sent = isinstance(error, Rejected) or error.in_doubt
+            if may_be_sent and (found := await self._sent_since(message.date, form)):
                 return found
             raise
         if sent.status in _NOT_SENT:
@@ -155,6 +160,12 @@ class Twilio:
         self._read(_List, await self._client.request("GET", self._path, params={"PageSize": 1}))
         return f"{self._config.name}: Twilio answers and accepts the token"
 
+    async def _made(self, form: dict[str, str]) -> _Message:
+        made = self._read(_Message, await self._client.request("POST", self._path, data=form))
+        if made.to != form["To"] or _letters(form["Body"]) not in _letters(made.body or ""):
+            raise Transient(f"{self._config.name}: its answer is not about this message", in_doubt=True)
+        return made
+
     async def _sent_since(self, since: datetime, form: dict[str, str]) -> str | None:
         """Return the SID of the one message with this text and number that was made since a time.
 
@@ -168,7 +179,7 @@ class Twilio:
         found = [
             one.sid
             for one in listed.messages
-            if one.body == form["Body"]
+            if (one.to, one.body) == (form["To"], form["Body"])
             and one.status not in _NOT_SENT
             and (one.direction or "outbound").startswith("outbound")
             and _made_at(one) >= since - _CLOCKS_APART
@@ -201,6 +212,11 @@ def _code(response: httpx.Response) -> int | None:
         return _Failure.model_validate_json(response.content).code
     except ValidationError:
         return None
+
+
+def _letters(text: str) -> str:
+    """Return a text's letters and digits: what is between them Twilio may replace, and a trial account adds words."""
+    return "".join(filter(str.isalnum, text))
 
 
 def _made_at(message: _Message) -> datetime:

@@ -21,6 +21,12 @@ installation must share and keep.
 The secret key signs by HMAC-MD5, as WayForPay prescribes, and a callback's signature covers neither its time nor all of
 its fields. An old one that is sent again says nothing new, since CHECK_STATUS is asked.
 
+An answer is known to be the one to its question by the order that its signature covers. What isn't signed isn't enough:
+after a refusal it is asked what has become of the payment, and an order that isn't there is asked about twice. The
+transactions of a list must be of its period, give or take a day; an empty list may be an earlier one, but the next poll
+goes over the same hours again. An earlier answer about the same payment can't be told from a new one, nor can the
+answers to two refunds of it.
+
 Not verified against the real WayForPay, and so made settings or kept to what does no harm: what CHECK_STATUS says after
 a part of a hold was taken (`captured_by`), how the answer to SETTLE is signed (`settle_signature`), how long the period
 of a list of transactions may be (`window_days`) and whether it goes by the day of creation (assumed), whether a payment
@@ -321,6 +327,14 @@ def _shortest(amount: Money) -> str:
 
 def _day(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _is_of(row: Any, begin: int, end: int) -> bool:
+    """Say whether a transaction may be of a period; one that can't be read may be of any."""
+    told = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+    dates = [str(told.get(name)) for name in ("createdDate", "processingDate")]
+    times = [int(one) for one in dates if re.fullmatch("[1-9][0-9]{0,11}", one)]
+    return not times or (min(times) <= end and max(times) >= begin)
 
 
 class _Memory:
@@ -680,6 +694,9 @@ class WayForPay:
             comment = f"{because.strip()[:_COMMENT_MAX] or 'Refund'} [{key}]"
             await self._act("REFUND", reference, amount, "Refunded", "Voided", _IN_REFUND, comment=comment)
         except Rejected:
+            if await self._gave_back(reference, before):
+                said = "it refused a refund, but more is given back than was before"
+                raise Transient(f"{self._config.name}: {said}", in_doubt=True) from None
             await self._note(reference, asked.model_copy(update={"state": "refused"}))
             raise
         except Transient as error:
@@ -688,6 +705,14 @@ class WayForPay:
             raise
         await self._note(reference, asked.model_copy(update={"state": "accepted"}))
         return self._refund_id(reference, before + amount)
+
+    async def _gave_back(self, reference: str, before: Money) -> bool:
+        """Say whether more was given back of a payment than before; not knowing is Transient, and in doubt."""
+        try:
+            status = await self._check(reference)
+        except Transient as error:
+            raise Transient(str(error), in_doubt=True, retry_after=error.retry_after) from None
+        return status.transaction_status == _IN_REFUND or self._refunded(status) > before
 
     def _refunded_before(self, status: _Status, notes: Sequence[_Note], key: str) -> str | None:
         """Return the id of the refund if it was made with this key before, None if it certainly was not."""
@@ -870,13 +895,13 @@ class WayForPay:
 
     async def _check(self, reference: str) -> _Status:
         """Ask what a payment has come to. Raises Transient (never in doubt), Rejected or Misconfigured."""
-        try:
-            answer = await self._post("CHECK_STATUS", {"orderReference": reference})
-        except Transient as error:
-            raise Transient(str(error), retry_after=error.retry_after, busy=error.busy) from None
+        answer = await self._status(reference)
+        if str(answer.get("reasonCode")) == _NOT_FOUND and not answer.get("orderReference"):
+            answer = await self._status(reference)
         # Of an order that isn't there an answer may have a status all the same.
         told = answer.get("transactionStatus") and answer.get("merchantSignature")
         if str(answer.get("reasonCode")) == _NOT_FOUND or not told:
+            self._require_no_other(answer, reference, in_doubt=False)
             self._refuse(answer, in_doubt=False)
         if not self._is_about(answer, reference) or not self._signs(answer, _LONG):
             raise Transient(f"{self._config.name}: an answer is not signed, or not about what was asked")
@@ -885,6 +910,12 @@ class WayForPay:
             raise Rejected(f"{self._config.name}: a payment is {status.transaction_status}, which is not known here")
         self._money(status.amount, status)
         return status
+
+    async def _status(self, reference: str) -> dict[str, Any]:
+        try:
+            return await self._post("CHECK_STATUS", {"orderReference": reference})
+        except Transient as error:
+            raise Transient(str(error), retry_after=error.retry_after, busy=error.busy) from None
 
     async def _act(self, kind: str, reference: str, amount: Money, *wanted: str, **more: str) -> None:
         """Send a SETTLE or a REFUND once. Raises Transient (mostly in doubt), Rejected or Misconfigured."""
@@ -907,6 +938,7 @@ class WayForPay:
                 raise Transient(f"{self._config.name}: {kind} is not through yet", in_doubt=True)
         elif str(answer.get("reasonCode")) in _OK:
             raise Transient(f"{self._config.name}: the answer to {kind} is not signed", in_doubt=True)
+        self._require_no_other(answer, reference, in_doubt=True)
         self._refuse(answer, in_doubt=True)
 
     async def _list(self, begin: int, end: int) -> list[dict[str, Any]]:
@@ -915,7 +947,10 @@ class WayForPay:
         rows: Any = answer.get("transactionList") or []
         if str(answer.get("reasonCode")) not in _OK or not isinstance(rows, list):
             self._refuse(answer, in_doubt=False)
-        return cast("list[dict[str, Any]]", rows)
+        listed = cast("list[dict[str, Any]]", rows)
+        if not all(_is_of(row, begin - _DAY, end + _DAY) for row in listed):
+            raise Transient(f"{self._config.name}: a list is not of the period that was asked for")
+        return listed
 
     async def _post(self, kind: str, signed: Mapping[str, str], **more: str) -> dict[str, Any]:
         account = self._config.merchant_account
@@ -946,6 +981,10 @@ class WayForPay:
         if code in _WRONG_SET_UP:
             raise Misconfigured(f"{self._config.name}: {_WRONG_SET_UP[code]} (reason {code})")
         raise Rejected(f"{self._config.name}: {_REFUSED.get(code, 'it refused')} (reason {code})")
+
+    def _require_no_other(self, answer: Mapping[str, Any], reference: str, *, in_doubt: bool) -> None:
+        if answer.get("orderReference") not in (None, "", reference):
+            raise Transient(f"{self._config.name}: an answer is not about what was asked", in_doubt=in_doubt)
 
     def _is_about(self, answer: Mapping[str, Any], reference: str) -> bool:
         account = self._config.merchant_account

@@ -15,6 +15,11 @@ shop canceled it, when it expired, or when its bank had given an authorization c
 Requests carry the stored key as Idempotence-Key. It holds for 24 hours, so the payment or the payment's refunds are
 asked first; a refund carries the key in its metadata, too, as `kvit_key`.
 
+An answer is known to be the one to its question by the id in it, a refund's by its key, and a list by the time or the
+payment of all that is in it; the refunds of a payment must come to what it says was refunded. That there is no such
+payment has to be said twice. An empty list of a period and an earlier answer about the same payment look as the right
+ones do: a poll looks back, and `reconcile` tells of what it missed all the same.
+
 Not verified against the real YooKassa: that `amount` is the captured part once a part was captured (a capture whose
 answer says otherwise is refused, so it would show at once), how long and how often notifications are repeated, and
 whether a shop of its own may ask GET /me, which is documented for partners (the check then lists a payment instead).
@@ -28,7 +33,8 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -75,6 +81,7 @@ _VAT_CODES = {"0": 1, "5": 7, "7": 8, "10": 3, "20": 4, "22": 11}
 
 _BODY_MAX = 256 * 1024
 _PAGE_SIZE = 100
+_SECOND = timedelta(seconds=1)
 _MINUTE = 60_000
 _DAY = 24 * 60 * _MINUTE
 _KEY = "kvit_key"
@@ -331,6 +338,22 @@ def _between(field: str, begin: int, end: int) -> dict[str, Any]:
     return {f"{field}.gte": _iso(begin), f"{field}.lt": _iso(end)}
 
 
+def _is_asked_for(one: Mapping[str, Any], path: str, params: Mapping[str, Any]) -> bool:
+    """Say whether what is in a list may be what was asked for, give or take a second."""
+    if ("payment_id" in one) is not (path == "/refunds"):
+        return False
+    for name, wanted in params.items():
+        field, _, how = name.partition(".")
+        told = one.get(field)
+        if told is None or (not how and told != wanted):
+            return False
+        with suppress(ValueError, TypeError):
+            apart = datetime.fromisoformat(told) - datetime.fromisoformat(wanted)
+            if apart < -_SECOND if how == "gte" else apart > _SECOND:
+                return False
+    return True
+
+
 def _change(event: str, id_: str, status: str, amount: _Sum) -> str:
     """Return an id that is another one whenever something has changed."""
     return f"{event}:{id_}:{status}:{amount.value}{amount.currency}"
@@ -345,6 +368,12 @@ def _notice(kind: str, status: str | None, id_: str) -> bytes:
 
 def _sum(amount: Money) -> dict[str, str]:
     return {"value": amount.amount, "currency": amount.currency}
+
+
+def _made_with(key: str, refunds: Sequence[_Refund]) -> _Refund | None:
+    """Return the refund that was made with a key, unless that was canceled."""
+    mine = (one for one in refunds if (one.metadata or {}).get(_KEY) == key and one.status != "canceled")
+    return next(mine, None)
 
 
 def _why(details: _Cancellation | None) -> str:
@@ -653,17 +682,24 @@ class YooKassa:
         id_ = payment.provider_reference or payment.external_id
         paid = await self._payment(id_)
         refunds = await self._refunds(id_)
-        mine = [one for one in refunds if (one.metadata or {}).get(_KEY) == key and one.status != "canceled"]
-        if mine:
-            return self._decided(mine[0])
+        self._require_all(paid, refunds)
+        if (mine := _made_with(key, refunds)) is not None:
+            return self._decided(mine)
         self._refundable(paid, refunds, amount)
         body: dict[str, Any] = {"payment_id": id_, "amount": _sum(amount), "metadata": {_KEY: key}}
         if because.strip():
             body["description"] = because.strip()[:_REASON_MAX]
         if receipt is not None:
             body["receipt"] = self._receipt(receipt, amount)
-        made = await self._post("/refunds", body, key, _Refund)
-        if made.payment_id != id_ or self._money(made.amount) != amount:
+        try:
+            made = await self._post("/refunds", body, key, _Refund)
+        except Rejected:
+            # What was refused may have been something else.
+            if (mine := _made_with(key, await self._refunds_in_doubt(id_))) is not None:
+                return self._decided(mine)
+            raise
+        told_of = (made.payment_id, self._money(made.amount), (made.metadata or {}).get(_KEY))
+        if told_of != (id_, amount, key):
             raise Transient(f"{self._name}: the answer to a refund is about another one", in_doubt=True)
         return self._decided(made)
 
@@ -759,6 +795,7 @@ class YooKassa:
         refunds = {told.id: told} if told else {}
         if told or (back and self._money(back)):
             refunds |= {one.id: one for one in await self._refunds(payment.id) if one.status == "succeeded"}
+            self._require_all(payment, [*refunds.values()])
         found = [self._incoming(payment, payment.id, self._money(payment.amount), payment.taken_at, Kind.PAYMENT)]
         for one in refunds.values():
             moved = self._incoming(payment, one.id, -self._money(one.amount), one.created_at, Kind.REFUND)
@@ -803,7 +840,22 @@ class YooKassa:
         found: list[_Refund] = []
         async for page in self._pages("/refunds", {"payment_id": payment_id}):
             found += [self._read(_Refund, raw) for raw in page]
-        return [one for one in found if one.payment_id == payment_id]
+        return found
+
+    async def _refunds_in_doubt(self, payment_id: str) -> list[_Refund]:
+        try:
+            return await self._refunds(payment_id)
+        except Transient as error:
+            raise Transient(str(error), in_doubt=True, retry_after=error.retry_after) from None
+
+    def _require_all(self, payment: _Payment, refunds: Sequence[_Refund]) -> None:
+        """Raise Transient where refunds don't come to what their payment says was refunded."""
+        found = Money.zero(payment.amount.currency)
+        for one in refunds:
+            if one.status == "succeeded":
+                found = found + self._money(one.amount)
+        if payment.refunded_amount is not None and found < self._money(payment.refunded_amount):
+            raise Transient(f"{self._name}: a payment's list of refunds is not all that was refunded of it")
 
     async def _pages(self, path: str, params: dict[str, Any]) -> AsyncGenerator[list[dict[str, Any]]]:
         """Yield the pages of a list, from the newest to its end."""
@@ -811,6 +863,8 @@ class YooKassa:
         seen: set[str] = set()
         while True:
             page = await self._get(path, _Listing, wanted)
+            if not all(_is_asked_for(one, path, params) for one in page.items):
+                raise Transient(f"{self._name}: a list is not of what was asked for")
             yield page.items
             if not page.next_cursor:
                 return
@@ -824,7 +878,12 @@ class YooKassa:
     ) -> _Read:
         """Ask for an object, whose id is about. Raises Transient (never in doubt), Rejected or Misconfigured."""
         try:
-            sent = self._object(await self._client.request("GET", path, params=params))
+            try:
+                sent = self._object(await self._client.request("GET", path, params=params))
+            except Rejected:
+                if about is None:
+                    raise
+                sent = self._object(await self._client.request("GET", path, params=params))
         except Transient as error:
             raise Transient(str(error), retry_after=error.retry_after, busy=error.busy) from None
         if about is not None and sent.get("id") != about:

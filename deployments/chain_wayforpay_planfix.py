@@ -7,8 +7,6 @@ mailbox by a real mail server where one is installed; the clock is set forward w
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -333,14 +331,12 @@ async def _parts_and_notice(shop: Workshop, mailbox: MailServer | None, why: str
 
 
 async def _bank(shop: Workshop, amount: str, said: str) -> None:
-    """Let a bank's statement be put into the watched folder's place: it is imported as `kvit payments import` does."""
+    """Import a bank's statement with one payment, as `kvit payments import` does."""
     from tasks.intake import take_statement
 
-    written = io.StringIO()
-    rows = csv.writer(written)
-    rows.writerow(("booked_on", "amount", "currency", "bank_reference", "payer_name", "remittance"))
-    rows.writerow((shop.stage.clock().date().isoformat(), amount, "UAH", "B-1", "Коваль Олена", said))
-    await take_statement(shop.stage.opened, written.getvalue().encode(), "statement.csv")
+    titles = "booked_on,amount,currency,bank_reference,payer_name,remittance"
+    line = f"{shop.stage.clock():%Y-%m-%d},{amount},UAH,B-1,Коваль Олена,{said}"
+    await take_statement(shop.stage.opened, f"{titles}\n{line}\n".encode(), "statement.csv")
     shop.stage.wake()
 
 

@@ -1,14 +1,18 @@
-"""Reconciliation in bulk: the same answers as one payment at a time, over data frames of any length.
+"""Reconciliation in bulk: the same answers as one payment at a time, over columns of any length.
 
-What payments name is joined by hash to what open items are called. Where one payment and one item have only each other,
-and the amount is exact, the columns decide. Every other payment is decided by the single form, among the few items that
-it can mean, so that the two forms can't come to differ.
+Payments that can name an order by nothing but their variable symbol are looked up by it all at once. Where such a
+payment and one item have only each other, and the amount is exact, the columns decide; so they do where nothing is to
+be settled. Every other payment is read in full. If it leaves anything open, the single form decides it among the few
+items that it can mean, so that the two forms can't come to differ; and the single form alone gives reasons, to whom
+asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from domain.allocation import OpenItem
-from domain.matching import BARE, WHO, Match, Read, Reader, decide, written_out
+from domain.matching import BARE, WHO, Match, Read, Reader, decide, payer_account_of, written_out
 from domain.money import Money
 from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Outcome
+from domain.references import names_agree, normal_account, normal_variable_symbol
 from domain.rules import ChannelRules, EvidenceKind
 
 Ints = npt.NDArray[np.int64]
@@ -36,32 +41,12 @@ REFERENCE_COLUMNS = ("item", "kind", "value")
 ACCOUNT_COLUMNS = ("channel", "customer", "account")
 """What a frame of known accounts has; one that is known of two customers proves nothing."""
 
-_KINDS: tuple[EvidenceKind, ...] = tuple(EvidenceKind)
-_CODE = {kind: code for code, kind in enumerate(_KINDS)}
-_NAME = _CODE[EvidenceKind.PAYER_NAME]
+_NEVER = int(np.iinfo(np.int64).max)
+_OUTCOMES = tuple(Outcome)
+_CODE = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
+_UNDECIDED = -1
+"""The code of payments whose outcome is still to be decided."""
 _ACCOUNTS = WHO - {EvidenceKind.PAYER_NAME}
-
-
-def _hashed(kinds: npt.NDArray[Any], values: Objects) -> npt.NDArray[np.uint64]:
-    """Return a key of 64 bits for each reference; who looks one up compares the values themselves, too."""
-    hashed = pd.util.hash_array(values, categorize=False)
-    return hashed ^ (kinds.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _groups(codes: Ints, count: int) -> tuple[Ints, Ints]:
-    """Return the rows in the order of their codes, and where the rows of each code begin."""
-    order = np.argsort(codes, kind="stable")
-    begins = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(np.bincount(codes[codes >= 0], minlength=count), out=begins[1:])
-    return order[np.searchsorted(codes[order], 0) :], begins
-
-
-def _spread(begins: Ints, codes: Ints) -> tuple[Ints, Ints]:
-    """Return, for each code, all places between where it begins and ends, and beside each which code it was for."""
-    counts = begins[codes + 1] - begins[codes]
-    which = np.repeat(np.arange(len(codes), dtype=np.int64), counts)
-    within = np.arange(counts.sum(), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
-    return begins[codes][which] + within, which
 
 
 class OpenItems:
@@ -76,232 +61,261 @@ class OpenItems:
     ) -> None:
         """Take frames with ITEM_COLUMNS (ids unique), REFERENCE_COLUMNS and ACCOUNT_COLUMNS."""
         self._channels = channels
-        self.reader = Reader(channels)
-        items = items.sort_values("id", ignore_index=True)
-        self._columns = {name: _objects(items[name]) for name in ITEM_COLUMNS}
-        self._ids, self._amount, self._open = (_ints(items[name]) for name in ("id", "amount", "open"))
-        self._closed = np.isin(self._columns["status"].astype(str), [status.value for status in CLOSED])
-        self._served = np.isin(self._columns["channel"].astype(str), list(channels))
-        self._index(references)
-        self._people(items, accounts)
-
-    def _index(self, references: pd.DataFrame) -> None:
-        values, names = _objects(references["value"]), _objects(references["kind"])
-        codes = {kind.value: code for kind, code in _CODE.items()}
-        kinds = np.fromiter((codes[name] for name in names), np.int64, len(names))
-        found, keys = pd.factorize(_hashed(kinds, values))
-        self._keys = pd.Index(keys)
-        order, self._begins = _groups(_ints(found), len(keys))
-        self._of_item = np.searchsorted(self._ids, _ints(references["item"]))[order]
-        self._of_kind, self._of_value = kinds[order], values[order]
-
-    def _people(self, items: pd.DataFrame, accounts: pd.DataFrame) -> None:
-        """Count off customers and groups, and units: what a payment which names one of the items may settle with it."""
-        person, group = (
-            _ints(items.groupby(["channel", name], sort=False).ngroup().fillna(-1)) for name in ("customer", "group")
+        self._reader = Reader(channels)
+        self._ids = _ints(items["id"])
+        if (self._ids[1:] < self._ids[:-1]).any():
+            items = items.iloc[np.argsort(self._ids)]
+            self._ids = np.sort(self._ids)
+        self._amount, self._open = _ints(items["amount"]), _ints(items["open"])
+        self._channel, self._status, self._currency = (
+            _Coded(items[name]) for name in ("channel", "status", "currency")
         )
-        if len(items) and person.max() >= 0:
+        self._texts = {name: _objects(items[name]) for name in ("number", "customer", "customer_name", "group")}
+        self._closed = self._status.among(status.value for status in CLOSED)
+        self._served = self._channel.among(channels)
+        self._index = _Index(references, self._ids)
+        self._people()
+        self._owner = self._owners(accounts.drop_duplicates()) if len(accounts) else {}
+        # The columns settle all that is open of an item, so they only note which payment did it. What the single form
+        # takes off an item is noted too: an answer may be asked for when later payments have been decided.
+        self._count = 0
+        self._settled_by = np.full(len(self._ids), _NEVER)
+        self._taken_off: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+
+    def _people(self) -> None:
+        """Count off customers and groups, and units: what a payment which names one of the items may settle with it."""
+        channel, channels = self._channel.codes, len(self._channel.values)
+        customer, customers = pd.factorize(self._texts["customer"])
+        company, companies = pd.factorize(self._texts["group"])
+        self._customers = pd.Index(customers, dtype=object)
+        persons = len(customers) * channels
+        self._person: Ints = np.where(customer >= 0, customer * channels + channel, -1)
+        self._group: Ints = np.where(company >= 0, company * channels + channel, -1)
+        known = self._person >= 0
+        if len(companies) and persons:
             # Whoever is in a group with one order is in it with all.
-            of_person = np.full(int(person.max()) + 1, -1, dtype=np.int64)
-            np.maximum.at(of_person, person[person >= 0], group[person >= 0])
-            group = np.where(person >= 0, of_person[person], group)
-        self._person, self._group = person, group
-        self._persons, self._person_begins = _groups(person, int(person.max(initial=-1)) + 1)
-        self._grouped, self._group_begins = _groups(group, int(group.max(initial=-1)) + 1)
-        count = len(items)
-        alone = np.arange(count, dtype=np.int64) + 2 * count
-        self._unit: Ints = np.where(group >= 0, group + count, np.where(person >= 0, person, alone))
-        firsts: list[int] = self._persons[self._person_begins[:-1]].tolist()
-        first = {(self._columns["channel"][row], self._columns["customer"][row]): row for row in firsts}
-        told = accounts.drop_duplicates()
-        rows = zip(*(_objects(told[name]) for name in ACCOUNT_COLUMNS), strict=True)
-        shared = _objects(told["account"].duplicated(keep=False))
-        self._owner: dict[str, int] = {
-            account: first[channel, customer]
-            for (channel, customer, account), twice in zip(rows, shared, strict=True)
-            if not twice and (channel, customer) in first
-        }
+            of_person = np.full(persons, -1, dtype=np.int64)
+            np.maximum.at(of_person, self._person[known], self._group[known])
+            self._group[known] = of_person[self._person[known]]
+        alone = np.arange(len(self._ids)) + persons + len(companies) * channels
+        self._unit: Ints = np.where(self._group >= 0, self._group + persons, np.where(known, self._person, alone))
+
+    @cached_property
+    def _by_person(self) -> _Rows:
+        return _Rows(self._person)
+
+    @cached_property
+    def _by_group(self) -> _Rows:
+        return _Rows(self._group)
+
+    def _owners(self, told: pd.DataFrame) -> dict[str, int]:
+        """Return, for each account, an item of the one customer that it is known of."""
+        told = told[~told["account"].duplicated(keep=False)]
+        customer = _ints(self._customers.get_indexer(pd.Index(told["customer"], dtype=object)))
+        channel = self._channel.codes_of(told["channel"])
+        persons = np.where((customer >= 0) & (channel >= 0), customer * len(self._channel.values) + channel, -1)
+        found: dict[str, int] = {}
+        for account, person in zip(_objects(told["account"]).tolist(), persons.tolist(), strict=True):
+            if person >= 0 and (items := self._by_person.of(person)):
+                found[account] = items[0]
+        return found
 
     def ids(self, places: Ints) -> Ints:
         """Return the ids of items by their places."""
         return self._ids[places]
 
-    def match(self, payments: Sequence[IncomingPayment], read: Sequence[Read] | None = None) -> Matched:
-        """Decide what payments settle, one after the other in the order given; read is what a reader has of each."""
-        count = len(payments)
-        told = self._read([self.reader.read(payment) for payment in payments] if read is None else read)
-        hits = self._hits(told)
-        pairs = np.unique(hits.payment * len(self._ids) + hits.item)
-        pair_payment, pair_item = np.divmod(pairs, max(len(self._ids), 1))
-        named = np.unique((hits.payment * len(self._ids) + hits.item)[(hits.kind != _NAME) & ~hits.bare])
-        named_payment, named_item = np.divmod(named, max(len(self._ids), 1))
-        names = np.bincount(named_payment, minlength=count)
-        reached = np.bincount(pair_payment, minlength=count)
-        wanted = np.bincount(pair_item, minlength=len(self._ids))
+    def match(self, payments: Sequence[IncomingPayment]) -> Matched:
+        """Decide what payments settle, one after the other in the order given."""
+        told = self._told(payments)
+        item, named = self._by_symbol(told)
+        outcome = _without_settling(told, named)
 
-        item = np.full(count, -1, dtype=np.int64)
-        item[named_payment] = named_item
-        amount = np.fromiter((p.amount.minor for p in payments), np.int64, count)
-        back = np.fromiter((p.kind is Kind.RETURN for p in payments), np.bool_, count)
-        currency: Objects = np.array([p.amount.currency for p in payments], dtype=object)
-        unit = np.where(told.owner >= 0, self._unit[told.owner], -1) if len(self._ids) else told.owner
-        nothing = (reached == 0) & (told.owner < 0) & (amount != 0) & ~back
-        exact = (names == 1) & (reached == 1) & (amount > 0) & ~back
-        if len(self._ids):
-            exact &= (self._open[item] == amount) & ~self._closed[item] & (wanted[item] == 1)
-            exact &= self._columns["currency"][item] == currency
-            exact &= (told.owner < 0) | (unit == self._unit[item])
-            # What another payment may settle of the same customer can't be decided beside it.
-            touched = np.unique(
-                np.concatenate([self._unit[pair_item][~exact[pair_payment]], unit[~exact & (told.owner >= 0)]])
-            )
-            exact &= ~np.isin(self._unit[item], touched)
-            self._open[item[exact]] = 0
-        outcomes: list[Outcome] = [Outcome.EXACT] * count
-        for place in np.flatnonzero(nothing).tolist():
-            outcomes[place] = Outcome.UNKNOWN if amount[place] > 0 else Outcome.OUTGOING
+        fits = told.plain & (outcome == _UNDECIDED) & (named == 1)
+        fits[fits] = self._fit(told, np.flatnonzero(fits), item[fits])
+        fits[fits] = self._same_name(payments, np.flatnonzero(fits), item[fits])
+        cases = self._cases(payments, _listed(np.flatnonzero((outcome == _UNDECIDED) & ~fits)))
+        sole = {place: case.sole for place, case in cases.items() if case.sole is not None}
+        read, meant = _ints(list(sole)), _ints(list(sole.values()))
+        item[read], fits[read] = meant, self._fit(told, read, meant)
+
+        places = np.flatnonzero(fits)
+        settles, again = self._in_turn(told, places, item[places], cases)
+        outcome[places[settles]] = _CODE[Outcome.EXACT]
+        outcome[places[again]] = _CODE[Outcome.DUPLICATE]
+        self._settled_by[item[places[settles]]] = self._count + places[settles]
+        item[outcome != _CODE[Outcome.EXACT]] = -1
+
+        rest = _listed(np.flatnonzero(outcome == _UNDECIDED))
+        cases |= self._cases(payments, [place for place in rest if place not in cases])
         matches: dict[int, Match] = {}
-        for place in np.flatnonzero(~exact & ~nothing).tolist():
-            found = self._decide(payments[place], told, hits, place)
-            matches[place] = found
-            outcomes[place] = found.outcome
-        item[~exact] = -1
-        return Matched(self, payments, outcomes, item, matches, told, hits)
+        for place in rest:
+            matches[place] = self._settle(payments[place], cases[place], int(told.owner[place]), self._count + place)
+            outcome[place] = _CODE[matches[place].outcome]
+        self._count += len(payments)
+        outcomes = [_OUTCOMES[code] for code in _listed(outcome)]
+        before = self._count - len(payments)
+        return Matched(self, payments, outcomes, item, told.amount, told.owner, matches, cases, before)
 
-    def _read(self, read: Sequence[Read]) -> _Read:
-        owner = np.full(len(read), -1, dtype=np.int64)
-        account: dict[int, str] = {}
-        places: list[int] = []
-        kinds: list[int] = []
-        values: list[str] = []
-        channels: list[str | None] = []
-        bare: list[bool] = []
-        for place, names in enumerate(read):
-            for (kind, value, channel), doubt in names.items():
-                if kind in _ACCOUNTS:
-                    owner[place] = self._owner.get(value, -1)
-                    account[place] = value
-                else:
-                    places.append(place)
-                    kinds.append(_CODE[kind])
-                    values.append(value)
-                    channels.append(channel)
-                    bare.append(doubt == BARE)
-        return _Read(
-            np.array(places, dtype=np.int64),
-            np.array(kinds, dtype=np.int64),
-            _objects(values),
-            _objects(channels),
-            np.array(bare, dtype=np.bool_),
-            owner,
-            account,
-            read,
+    def _told(self, payments: Sequence[IncomingPayment]) -> _Told:
+        count = len(payments)
+        account, accounts = pd.factorize(_objects([payment.account for payment in payments]))
+        counts = np.zeros((len(accounts) + 1, len(self._channel.values) + 1), dtype=np.bool_)
+        for row, name in enumerate([*accounts, None]):
+            owning = [rules.channel for rules, owns in self._reader.owning(name) if owns]
+            counts[row, self._channel.codes_of(owning)] = True
+        # The last of each is for what has no account, and for channels that no item is of.
+        counts[:, -1] = False
+        amounts, back = [payment.amount for payment in payments], Kind.RETURN
+        return _Told(
+            amount=_ints([amount.minor for amount in amounts]),
+            currency=self._currency.codes_of([amount.currency for amount in amounts]),
+            back=np.array([payment.kind is back for payment in payments], dtype=np.bool_),
+            plain=np.array(self._reader.only_symbol(payments), dtype=np.bool_),
+            symbol=_symbols([payment.variable_symbol for payment in payments]),
+            account=account,
+            counts=counts,
+            owner=_ints([self._owner_of(payment) for payment in payments]) if self._owner else np.full(count, -1),
         )
 
-    def _hits(self, read: _Read) -> _Hits:
-        """Join what payments name with what items are called."""
-        keys = self._keys.get_indexer(pd.Index(_hashed(read.kind, read.value)))
-        known = np.flatnonzero(keys >= 0)
-        at, which = _spread(self._begins, keys[known].astype(np.int64))
-        told = known[which]
-        item = self._of_item[at]
-        same = (self._of_kind[at] == read.kind[told]) & self._served[item]
-        same &= self._of_value[at] == read.value[told]
-        channel = read.channel[told]
-        same &= (channel == None) | (channel == self._columns["channel"][item])  # noqa: E711 - of each element
-        return _Hits(
-            read.payment[told][same], item[same], read.kind[told][same], read.value[told][same], read.bare[told][same]
-        )
+    def _owner_of(self, payment: IncomingPayment) -> int:
+        """Return an item of the one customer who owns the account that a payment came from, -1 where there is none."""
+        owner = self._owner.get(normal_account(payment.payer_account or ""), -1)
+        return owner if owner < 0 or payer_account_of(payment) else -1
 
-    def _called(self, told: _Read, hits: _Hits, place: int) -> dict[int, set[tuple[EvidenceKind, str]]]:
-        """Return the items that a payment can mean, each with what it is called by it."""
-        called: dict[int, set[tuple[EvidenceKind, str]]] = {}
-        rows = slice(*np.searchsorted(hits.payment, (place, place + 1)))
-        kinds: list[int] = hits.kind[rows].tolist()
-        for item, kind, value in zip(hits.item[rows].tolist(), kinds, hits.value[rows].tolist(), strict=True):
-            called.setdefault(item, set()).add((_KINDS[kind], value))
-        owner, account = int(told.owner[place]), told.account.get(place)
-        if owner >= 0 and account:
-            for item in self._of_person(owner):
-                called.setdefault(item, set()).add((EvidenceKind.PAYER_ACCOUNT, account))
-            for item in self._of_group(owner):
-                if self._person[item] != self._person[owner]:
-                    called.setdefault(item, set()).add((EvidenceKind.GROUP_ACCOUNT, account))
-        return called
+    def _by_symbol(self, told: _Told) -> tuple[Ints, Ints]:
+        """Return an item that each plain payment names, -1 where there is none, and how many it names."""
+        places = np.flatnonzero(told.plain & (told.symbol > 0))
+        items, which = self._index.find_symbols(told.symbol[places])
+        places = places[which]
+        counts = self._served[items] & told.counts[told.account[places], self._channel.codes[items]]
+        items, places = items[counts], places[counts]
+        item = np.full(len(told.plain), -1, dtype=np.int64)
+        item[places] = items
+        return item, _ints(np.bincount(places, minlength=len(told.plain)))
 
-    def _decide(self, payment: IncomingPayment, told: _Read, hits: _Hits, place: int) -> Match:
+    def _open_now(self, items: Ints) -> Ints:
+        return np.where(self._settled_by[items] < self._count, 0, self._open[items])
+
+    def _fit(self, told: _Told, places: Ints, items: Ints) -> Bools:
+        """Say where a payment settles the one item that it names, or would have if that weren't settled already.
+
+        Who owns the payer's account must be the item's customer, or of his group.
+        """
+        amount, owner = told.amount[places], told.owner[places]
+        left = self._open_now(items)
+        fits = (amount > 0) & (self._currency.codes[items] == told.currency[places]) & ~self._closed[items]
+        fits &= (left == amount) | ((left <= 0) & (self._amount[items] == amount))
+        if self._owner:
+            fits &= (owner < 0) | (self._unit[owner] == self._unit[items])
+        return fits
+
+    def _same_name(self, payments: Sequence[IncomingPayment], places: Ints, items: Ints) -> list[bool]:
+        """Say where the payer's name can't speak for another's order, being the customer's own or none."""
+        payers = [payments[place].payer_name for place in _listed(places)]
+        customers: list[str | None] = self._texts["customer_name"][items].tolist()
+        return [
+            not payer or payer.upper() == (owing or "").upper() or _agree(payer, owing or "")
+            for payer, owing in zip(payers, customers, strict=True)
+        ]
+
+    def _in_turn(self, told: _Told, places: Ints, items: Ints, cases: Mapping[int, _Case]) -> tuple[Bools, Bools]:
+        """Say which of the payments that fit one item settle it, and for which it was settled already.
+
+        The first that comes for an item settles it, unless a payment before, which is still to be decided, may take
+        something of the same customer or group; those after it find nothing left.
+        """
+        left = self._open_now(items) > 0
+        first = left & ~_seen_before(items)
+        alike = told.amount[places] == self._amount[items]
+        fitting = set(places.tolist())
+        by: list[int] = places[left & ~first & ~alike].tolist()
+        touched: list[int] = items[left & ~first & ~alike].tolist()
+        for place, case in cases.items():
+            if place not in fitting and told.amount[place] > 0:
+                owner = told.owner[place]
+                more = [*case.named, *case.looks_like, *([owner] if owner >= 0 else ())]
+                by += [place] * len(more)
+                touched += more
+        earliest = pd.Series(by, dtype=np.int64).groupby(self._unit[_ints(touched)]).min()
+        before = earliest.reindex(self._unit[items], fill_value=_NEVER).to_numpy()
+        settles = first & (places < before)
+        again = ~left | (alike & ~first & np.isin(items, items[settles]))
+        return settles, again
+
+    def _cases(self, payments: Sequence[IncomingPayment], places: Iterable[int]) -> dict[int, _Case]:
+        """Read payments in full, and look up what they name."""
+        cases = {place: _Case(self._reader.read(payments[place])) for place in places}
+        said: defaultdict[EvidenceKind, list[tuple[_Case, str, str | None, bool]]] = defaultdict(list)
+        for case in cases.values():
+            for (kind, value, channel), doubt in case.read.items():
+                if kind not in _ACCOUNTS:
+                    said[kind].append((case, value, channel, doubt == BARE))
+        for kind, names in said.items():
+            items, which = self._index.find_texts(kind, [value for _, value, _, _ in names])
+            served = self._served[items].tolist()
+            for item, place, known in zip(_listed(items), _listed(which), served, strict=True):
+                case, value, channel, bare = names[place]
+                if known and channel in (None, self._channel.of(item)):
+                    case.called.setdefault(item, set()).add((kind, value))
+                    if kind is not EvidenceKind.PAYER_NAME:
+                        (case.looks_like if bare else case.named).add(item)
+        return cases
+
+    def _settle(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
         """Decide one payment by the single form, and take what it settles off the items."""
-        called = self._called(told, hits, place)
-        for item in [item for item, names in called.items() if any(kind not in WHO for kind, _ in names)]:
-            if payment.amount.minor > self._open[item]:
-                for other in self._of_person(item):
-                    called.setdefault(other, set())
-        items = [self._item(at, called[at]) for at in sorted(called)]
-        match = decide(payment, written_out(told.short[place]), items, self._channels, self.reader)
+        match = self.decide(payment, case, owner, number)
         for part in match.parts:
-            at = int(np.searchsorted(self._ids, part.item.id))
-            self._open[at] -= part.amount.minor + part.write_off.minor
+            at, taken = int(np.searchsorted(self._ids, part.item.id)), part.amount.minor + part.write_off.minor
+            self._open[at] -= taken
+            self._taken_off[at].append((number, taken))
         return match
 
-    def _of_person(self, item: int) -> list[int]:
-        person = self._person[item]
-        return self._persons[slice(*self._person_begins[person : person + 2])].tolist() if person >= 0 else [item]
+    def decide(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
+        """Return the single form's answer, with the items as they were when so many payments had been decided."""
+        called = {at: set(names) for at, names in case.called.items()}
+        if owner >= 0 and (account := payer_account_of(payment)):
+            for at in self._by_person.of(self._person[owner]):
+                called.setdefault(at, set()).add((EvidenceKind.PAYER_ACCOUNT, account))
+            for at in self._by_group.of(self._group[owner]) if self._group[owner] >= 0 else ():
+                if self._person[at] != self._person[owner]:
+                    called.setdefault(at, set()).add((EvidenceKind.GROUP_ACCOUNT, account))
+        # With another order of the customer whose order is named, more money can come to more than one.
+        for item in [at for at, names in called.items() if any(kind not in WHO for kind, _ in names)]:
+            if payment.amount.minor > self._left(item, number) and self._person[item] >= 0:
+                for at in self._by_person.of(self._person[item]):
+                    called.setdefault(at, set())
+        items = [self._item(at, called[at], number) for at in sorted(called)]
+        return decide(payment, written_out(case.read), items, self._channels, self._reader)
 
-    def _of_group(self, item: int) -> list[int]:
-        group = self._group[item]
-        return self._grouped[slice(*self._group_begins[group : group + 2])].tolist() if group >= 0 else []
+    def _left(self, item: int, number: int) -> int:
+        """Return what was open of an item when so many payments had been decided."""
+        if self._settled_by[item] < number:
+            return 0
+        return int(self._open[item]) + sum(taken for by, taken in self._taken_off.get(item, ()) if by >= number)
 
-    def _item(self, at: int, called: set[tuple[EvidenceKind, str]], open_: int | None = None) -> OpenItem:
-        columns = self._columns
-        currency = columns["currency"][at]
+    def _item(self, at: int, called: set[tuple[EvidenceKind, str]], number: int) -> OpenItem:
+        texts, currency = self._texts, self._currency.of(at)
         return OpenItem(
             id=int(self._ids[at]),
             order_id=int(self._ids[at]),
-            channel=columns["channel"][at],
-            number=columns["number"][at],
-            status=Status(columns["status"][at]),
+            channel=self._channel.of(at),
+            number=texts["number"][at],
+            status=Status(self._status.of(at)),
             amount=Money(int(self._amount[at]), currency),
-            open=Money(int(self._open[at]) if open_ is None else open_, currency),
+            open=Money(self._left(at, number), currency),
             references=frozenset(called),
-            customer=columns["customer"][at],
-            customer_name=columns["customer_name"][at] or "",
-            group=columns["group"][at],
+            customer=texts["customer"][at],
+            customer_name=texts["customer_name"][at] or "",
+            group=texts["group"][at],
         )
 
-    def explain(self, matched: Matched, place: int) -> Match:
-        """Return the whole answer of one payment, with its reason and evidence, as the single form gives it."""
-        if place in matched.matches:
-            return matched.matches[place]
-        # What was settled since changes nothing of a payment that its one item settled exactly, but that it was open.
-        settled, payment = int(matched.items[place]), matched.payments[place]
-        called = self._called(matched.told, matched.hits, place)
-        items = [self._item(at, called[at], payment.amount.minor if at == settled else None) for at in sorted(called)]
-        return decide(payment, written_out(matched.told.short[place]), items, self._channels, self.reader)
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What payments name: a row per reference; and the place of an item of the one customer who owns its account."""
-
-    payment: Ints
-    kind: Ints
-    value: Objects
-    channel: Objects
-    bare: Bools
-    owner: Ints
-    account: Mapping[int, str]
-    short: Sequence[Read]
-
-
-@dataclass(frozen=True, slots=True)
-class _Hits:
-    """Where what a payment names is what an item is called: a row per reference, in the order of the payments."""
-
-    payment: Ints
-    item: Ints
-    kind: Ints
-    value: Objects
-    bare: Bools
+    def answers(self, matched: Matched) -> Iterator[Match]:
+        """Yield the whole answer of each payment, with its reason and evidence, as the single form gives it."""
+        places = [place for place in range(len(matched.payments)) if place not in matched.cases]
+        cases = {**matched.cases, **self._cases(matched.payments, places)}
+        for place, payment in enumerate(matched.payments):
+            match = matched.matches.get(place)
+            yield match or self.decide(payment, cases[place], int(matched.owner[place]), matched.before + place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,39 +323,214 @@ class Matched:
     """What payments turned out to be, in their order.
 
     items has the place of the one item that was settled exactly, where the columns decided, else -1; matches has the
-    answers of the single form, by the payment's place.
+    answers of the single form, by the payment's place, and cases what was read in full.
     """
 
     of: OpenItems
     payments: Sequence[IncomingPayment]
     outcomes: Sequence[Outcome]
     items: Ints
+    amount: Ints
+    owner: Ints
     matches: Mapping[int, Match]
-    told: _Read
-    hits: _Hits
+    cases: Mapping[int, _Case]
+    before: int
 
     def answers(self) -> Iterator[Match]:
         """Yield the whole answer of each payment."""
-        for place in range(len(self.payments)):
-            yield self.of.explain(self, place)
+        return self.of.answers(self)
 
     def allocations(self) -> pd.DataFrame:
         """Return what was allocated: a row per payment's place and item's id, with the amount in minor units."""
         plain = np.flatnonzero(self.items >= 0)
         parts = [(place, p.item.id, p.amount.minor) for place, match in self.matches.items() for p in match.parts]
-        ids = self.of.ids(self.items[plain])
-        amounts = [self.payments[place].amount.minor for place in plain.tolist()]
-        columns = [plain, ids, np.array(amounts, dtype=np.int64)]
-        for column, more in enumerate(zip(*parts, strict=True) if parts else ()):
-            columns[column] = np.concatenate([columns[column], np.array(more, dtype=np.int64)])
-        frame = pd.DataFrame(dict(zip(("payment", "item", "amount"), columns, strict=True)))
-        return frame.sort_values(["payment", "item"], ignore_index=True)
+        rows = np.array(sorted(parts), dtype=np.int64).reshape(-1, 3)
+        columns = np.stack([plain, self.of.ids(self.items[plain]), self.amount[plain]], axis=1)
+        both = np.concatenate([columns, rows])
+        # Stable, as the parts of one payment are in the order of their items.
+        both = both[np.argsort(both[:, 0], kind="stable")]
+        return pd.DataFrame({"payment": both[:, 0], "item": both[:, 1], "amount": both[:, 2]})
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a row of payments tells by its fields.
+
+    plain is where the variable symbol is all that can name an order, owner an item of the customer whose known account
+    it is, else -1. Where counts[account, channel] is set, a symbol counts in the channel.
+    """
+
+    amount: Ints
+    currency: Ints
+    back: Bools
+    plain: Bools
+    symbol: Ints
+    account: Ints
+    counts: Bools
+    owner: Ints
+
+
+@dataclass(slots=True)
+class _Case:
+    """A payment that was read in full, and what each item is called that it names, looks like naming, or is alike."""
+
+    read: Read
+    called: dict[int, set[tuple[EvidenceKind, str]]] = field(default_factory=dict[int, set[tuple[EvidenceKind, str]]])
+    named: set[int] = field(default_factory=set[int])
+    looks_like: set[int] = field(default_factory=set[int])
+
+    @property
+    def sole(self) -> int | None:
+        """The item that it names, if nothing speaks for another."""
+        return next(iter(self.named)) if len(self.named) == len(self.called) == 1 else None
+
+
+class _Coded:
+    """A column of few different texts: each row's code, and the texts by their codes."""
+
+    def __init__(self, column: pd.Series[Any]) -> None:
+        codes, values = pd.factorize(column)
+        self.codes: Ints = _ints(codes)
+        self.values: list[str] = list(values)
+
+    def of(self, row: int) -> str:
+        """Return the text of a row."""
+        return self.values[int(self.codes[row])]
+
+    def among(self, texts: Iterable[str]) -> Bools:
+        """Say which rows have one of some texts."""
+        known = set(texts)
+        return np.isin(self.codes, [code for code, text in enumerate(self.values) if text in known])
+
+    def codes_of(self, texts: Iterable[str]) -> Ints:
+        """Return the codes of texts, -1 for what no row has."""
+        known = {text: code for code, text in enumerate(self.values)}
+        return _ints([known.get(text, -1) for text in texts])
+
+
+class _Rows:
+    """The rows that have each code of a column."""
+
+    def __init__(self, codes: Ints) -> None:
+        self._rows: Ints = _ints(np.argsort(codes, kind="stable"))
+        self._codes = codes[self._rows]
+
+    def of(self, code: int) -> list[int]:
+        """Return the rows with a code."""
+        begin, end = (int(np.searchsorted(self._codes, each)) for each in (code, code + 1))
+        return _listed(self._rows[begin:end])
+
+
+class _Index:
+    """What items are called. A kind of reference is indexed when a payment first names something of it."""
+
+    def __init__(self, references: pd.DataFrame, ids: Ints) -> None:
+        kinds, names = pd.factorize(references["kind"])
+        self._kinds = {EvidenceKind(name): kind for kind, name in enumerate(names)}
+        self._kind, self._ids = kinds, ids
+        self._item, self._value = references["item"].to_numpy(), _objects(references["value"])
+        self._made: dict[EvidenceKind, _Keys] = {}
+
+    def _of(self, kind: EvidenceKind) -> _Keys:
+        if kind not in self._made:
+            rows = np.flatnonzero(self._kind == self._kinds.get(kind, -1))
+            values = self._value[rows]
+            self._made[kind] = _Keys(_keys(kind, values), np.searchsorted(self._ids, _ints(self._item[rows])), values)
+        return self._made[kind]
+
+    def find_symbols(self, symbols: Ints) -> tuple[Ints, Ints]:
+        """Return the items that have variable symbols, and beside each the place of its symbol."""
+        keys = self._of(EvidenceKind.VARIABLE_SYMBOL)
+        rows, which = keys.find(symbols)
+        return keys.items[rows], which
+
+    def find_texts(self, kind: EvidenceKind, texts: Sequence[str]) -> tuple[Ints, Ints]:
+        """Return the items that are called by references of a kind, and beside each the place of its reference."""
+        keys, wanted = self._of(kind), _objects(texts)
+        rows, which = keys.find(_keys(kind, wanted))
+        # Two texts can have one hash.
+        same = np.asarray(keys.texts[rows] == wanted[which], dtype=np.bool_)
+        return keys.items[rows[same]], which[same]
+
+
+class _Keys:
+    """Keys of 64 bits in their order, each with where its items begin among all items."""
+
+    def __init__(self, keys: Ints, items: Ints, values: Objects) -> None:
+        order = np.argsort(keys, kind="stable")
+        self.items, self.texts = items[order], values[order]
+        keys = keys[order]
+        begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
+        self._keys, self._begins = keys[begins], np.append(begins, len(keys))
+
+    def find(self, wanted: Ints) -> tuple[Ints, Ints]:
+        """Return the rows that have keys, and beside each which of the keys wanted it is."""
+        if not len(self._keys):
+            return (nothing := np.zeros(0, dtype=np.int64)), nothing
+        # Looking up in the order of the keys goes through memory once, and is several times as quick.
+        order = np.argsort(wanted)
+        wanted = wanted[order]
+        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        known = self._keys[at] == wanted
+        at, order = at[known], order[known]
+        begins, counts = self._begins[at], self._begins[at + 1] - self._begins[at]
+        within = np.arange(counts.sum(), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+        return _ints(np.repeat(begins, counts) + within), _ints(np.repeat(order, counts))
+
+
+def _keys(kind: EvidenceKind, values: Objects) -> Ints:
+    """Return a key of 64 bits for each reference: a symbol's own number, which is quick to make, else a hash."""
+    if kind is not EvidenceKind.VARIABLE_SYMBOL:
+        return pd.util.hash_array(values, categorize=False).view(np.int64)
+    # What isn't in normal form names nothing; 0 is no symbol.
+    return _ints(
+        [
+            int(value) if value.isascii() and value.isdigit() and len(value) <= 10 and value[0] != "0" else 0
+            for value in values.tolist()
+        ]
+    )
+
+
+def _symbols(fields: Iterable[str | None]) -> Ints:
+    """Return variable symbols as numbers, 0 for what is none."""
+    return _ints(
+        [
+            int(field)
+            # Most are such; the general way takes several times as long.
+            if field and len(field) <= 10 and field.isascii() and field.isdigit()
+            else int(normal_variable_symbol(field or "") or 0)
+            for field in fields
+        ]
+    )
+
+
+def _without_settling(told: _Told, named: Ints) -> Ints:
+    """Return the codes of the outcomes that follow without a look at what is open."""
+    nothing = told.plain & (named == 0)
+    outcomes = {
+        Outcome.RETURNED: told.back,
+        Outcome.UNKNOWN: (told.amount == 0) | (nothing & (told.amount > 0) & (told.owner < 0)),
+        Outcome.REFUND: told.plain & (told.amount < 0) & (named > 0),
+        Outcome.OUTGOING: nothing & (told.amount < 0),
+    }
+    return np.select(list(outcomes.values()), [_CODE[outcome] for outcome in outcomes], _UNDECIDED)
+
+
+def _agree(payer: str, owing: str) -> bool:
+    """Say whether two names are one person's; the cheap question first, as most are written in the same letters."""
+    return set(payer.upper().split()) == set(owing.upper().split()) or names_agree(payer, owing) is True
+
+
+def _listed(values: Ints) -> list[int]:
+    return values.tolist()
+
+
+def _seen_before(values: Ints) -> Bools:
+    return np.asarray(pd.Series(values).duplicated(), dtype=np.bool_)
 
 
 def _objects(values: Any) -> Objects:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    return np.asarray(values, dtype=object)
 
 
 def _ints(values: Any) -> Ints:

@@ -243,9 +243,20 @@ def _called(line: OrderLine, total: Money) -> set[tuple[EvidenceKind, str]]:
     return called
 
 
+_FEW = frozenset({"channel", "status", "currency", "kind"})
+_NUMBERS = frozenset({"id", "amount", "open", "item"})
+
+
 def _frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> pd.DataFrame:
+    parts: Iterable[tuple[Any, ...]] = zip(*rows, strict=True) if rows else ((),) * len(columns)
+    return pd.DataFrame({name: _column(name, part) for name, part in zip(columns, parts, strict=True)})
+
+
+def _column(name: str, values: tuple[Any, ...]) -> pd.Series[Any]:
+    if name in _FEW:
+        return pd.Series(values, dtype="category")
     # As objects: pandas would make its own texts of them, and of None a number.
-    return pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return pd.Series(values, dtype="int64") if name in _NUMBERS else pd.Series(values, dtype=object)
 
 
 def answer(payment: IncomingPayment, match: Match) -> dict[str, Any]:

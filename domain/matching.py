@@ -150,14 +150,31 @@ class Reader:
 
     def channels_of(self, account: str | None) -> tuple[ChannelRules, ...]:
         """Return the channels that own an account; all of them when nobody owns it."""
-        return tuple(rules for rules, _ in self._owning(account))
+        return tuple(rules for rules, _ in self.owning(account))
 
-    def _owning(self, account: str | None) -> tuple[tuple[ChannelRules, bool], ...]:
+    def owning(self, account: str | None) -> tuple[tuple[ChannelRules, bool], ...]:
+        """Return the same channels, each with whether the account is its own."""
         if account not in self._owners:
             normal = normal_account(account or "")
             owners = tuple((rules, True) for rules in self._channels if normal in rules.accounts)
             self._owners[account] = owners or tuple((rules, False) for rules in self._channels)
         return self._owners[account]
+
+    def only_symbol(self, payments: Iterable[IncomingPayment]) -> list[bool]:
+        """Say of which payments the field of the variable symbol is all that they can name an order by."""
+        words_count = self._words_count
+        # In one go, since most payments of a bank are such, and a call for each would take longer than the question.
+        return [
+            not (
+                payment.provider_reference
+                or payment.rf
+                or payment.tracking_number
+                or payment.order_reference
+                or ((id_ := payment.end_to_end_id) and (words_count or id_ not in _NO_REFERENCE))
+                or ((text := payment.text) and (words_count or says_a_number(text)))
+            )
+            for payment in payments
+        ]
 
     def references(self, payment: IncomingPayment) -> tuple[Reference, ...]:
         """Return every reference a payment carries, in normal form, without repeats."""
@@ -172,11 +189,8 @@ class Reader:
                 doubt = SURE if sure else UNSURE
                 found[kind, value, channel] = min(found.get((kind, value, channel), doubt), doubt)
 
-        texts = [
-            text
-            for text in (payment.text, payment.end_to_end_id, payment.order_reference)
-            if text and (self._words_count or says_a_number(text))
-        ]
+        told = (payment.text, payment.end_to_end_id, payment.order_reference)
+        texts = [text for text in told if text and (self._words_count or says_a_number(text))]
         if payment.provider_reference:
             add(EvidenceKind.PROVIDER_REFERENCE, payment.provider_reference)
         if payment.rf:
@@ -188,7 +202,7 @@ class Reader:
         for text in texts:
             for reference in rf_references_in(text):
                 add(EvidenceKind.RF, reference)
-        for rules, owns in self._owning(payment.account):
+        for rules, owns in self.owning(payment.account):
             channel = rules.channel
             if payment.end_to_end_id:
                 add(EvidenceKind.END_TO_END_ID, compact(payment.end_to_end_id), channel)

@@ -887,7 +887,7 @@ def drawn(seed: int, *, kinds: Sequence[str] = KINDS, without: str | None = None
     return Experiment(
         kind=kind,
         seed=seed,
-        orders=large if calls else 40,
+        orders=large if calls else 20 if systems else 40,
         dispatchers=random_.choice([1, 2, 4]),
         postgres=random_.random() < 0.5,
         # What is one request of the office's is several of a real system's, and each may go wrong.

@@ -19,6 +19,7 @@ from document_builders import SELLER
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from connectors import load
@@ -592,6 +593,138 @@ async def test_an_order_at_which_cdek_fails_by_itself_is_in_doubt(tmp_path: Path
         assert await cdek.find(CONSIGNMENT, "key") is not None
 
 
+class Labelled(Odd):
+    """CDEK that says of a label which order it is of, as its documentation has it."""
+
+    async def _barcode(self, request: Request) -> Response:
+        answer = json.loads(bytes((await super()._barcode(request)).body))
+        printed = self._printed(answer["entity"]["uuid"]).parcel
+        answer["entity"]["orders"] = [{"order_uuid": printed.uuid, "cdek_number": int(printed.number)}]
+        return JSONResponse(answer)
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "skip", "doubt"),
+    [
+        ("find", "/v2/orders", 1, None),
+        ("make", "/v2/orders", 5, False),
+        ("make", "/v2/orders", 6, None),
+        ("make", "/v2/orders", 7, True),
+        ("make", "/v2/orders/", 3, True),
+        ("make", "/v2/print/barcodes/", 4, True),
+        ("cancel", "/v2/orders", 5, None),
+        ("cancel", "/v2/orders", 6, None),
+        ("cancel", "/v2/orders", 7, None),
+        ("send back", "/v2/orders", 2, False),
+        ("send back", "/v2/orders", 3, True),
+        ("status", "/v2/orders/", 1, False),
+        ("status of one that is gone", "/v2/orders/", 1, None),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    tmp_path: Path, what: str, path: str, skip: int, doubt: bool | None
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    consignments = {number: replace(CONSIGNMENT, order_number=number) for number in ("1042", "1043")}
+    async with CdekStandIn() as account, connected(account, tmp_path, refuse=True) as cdek:
+        numbers: dict[str, str] = {}
+        for order, consignment in consignments.items():
+            if what != "make" and (what, order) != ("find", "1042"):
+                numbers[order] = (await cdek.create(consignment, "key")).tracking_number
+                if what in ("send back", "status", "status of one that is gone"):
+                    account.move(numbers[order], "TAKEN_BY_COURIER")
+        events = {order: body(account.event(number)) for order, number in numbers.items()}
+        if what == "status of one that is gone":
+            account.parcel(numbers["1042"]).forgotten = True
+
+        async def act(order: str) -> Any:
+            match what:
+                case "find":
+                    return await cdek.find(consignments[order], "key")
+                case "make":
+                    return await cdek.create(consignments[order], "key")
+                case "cancel" | "send back":
+                    return await cdek.cancel(numbers[order], "undo")
+                case _:
+                    return await cdek.truth(events[order])
+
+        account.requests.clear()
+        account.misbehave(Misbehavior.EARLIER, path=path, skip=skip)
+        first = await act("1042")
+        if doubt is not None:
+            with pytest.raises(Transient) as caught:
+                await act("1043")
+            assert caught.value.in_doubt is doubt
+        second = await act("1043")
+
+        match what:
+            case "find":
+                assert (first, second.tracking_number) == (None, numbers["1043"])
+            case "make":
+                by_number = {parcel.number: parcel.body["number"] for parcel in account.parcels}
+                assert by_number == {
+                    made.tracking_number: order_number(order, "key")
+                    for order, made in zip(consignments, (first, second), strict=True)
+                }
+            case "cancel":
+                assert account.live == []
+            case "send back":
+                assert len(sent(account, "POST", "/orders/.*/refusal")) == (3 if doubt else 2)
+            case _:
+                assert [change.number for change in (*first, *second)] == [*consignments][-len((*first, *second)) :]
+
+
+async def test_a_label_of_another_parcel_is_not_stuck_on_this_one(tmp_path: Path) -> None:
+    async with Labelled() as account, connected(account, tmp_path) as cdek:
+        await cdek.create(CONSIGNMENT, "key")
+        other = next(seen.path.split("/")[-1] for seen in reversed(account.requests) if not seen.path.endswith(".pdf"))
+        account.said = {"entity": {"uuid": other}, "requests": []}
+        account.misbehave(Misbehavior.STATUS_AFTER, path="/v2/print/barcodes", status=202)
+        consignment = replace(CONSIGNMENT, order_number="1043")
+        with pytest.raises(Transient, match="about another one"):
+            await cdek.create(consignment, "key")
+        assert len(labels_in(tmp_path)) == 1
+        made = await cdek.create(consignment, "key")
+        assert (tmp_path / str(made.label)).exists()
+
+
+OTHER = "72753031-6b3c-4f9c-8b7a-8b2b4f5f1c55"
+
+
+@pytest.mark.parametrize("said", [refusal("DELETE", "v2_entity_not_found"), {"entity": {"uuid": OTHER}}])
+@pytest.mark.parametrize("status", ["CREATED", "TAKEN_BY_COURIER"])
+async def test_what_is_said_of_another_parcel_does_not_call_this_one_off(
+    tmp_path: Path, said: Json, status: str
+) -> None:
+    async with Odd() as account, connected(account, tmp_path, refuse=True, poll_for=0.01) as cdek:
+        number = (await cdek.create(CONSIGNMENT, "key")).tracking_number
+        if status != "CREATED":
+            account.move(number, status)
+        account.said = said
+        account.misbehave(Misbehavior.FAILURE, path="/v2/orders/")
+        with pytest.raises(OutsideError) as caught:
+            await cdek.cancel(number, "undo")
+        assert isinstance(caught.value, Rejected) or getattr(caught.value, "in_doubt", False)
+        await cdek.cancel(number, "undo")
+        assert (account.live == []) is (status == "CREATED")
+        assert len(sent(account, "POST", "/orders/.*/refusal")) == (0 if status == "CREATED" else 2)
+
+
+async def test_a_token_that_is_refused_makes_nothing_twice(account: CdekStandIn, cdek: Cdek) -> None:
+    account.misbehave(Misbehavior.STATUS_AFTER, path="/v2/orders", skip=1, status=401)
+    made = await cdek.create(CONSIGNMENT, "key")
+    assert account.live == [made.tracking_number]
+
+
+async def test_that_an_order_is_not_there_counts_when_it_is_said_of_it_or_twice(tmp_path: Path) -> None:
+    async with Odd() as account, connected(account, tmp_path) as cdek:
+        made = await cdek.create(CONSIGNMENT, "key")
+        account.said = refusal("GET", "v2_entity_not_found_im_number")
+        for times in (1, 2):
+            account.misbehave(Misbehavior.STATUS_BEFORE, path="/v2/orders", status=400, times=times)
+            assert await cdek.find(CONSIGNMENT, "key") == (made if times == 1 else None)
+
+
 # Labels
 
 
@@ -616,6 +749,17 @@ async def test_a_label_that_is_no_pdf_is_asked_for_again_and_the_order_is_not_ma
     made = await cdek.create(CONSIGNMENT, "key")
     assert (tmp_path / str(made.label)).read_bytes() == label
     assert account.live == [made.tracking_number]
+
+
+async def test_a_parcel_that_was_ordered_is_in_doubt_while_its_label_does_not_come(
+    account: CdekStandIn, cdek: Cdek
+) -> None:
+    account.misbehave(Misbehavior.STATUS_BEFORE, path="/v2/print", status=503)
+    with pytest.raises(Transient) as caught:
+        await cdek.create(CONSIGNMENT, "key")
+    assert caught.value.in_doubt  # or whoever cancels the order would think that there is no parcel to cancel
+    made = await cdek.find(CONSIGNMENT, "key")
+    assert [parcel.number for parcel in account.parcels] == [made.tracking_number if made else None]
 
 
 @pytest.mark.parametrize("prints", [True, False])
@@ -875,7 +1019,10 @@ def test_what_is_no_event_of_cdek_s_is_refused(sent: bytes) -> None:
         verified(Cdek(config()), sent)
 
 
-@given(sent=st.binary(max_size=200), told=st.dictionaries(st.sampled_from(["type", "uuid", "attributes"]), st.text()))
+@given(
+    sent=st.binary(max_size=200),
+    told=st.dictionaries(st.sampled_from(["type", "uuid", "attributes"]), st.text().map(str.lower)),
+)
 def test_nothing_that_is_sent_breaks_the_reader(sent: bytes, told: dict[str, str]) -> None:
     cdek = Cdek(config())
     for made in (sent, body(told)):
@@ -1145,6 +1292,26 @@ async def test_a_day_of_which_something_else_is_said_is_not_an_empty_one(tmp_pat
             account.said = said
             account.misbehave(Misbehavior.FAILURE, path="/v2/registries", times=1)
             assert (await cdek.fetch(None, now=NOW)).events == ()
+
+
+@pytest.mark.parametrize("money", ["registries", "payment"])
+async def test_money_of_an_earlier_day_is_not_taken_for_that_of_the_next(
+    account: CdekStandIn, tmp_path: Path, money: str
+) -> None:
+    async with connected(account, tmp_path, money=money, days=2) as cdek:
+        numbers = await parcels(account, cdek, "1042", "1043")
+        for back, number in enumerate(numbers):
+            account.pay_out(TODAY - timedelta(days=1 - back), number=77 + back, numbers=[number])
+        account.misbehave(
+            Misbehavior.EARLIER, path="/v2/registries" if money == "registries" else "/v2/payment", skip=2
+        )
+        events, _ = await polled(cdek)
+        assert [json.loads(event)["day"] for event in events.values()] == ["2026-03-09", "2026-03-10"]
+        account.misbehave(
+            Misbehavior.EARLIER, path="/v2/registries" if money == "registries" else "/v2/payment", skip=1
+        )
+        told = [await cdek.truth(event) for event in events.values()]
+        assert [one.tracking_number for one, _ in told if isinstance(one, IncomingPayment)] == numbers
 
 
 @pytest.mark.parametrize(

@@ -225,9 +225,9 @@ async def planfix(makes_cards: bool) -> AsyncGenerator[Case]:
                 unknown_status="999",
                 secret=account.token,
                 writes=(
-                    ("/rest/task/", 1),
+                    ("/rest/task/", 2),
                     ("/rest/task/1", 0),
-                    (("/rest/task/1/comments/", 1), ("/rest/task/1/datatags/", 0)),
+                    (("/rest/task/1/comments/", 2), ("/rest/task/1/datatags/", 0)),
                 ),
                 cards=cards,
                 incomes=incomes,

@@ -411,6 +411,85 @@ async def test_an_answer_that_is_no_json_is_transient(answer: bytes) -> None:
         await crm.aclose()
 
 
+@pytest.mark.parametrize(
+    ("what", "settings", "asked", "answered", "skip", "doubt"),
+    [
+        ("find", TAG, "/rest/task/list", "/rest/task/list", 1, None),
+        ("find", TAG, "/rest/datatag/", "/rest/datatag/", 2, None),
+        ("find", {}, "/rest/task/1/comments/", "/rest/task/2/comments/", 0, None),
+        ("find more", {}, "/rest/task/1/comments/", "/rest/task/2/comments/", 0, False),
+        ("ask", {}, "/rest/task/1", "/rest/task/2", 0, False),
+        ("ask of one that is gone", {}, "/rest/task/1", "/rest/task/2", 0, None),
+        ("change", {}, "/rest/task/1", "/rest/task/2", 0, None),
+        ("change", {}, "/rest/task/1", "/rest/task/2", 1, True),
+        ("note", {}, "/rest/task/1/comments/", "/rest/task/2/comments/", 2, None),
+        ("note", {}, "/rest/task/1/comments/", "/rest/task/2/comments/", 3, True),
+        ("note", TAG, "/rest/task/1/datatags/", "/rest/task/2/datatags/", 0, None),
+        ("make", {}, "/rest/task/", "/rest/task/", 4, None),
+        ("make", {}, "/rest/task/", "/rest/task/", 6, True),
+        ("make", {}, "/rest/task/", "/rest/task/", 7, True),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    account: PlanfixStandIn,
+    what: str,
+    settings: dict[str, Any],
+    asked: str,
+    answered: str,
+    skip: int,
+    doubt: bool | None,
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    async with connected(account, **settings, make_cards=True) as crm:
+        numbers = ("1042", "1043")
+        if what != "make":
+            for number in numbers:
+                account.make(number)
+        if what == "ask of one that is gone":
+            del account.tasks[1]
+        if what.startswith("find"):
+            await crm.add_income(order("1043"), income(reference="payment:43"), "key")
+        if what == "find more":
+            await crm.add_income(order("1042"), income(reference="payment:42"), "key")
+        before = len(account.done)
+
+        async def act(number: str) -> Any:
+            match what:
+                case "find" | "find more":
+                    return await crm.find_income(order(number), income(reference="payment:43"), "key")
+                case "ask" | "ask of one that is gone":
+                    return await crm.truth(json.dumps({"task": numbers.index(number) + 1}).encode())
+                case "note":
+                    return await crm.add_income(order(number), income(reference=f"payment:{number}"), "key")
+                case _:
+                    return await crm.tell(order(number), "102", "key")
+
+        if asked != answered:
+            account.misbehave(Misbehavior.EARLIER, path=asked, times=None, skip=1_000)
+        account.misbehave(Misbehavior.EARLIER, path=answered, skip=skip)
+        first = await act("1042")
+        if doubt is not None:
+            with pytest.raises(Transient) as raised:
+                await act("1043")
+            assert raised.value.in_doubt is doubt
+        second = await act("1043")
+
+    match what:
+        case "find" | "find more":
+            assert first is None
+            assert int(second) in account.comments.keys() | account.entries.keys()
+        case "ask" | "ask of one that is gone":
+            assert [change.number for change in (*first, *second)] == (["1042"] if what == "ask" else []) + ["1043"]
+        case "note":
+            assert len({first, second}) == 2
+            kept = account.entries if settings else account.comments
+            assert [kept[int(one)]["task"] for one in (first, second)] == [1, 2]
+            assert len(account.done) == before + (4 if settings else 2)
+        case _:
+            stands = {task["id"]: (task["values"][NUMBER], task["status"]) for task in account.tasks.values()}
+            assert stands == {int(first): ("1042", 102), int(second): ("1043", 102)}
+
+
 # What scenarios send
 
 
@@ -519,3 +598,16 @@ async def test_changes_are_asked_for_in_the_time_zone_of_the_user(account: Planf
 async def test_tasks_that_are_no_orders_are_not_polled(account: PlanfixStandIn, crm: Planfix) -> None:
     account.make("")
     assert (await crm.fetch(None, now=datetime.now(UTC))).events == ()
+
+
+async def test_a_page_that_comes_again_is_not_taken_for_the_next(account: PlanfixStandIn, crm: Planfix) -> None:
+    account.now = NOW - timedelta(hours=1)
+    for n in range(150):
+        account.make(f"CZ{n}")
+    account.misbehave(Misbehavior.EARLIER, path="/rest/task/list", skip=1)
+    first = await crm.fetch(None, now=NOW)
+    with pytest.raises(Transient, match="same page again"):
+        await crm.fetch(first.cursor, now=NOW)
+    second = await crm.fetch(first.cursor, now=NOW)
+    assert second == await crm.fetch(first.cursor, now=NOW)
+    assert len(dict([*first.events, *second.events])) == 150

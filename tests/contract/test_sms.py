@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,6 +224,39 @@ async def test_an_answer_too_late_leaves_it_in_doubt(way: Way) -> None:
     assert failure.value.in_doubt
 
 
+OTHERS = [replace(MESSAGE, recipient="+420777111222"), replace(MESSAGE, text="Cajovna: objednavka CZ1042 je na ceste.")]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["number", "text"])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    way: Way, other: OutgoingMessage, refused: bool
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    other = replace(other, message_id=message_id("kvit-2", "payment_received", "shop.example"))
+    if refused:
+        way.account.invalid.add(other.recipient if isinstance(way.account, TwilioStandIn) else other.recipient[1:])
+    way.account.misbehave(Misbehavior.EARLIER, skip=1 + (refused and isinstance(way.account, TwilioStandIn)))
+    with suppress(Rejected):
+        await way.messenger.send(other)
+    way.account.invalid.clear()
+    if isinstance(way.account, TwilioStandIn):
+        reference = await way.messenger.send(MESSAGE)
+    elif refused and other.recipient == NUMBER:
+        with pytest.raises(Rejected, match="error 13"):  # nothing in it says of which message
+            await way.messenger.send(MESSAGE)
+        return
+    else:
+        with pytest.raises(Transient) as failure:
+            await way.messenger.send(MESSAGE)
+        assert failure.value.in_doubt
+        assert is_discreet(failure.value, way.account)
+        reference = await way.messenger.send(MESSAGE)
+    sent = [one for one in way.account.messages if MESSAGE.text.strip() in one.values() and NUMBER[1:] in str(one)]
+    assert len(sent) == 1
+    assert reference in (sent[0].get("sid"), sent[0].get("idx"))
+
+
 async def test_nobody_is_told_that_a_message_certainly_was_not_sent(way: Way) -> None:
     assert not way.messenger.can_look_up
     with pytest.raises(NotImplementedError):
@@ -265,6 +298,16 @@ async def test_an_older_message_with_the_same_text_is_not_taken_for_it(account: 
         await messenger.send(MESSAGE)
         clock.now = NOW
         account.misbehave(Misbehavior.CUT_BEFORE)
+        with pytest.raises(Transient) as failure:
+            await messenger.send(MESSAGE)
+    assert failure.value.in_doubt
+
+
+async def test_a_list_of_what_was_sent_to_another_number_is_not_believed(account: TwilioStandIn) -> None:
+    account.misbehave(Misbehavior.CUT_AFTER)
+    account.misbehave(Misbehavior.EARLIER, skip=1, times=2)
+    async with twilio(account) as messenger:
+        assert await messenger.send(replace(MESSAGE, recipient="+420777111222")) == account.messages[0]["sid"]
         with pytest.raises(Transient) as failure:
             await messenger.send(MESSAGE)
     assert failure.value.in_doubt
@@ -395,6 +438,16 @@ async def test_a_message_whose_answer_was_lost_can_be_sent_again(points: SmsapiS
         assert failure.value.in_doubt
         assert await messenger.send(MESSAGE)
     assert len(points.messages) == 1
+
+
+async def test_a_repeat_is_believed_to_be_one_when_that_is_said_twice(points: SmsapiStandIn) -> None:
+    other = replace(MESSAGE, message_id=message_id("kvit-2", "payment_received", "shop.example"))
+    async with smsapi(points) as messenger:
+        await messenger.send(other)
+        points.failure = lambda: JSONResponse({"error": 53, "message": "Not unique idx"})
+        points.misbehave(Misbehavior.FAILURE)
+        assert await messenger.send(MESSAGE) == points.messages[1]["id"]
+    assert len(points.messages) == 2
 
 
 async def test_another_message_to_the_same_number_is_sent_too(points: SmsapiStandIn) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -692,6 +692,137 @@ async def test_a_check_says_that_the_key_is_accepted_or_that_it_is_not(
     async with connected(tmp_path, gateway, merchant_account="other") as other:
         with pytest.raises(Misconfigured, match="doesn't know the merchant account"):
             await other.check()
+
+
+class Mixed(WayForPayStandIn):
+    """WayForPay behind something that mixes answers up: said is the answer that comes instead of the right one."""
+
+    said: Json
+
+    def error(self, status: int) -> Response:  # noqa: ARG002 - an answer that is mixed up has a status of its own
+        return Response(written(self.said))
+
+    def failure(self) -> Response:
+        return self.error(200)
+
+
+@pytest.mark.parametrize(
+    ("what", "skip", "doubt"),
+    [
+        ("ask", 1, False),
+        ("ask after one that isn't there", 1, False),
+        ("list", 1, False),
+        ("capture", 3, False),
+        ("capture", 4, True),
+        ("capture", 5, None),
+        ("release", 2, False),
+        ("release", 3, True),
+        ("refund", 2, False),
+        ("refund", 3, True),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    gateway: WayForPayStandIn, shop: WayForPay, what: str, skip: int, doubt: bool | None
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    begin = {"A": NOW - timedelta(days=100), "B": NOW} if what == "list" else {"A": NOW, "B": NOW}
+    for reference, at in begin.items():
+        if what != "ask after one that isn't there" or reference == "B":
+            gateway.pay(reference, "450", hold=what in ("capture", "release"), now=at)
+    known = {reference: await shop.hold(reference) for reference in gateway.payments}
+
+    async def act(reference: str) -> Any:
+        match what:
+            case "list":
+                return [id_ for id_, _ in (await shop.fetch(None, now=begin[reference] + timedelta(hours=1))).events]
+            case "capture":
+                return await shop.capture(known[reference][0], uah("400"), "key", receipt=None)
+            case "release":
+                return await shop.release(known[reference][0], "key")
+            case "refund":
+                return await shop.refund(known[reference][1][0], uah("100"), reference, because="", receipt=None)
+            case _:
+                return await paid(shop, reference)
+
+    gateway.misbehave(Misbehavior.EARLIER, skip=skip)
+    with suppress(Rejected):
+        await act("A")
+    if doubt is not None:
+        with pytest.raises(Transient) as raised:
+            await act("B")
+        assert raised.value.in_doubt is doubt
+    right = {"list": ["B:Approved:1100:450"], "capture": None, "release": None, "refund": "B:refunded:100.00"}
+    assert await act("B") == right.get(what, [("B", "450.00 UAH")])
+    acts = {"capture": "settle", "release": "void", "refund": "refund"}
+    done = [reference for one, reference, _ in gateway.done if one == acts.get(what)]
+    assert done == (["A", "B"] if what in acts else [])
+
+
+@pytest.mark.parametrize("kind", [Misbehavior.STATUS_AFTER, Misbehavior.FAILURE])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {
+            "merchantAccount": ACCOUNT,
+            "orderReference": "A",
+            "transactionStatus": "Refunded",
+            "reasonCode": Number("1100"),
+        },
+        {
+            "merchantAccount": ACCOUNT,
+            "orderReference": "A",
+            "transactionStatus": "Voided",
+            "reasonCode": Number("1100"),
+        },
+        {"orderReference": "A", "reasonCode": Number("1128")},
+    ],
+)
+async def test_an_answer_about_another_payment_leaves_it_open_whether_money_was_given_back(
+    tmp_path: Path, kind: Misbehavior, said: Json
+) -> None:
+    async with Mixed() as gateway, connected(tmp_path, gateway) as shop:
+        gateway.said = gateway.signed(said, ("transactionStatus", "reasonCode")) if len(said) > 2 else said
+        gateway.pay("B", "450")
+        payment = await payment_of(shop, "B")
+        gateway.misbehave(kind, path="/REFUND")
+        with pytest.raises(Transient) as raised:
+            await shop.refund(payment, uah("100"), "key", because="", receipt=None)
+        assert raised.value.in_doubt
+        assert await shop.refund(payment, uah("100"), "key", because="", receipt=None) == "B:refunded:100.00"
+        assert refunded(gateway) == ["100"]
+
+
+async def test_a_refusal_is_believed_only_where_nothing_was_given_back(tmp_path: Path) -> None:
+    async with Mixed() as gateway, connected(tmp_path, gateway) as shop:
+        gateway.said = {"reasonCode": Number("1128")}
+        gateway.pay("B", "450")
+        payment = await payment_of(shop, "B")
+        gateway.misbehave(Misbehavior.FAILURE, path="/REFUND")
+        with pytest.raises(Rejected, match="1128"):
+            await shop.refund(payment, uah("100"), "key", because="", receipt=None)
+        for lost in (None, "/CHECK_STATUS"):
+            gateway.misbehave(Misbehavior.STATUS_AFTER, path="/REFUND")
+            if lost:
+                gateway.misbehave(Misbehavior.CUT_BEFORE, path=lost, skip=1)
+            with pytest.raises(Transient) as raised:
+                await shop.refund(payment, uah("100"), f"key{lost}".replace("/", ""), because="", receipt=None)
+            assert raised.value.in_doubt
+        assert refunded(gateway) == ["100", "100"]
+
+
+async def test_an_order_is_not_there_only_where_that_is_said_of_it_or_said_twice(tmp_path: Path) -> None:
+    async with Mixed() as gateway, connected(tmp_path, gateway) as shop:
+        gateway.pay("B", "450")
+        gateway.said = {"orderReference": "A", "reasonCode": Number("1127")}
+        gateway.misbehave(Misbehavior.FAILURE)
+        with pytest.raises(Transient, match="not about what was asked"):
+            await paid(shop, "B")
+        gateway.said = {"reasonCode": Number("1127")}
+        gateway.misbehave(Misbehavior.FAILURE)
+        assert await paid(shop, "B") == [("B", "450.00 UAH")]
+        gateway.misbehave(Misbehavior.FAILURE, times=2)
+        with pytest.raises(Rejected, match="no such order"):
+            await paid(shop, "B")
 
 
 # Polling

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -57,7 +56,7 @@ async def test_while_real_systems_fail_their_orders_come_to_rest_once_everywhere
     assert result.in_doubt_accounted <= 4
 
 
-@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("guard", [guard for guard in GUARDS if guard != "connectors-look"])
 @together
 async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -> None:
     result = await lab.run(aimed(guard))
@@ -66,5 +65,5 @@ async def test_without_one_of_the_guards_it_fails(lab: Laboratory, guard: str) -
 
 @together
 async def test_connectors_that_do_not_look_before_they_write_are_seen_to_do_things_twice(lab: Laboratory) -> None:
-    result = await lab.run(replace(aimed("connectors-look"), seed=2))
+    result = await lab.run(aimed("connectors-look"))
     assert [one for one in result.doubled if "consignments" in one or "income noted" in one or "notes to" in one]

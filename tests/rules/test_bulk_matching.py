@@ -111,13 +111,11 @@ def one_by_one(
     return answers
 
 
-def in_bulk(
+def in_columns(
     items: list[OpenItem],
     owners: dict[str, set[tuple[str, str]]],
-    payments: list[IncomingPayment],
-    chunk: int,
     channels: dict[str, ChannelRules] = CHANNELS,
-) -> list[Match]:
+) -> OpenItems:
     frame = pd.DataFrame(
         [
             (
@@ -131,23 +129,35 @@ def in_bulk(
     )
     called = [(item.id, kind.value, value) for item in items for kind, value in item.references]
     told = [(*whose, account) for account, customers in owners.items() for whose in customers]
-    open_items = OpenItems(
+    return OpenItems(
         frame,
         pd.DataFrame(called, columns=list(REFERENCE_COLUMNS), dtype=object),
         pd.DataFrame(told, columns=list(ACCOUNT_COLUMNS), dtype=object),
         channels,
     )
+
+
+def in_bulk(
+    items: list[OpenItem],
+    owners: dict[str, set[tuple[str, str]]],
+    payments: list[IncomingPayment],
+    chunk: int,
+    channels: dict[str, ChannelRules] = CHANNELS,
+) -> list[Match]:
+    open_items = in_columns(items, owners, channels)
+    decided = [open_items.match(payments[begin : begin + chunk]) for begin in range(0, len(payments), chunk)]
     answers: list[Match] = []
-    for begin in range(0, len(payments), chunk):
-        matched = open_items.match(payments[begin : begin + chunk])
-        answers += matched.answers()
+    # An answer is of its time, however late it is asked for.
+    for matched in decided:
+        some = list(matched.answers())
         # The columns say the same as the answers.
-        assert list(matched.outcomes) == [answer.outcome for answer in answers[begin:]]
-        assert sorted(matched.allocations().itertuples(index=False, name=None)) == sorted(
-            (place, part.item.id, part.amount.minor)
-            for place, answer in enumerate(answers[begin:])
-            for part in answer.parts
-        )
+        assert list(matched.outcomes) == [answer.outcome for answer in some]
+        assert list(matched.allocations().itertuples(index=False, name=None)) == [
+            (place, *part)
+            for place, answer in enumerate(some)
+            for part in sorted((part.item.id, part.amount.minor) for part in answer.parts)
+        ]
+        answers += some
     return answers
 
 
@@ -207,11 +217,15 @@ payments_made = st.lists(
         amount=st.sampled_from([*AMOUNTS, 5000, 15000, 40000, 60000, 0, -10000, 400, 410]),
         currency=st.sampled_from(["CZK", "CZK", "CZK", "EUR"]),
         account=st.sampled_from([*ACCOUNTS.values(), None, "CZ00NOBODYS"]),
-        variable_symbol=st.one_of(st.none(), st.integers(1, 12).map(lambda symbol: f"{symbol:010}")),
+        variable_symbol=st.one_of(
+            st.sampled_from([None, "", "0", "x", " 0 1", "1-1", "１"]),
+            *[st.integers(1, 12).map(lambda symbol: f"{symbol:010}")] * 3,
+        ),
         end_to_end_id=st.sampled_from([None, None, "NOTPROVIDED", "CZ1001", "/VS3"]),
-        text=texts,
+        # In most there is no number, and the columns alone must do.
+        text=st.one_of(st.sampled_from([None, "", "dekuji"]), texts),
         payer_name=st.sampled_from([*NAMES, "NOVAKOVA JANA"]),
-        payer_account=st.sampled_from(PAYERS),
+        payer_account=st.sampled_from([*PAYERS, None, None]),
         kind=st.sampled_from([Kind.PAYMENT] * 9 + [Kind.RETURN]),
     ),
     min_size=1,
@@ -248,10 +262,32 @@ def _said(match: Match) -> tuple[Any, ...]:
 
 def test_the_world_of_these_tests_reaches_the_columns_and_the_single_form() -> None:
     items = [order(place, told) for place, told in enumerate([PLAIN, {**PLAIN, "number": 2, "symbol": 2}])]
-    exact = replace(PAYMENT, variable_symbol="1")
+    out = Money(-10000, "CZK")
+    by_columns = [
+        replace(PAYMENT, variable_symbol="1", text="dekuji"),
+        replace(PAYMENT, variable_symbol="1"),
+        replace(PAYMENT, variable_symbol="7", end_to_end_id="NOTPROVIDED"),
+        replace(PAYMENT, variable_symbol="1", amount=out),
+        replace(PAYMENT, amount=out),
+        replace(PAYMENT, kind=Kind.RETURN),
+    ]
     short = replace(PAYMENT, variable_symbol="2", amount=Money(5000, "CZK"))
-    answers = in_bulk(items, {}, [exact, short], 10)
-    assert [answer.outcome.value for answer in answers] == ["exact", "short"]
+    matched = in_columns(items, {}).match([*by_columns, short])
+    said = [outcome.value for outcome in matched.outcomes]
+    assert said == ["exact", "duplicate", "unknown", "refund", "outgoing", "returned", "short"]
+    assert list(matched.matches) == [len(by_columns)]
+
+
+def test_a_payment_that_may_take_of_the_same_customer_is_decided_before_those_that_come_after_it() -> None:
+    of_one = {**PLAIN, "customer": "1"}
+    items = [order(0, of_one), order(1, {**of_one, "number": 2, "symbol": 2, "amount": 30000})]
+    for_both = replace(PAYMENT, variable_symbol="1", amount=Money(40000, "CZK"))
+    for_second = replace(PAYMENT, variable_symbol="2", amount=Money(30000, "CZK"))
+    for payments in ([for_both, for_second], [for_second, for_both]):
+        found = in_bulk(items, {}, payments, 10)
+        assert [_said(each) for each in found] == [_said(each) for each in one_by_one(items, payments)]
+    assert [match.outcome.value for match in in_bulk(items, {}, [for_both, for_second], 10)] == ["exact", "duplicate"]
+    assert [match.outcome.value for match in in_bulk(items, {}, [for_second, for_both], 10)] == ["exact", "over"]
 
 
 PLAIN: dict[str, Any] = {

@@ -99,7 +99,7 @@ def test_the_pages_kvit_yaml_can_be_loaded_and_has_what_the_rules_name(
 ) -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for name in re.findall(r"\$([A-Z0-9_]+)", written):
-        monkeypatch.setenv(name, "a-secret-of-a-test-0123")
+        monkeypatch.setenv(name, "aSecretOfATest0123")
     loaded = {one["name"]: load(one, home=tmp_path, where="page") for one in yaml.safe_load(written)["connectors"]}
     rules: ChannelRules = parse_rules(yaml.safe_load(RULES.read_text(encoding="utf-8")))
     used = {rules.connectors.carrier, rules.connectors.shop, rules.connectors.crm, *rules.tells, *rules.follows}
