@@ -886,7 +886,7 @@ class YooKassa:
                 sent = self._object(await self._client.request("GET", path, params=params))
         except Transient as error:
             raise Transient(str(error), retry_after=error.retry_after, busy=error.busy) from None
-        if about is not None and sent.get("id") != about:
+        if (about is not None and sent.get("id") != about) or (model is _Listing and sent.get("type") != "list"):
             raise Transient(f"{self._name}: an answer is not about what was asked")
         return self._read(model, sent)
 

@@ -163,6 +163,8 @@ def _sounds(written: str) -> tuple[str, ...]:
     return tuple(word for word in words if len(word) > 1 and not word.isdigit() and word not in _NO_NAME_SOUND)
 
 
+# A payment's names are compared several times while it is decided.
+@lru_cache(maxsize=1_024)
 def name_words(name: str) -> frozenset[str]:
     """Return the words of a person's or company's name as they sound, whatever their script, order and title.
 

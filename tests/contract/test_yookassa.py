@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -1116,7 +1116,7 @@ async def test_each_status_is_one_of_the_three_errors_and_asking_is_never_in_dou
     retry_after: float | None,
 ) -> None:
     id_ = about(shop.pay("CZ1042", 100))
-    shop.misbehave(Misbehavior.STATUS_BEFORE, status=status)
+    shop.misbehave(Misbehavior.STATUS_BEFORE, status=status, times=2)
     with pytest.raises(error) as raised:
         await kassa.hold(id_)
     assert KEY not in str(raised.value)
@@ -1150,6 +1150,122 @@ async def test_an_answer_about_another_payment_is_not_taken(shop: YooKassaStandI
     shop.payments[first] = shop.payments[second]
     with pytest.raises(Transient, match="not about what was asked"):
         await kassa.hold(first)
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "skip", "doubt"),
+    [
+        ("ask", "/v3/payments", 1, False),
+        ("ask", "/v3/refunds", 1, False),
+        ("ask after one that isn't there", "/v3/payments", 2, None),
+        ("ask of a refund", "/v3/refunds", 2, False),
+        ("ask of a refund", "/v3/refunds", 3, False),
+        ("poll", "/v3/payments", 2, False),
+        ("poll", "/v3/refunds", 1, False),
+        ("poll", "/v3", 5, False),
+        ("list", "/v3/payments", 3, False),
+        ("capture", "/v3/payments", 2, False),
+        ("capture", "/v3/payments", 3, True),
+        ("release", "/v3/payments", 2, False),
+        ("release", "/v3/payments", 3, True),
+        ("refund", "/v3/refunds", 2, False),
+        ("refund", "/v3/refunds", 3, True),
+        ("refund again", "/v3/refunds", 1, False),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    shop: YooKassaStandIn, what: str, path: str, skip: int, doubt: bool | None
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    begun = {"CZ1042": NOW - timedelta(days=9), "CZ1043": NOW} if what in ("poll", "list") else {}
+    ids: dict[str, str] = {}
+    refunds: dict[str, Json] = {}
+    before = ""
+    for order in ("CZ1042", "CZ1043"):
+        made = (shop.hold if what in ("capture", "release") else shop.pay)(order, 45_000, now=begun.get(order, NOW))
+        ids[order] = about(made)
+        if what.startswith("ask") or what == "poll":
+            refunds[order] = shop.refund(ids[order], 5_000, now=begun.get(order, NOW))
+    async with connected(shop) as kassa:
+        payments = {order: (await kassa.hold(id_)) for order, id_ in ids.items()}
+        if what == "refund again":
+            before = await kassa.refund(payments["CZ1043"][1][0], rub("100"), "key", because="", receipt=None)
+            shop.time = NOW + timedelta(days=2)
+        if what == "ask after one that isn't there":
+            ids["CZ1042"] = SOME_ID
+
+        async def act(order: str) -> Any:
+            match what:
+                case "poll":
+                    now = begun[order] + timedelta(hours=1)
+                    since = int((now - timedelta(hours=2)).timestamp() * 1000)
+                    return [id_.split(":")[:2] for id_, _ in (await kassa.fetch(f"{since}:{since}", now=now)).events]
+                case "list":
+                    pages = kassa.transactions(begun[order] - timedelta(hours=1))
+                    return [one.external_id async for page in pages for one in page]
+                case "capture":
+                    return await kassa.capture(payments[order][0], rub("400"), order, receipt=None)
+                case "release":
+                    return await kassa.release(payments[order][0], order)
+                case "refund":
+                    return await kassa.refund(payments[order][1][0], rub("100"), order, because="", receipt=None)
+                case "refund again":
+                    amount = rub("100" if order == "CZ1043" else "451")
+                    return await kassa.refund(payments[order][1][0], amount, "key", because="", receipt=None)
+                case "ask of a refund":
+                    return await told(kassa, refunds[order])
+                case _:
+                    return short(await kassa.truth(kassa.question(ids[order])))
+
+        shop.misbehave(Misbehavior.EARLIER, path=path, skip=skip)
+        with suppress(Rejected):
+            await act("CZ1042")
+        if doubt is not None:
+            with pytest.raises(Transient) as raised:
+                await act("CZ1043")
+            assert raised.value.in_doubt is doubt
+        found = await act("CZ1043")
+    match what:
+        case "poll":
+            assert found == [["payment.succeeded", ids["CZ1043"]], ["refund.succeeded", about(refunds["CZ1043"])]]
+        case "list":
+            assert found == [ids["CZ1043"]]
+        case "capture" | "release":
+            done = [(effect, id_) for effect, id_, _ in shop.effects]
+            assert done == [("capture" if what == "capture" else "cancel", id_) for id_ in ids.values()]
+        case "refund":
+            assert [(effect, id_) for effect, id_, _ in shop.effects][1:] == [("refund", found)]
+            assert shop.refunds[found]["payment_id"] == ids["CZ1043"]
+        case "refund again":
+            assert (found, len(shop.refunds)) == (before, 1)
+        case _:
+            assert found == [("payment", "450.00 RUB"), ("refund", "-50.00 RUB")]
+
+
+async def test_the_answer_to_another_refund_of_the_same_payment_is_not_believed(
+    shop: YooKassaStandIn, kassa: YooKassa
+) -> None:
+    payment = await payment_of(kassa, about(shop.pay("CZ1042", 45_000)))
+    first = await kassa.refund(payment, rub("100"), "key-1", because="", receipt=None)
+    shop.failure = lambda: JSONResponse(shop.refunds[first])
+    shop.misbehave(Misbehavior.FAILURE, path="/v3/refunds", skip=1)
+    with pytest.raises(Transient) as raised:
+        await kassa.refund(payment, rub("100"), "key-2", because="", receipt=None)
+    assert raised.value.in_doubt
+    assert await kassa.refund(payment, rub("100"), "key-2", because="", receipt=None) != first
+
+
+async def test_a_refusal_of_a_refund_that_was_made_is_not_believed(shop: YooKassaStandIn, kassa: YooKassa) -> None:
+    payment = await payment_of(kassa, about(shop.pay("CZ1042", 45_000)))
+    for key, lost in (("key-1", False), ("key-2", True)):
+        shop.misbehave(Misbehavior.STATUS_AFTER, path="/v3/refunds", skip=1, status=400)
+        if lost:
+            shop.misbehave(Misbehavior.CUT_BEFORE, path="/v3/refunds")
+            with pytest.raises(Transient) as raised:
+                await kassa.refund(payment, rub("100"), key, because="", receipt=None)
+            assert raised.value.in_doubt
+        assert await kassa.refund(payment, rub("100"), key, because="", receipt=None) == [*shop.refunds][-1]
+    assert len(shop.refunds) == 2
 
 
 async def test_a_refusal_says_the_code_and_the_parameter_and_nothing_personal(
