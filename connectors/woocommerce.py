@@ -13,6 +13,10 @@ so is one that was deleted for good.
 WooCommerce takes every change of status, also a senseless one. It numbers no requests, so a note and a refund each end
 with a short reference, such as (ref. 7Q3AZ9C1), by which they are known again.
 
+An answer about an order is known by its id, one about a note or a refund by that reference, and a list of orders by the
+times in it. What isn't there is looked for twice, unless the list says whose it is, because an empty one may be the
+answer to an earlier question. A poll that is answered so finds nothing; the next one looks back.
+
 The address must be the one with pretty permalinks, not ?rest_route=. Unverified: that orders can be listed by their
 last change (orderby=modified) in versions before 9, and what plugins add to or take from a total without a line.
 """
@@ -31,7 +35,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -352,15 +356,42 @@ class _Standing(_Object):
     status: str
 
 
-class _Note(_Object):
+class _Part(_Object):
+    """A note or a refund of an order, which its links name."""
+
     id: _Id
+    links: Any = Field(default=None, validation_alias="_links")
+
+    @property
+    def text(self) -> str:
+        """What its reference stands in."""
+        raise NotImplementedError
+
+    @property
+    def order_id(self) -> int | None:
+        """The id of its order, where that is told."""
+        try:
+            known = re.search(r"/orders/([0-9]{1,17})/?$", str(self.links["up"][0]["href"]))
+        except (TypeError, KeyError, IndexError):
+            return None
+        return int(known[1]) if known else None
+
+
+class _Note(_Part):
     note: str
 
+    @property
+    def text(self) -> str:
+        return self.note
 
-class _Refund(_Object):
-    id: _Id
+
+class _Refund(_Part):
     amount: _Amount
     reason: _Text = ""
+
+    @property
+    def text(self) -> str:
+        return self.reason
 
 
 class _Product(_Object):
@@ -417,6 +448,7 @@ class _Missing(_Refused):
 
 
 _Read = TypeVar("_Read")
+_Own = TypeVar("_Own", _Note, _Refund)
 _ORDER = TypeAdapter(_Order)
 _STANDING = TypeAdapter(_Standing)
 _LISTED = TypeAdapter(list[_Listed])
@@ -468,6 +500,16 @@ class _OAuth(httpx.Auth):
         yield request
 
 
+@contextmanager
+def _doubt(in_doubt: bool) -> Generator[None]:
+    """Say of every Transient whether something may have been changed that nobody knows of yet."""
+    try:
+        yield
+    except Transient as error:
+        doubt = in_doubt or error.in_doubt
+        raise Transient(str(error), in_doubt=doubt, retry_after=error.retry_after, busy=error.busy) from None
+
+
 def _mark(key: str) -> str:
     """Return what a note or a refund with a key is known by: 40 bits, which is plenty among those of one order."""
     number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:5])
@@ -517,6 +559,7 @@ class WooCommerce:
         auth = httpx.BasicAuth(key, secret) if config.basic else _OAuth(key, secret)
         self._client = Client(config.name, config.base_url, config.limits, auth=auth)
         self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._polled: tuple[tuple[int, int], list[str]] = (0, 0), []
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -544,6 +587,8 @@ class WooCommerce:
             if one.status != "disabled" or not ours or not one.topic.startswith("order."):
                 continue
             told = await self._write("PUT", f"/webhooks/{one.id}", {"status": "active"}, _WEBHOOK)
+            if told.id != one.id:
+                raise self._unreadable("webhooks", in_doubt=True)
             if told.status != "active":
                 raise Rejected(f"{self._config.name}: webhook {one.id} was switched on, but is {told.status[:30]}")
             mended.append(one.id)
@@ -602,6 +647,8 @@ class WooCommerce:
             order = await self._get(f"/orders/{asked}", _ORDER, {"dp": _DECIMALS})
         except _Missing:
             return [StatusChange(status=_TRASH, external_id=str(asked))]
+        if order.id != asked:
+            raise self._unreadable("orders")
         if order.status in _DRAFTS:
             return []
         number = self._number(order)
@@ -630,8 +677,11 @@ class WooCommerce:
         listed = await self._list("modified", since, page, "id,status,date_modified_gmt,total")
         changed = [(one, _utc(one.date_modified_gmt)) for one in listed]
         times = [int(at.timestamp()) for _, at in changed if at is not None]
-        if len(times) != len(listed) or not all(one.is_whole for one in listed):
+        ids = [one.external_id for one in listed]
+        again = page > 1 and ids == self._polled[1] and (since, page) != self._polled[0]
+        if len(times) != len(listed) or not all(one.is_whole for one in listed) or again:
             raise self._unreadable("orders")
+        self._polled = (since, page), ids
         events = tuple(
             (one.external_id, one.model_dump_json(include={*_Change.model_fields}).encode())
             for one in listed
@@ -656,7 +706,7 @@ class WooCommerce:
             listed = await self._list("date", at, page, fields)
             placed = [(one, _utc(one.date_created_gmt)) for one in listed]
             times = [int(time_.timestamp()) for _, time_ in placed if time_ is not None]
-            if len(times) != len(listed):
+            if len(times) != len(listed) or (page > 1 and listed and seen >= {one.id for one in listed}):
                 raise self._unreadable("orders")
             found = [
                 self._listed(one, time_)
@@ -703,7 +753,11 @@ class WooCommerce:
             "page": page,
             "_fields": fields,
         }
-        return await self._get("/orders", _LISTED, asked)
+        listed = await self._get("/orders", _LISTED, asked)
+        times = [_utc(one.date_created_gmt if by == "date" else one.date_modified_gmt) for one in listed]
+        if any(at is not None and at.timestamp() < since - 1 for at in times):
+            raise self._unreadable("orders")
+        return listed
 
     # How an order of the shop's is read
 
@@ -884,7 +938,7 @@ class WooCommerce:
         name = self._config.name
         self._require_status(status)
         order_id = await self._id_of(order)
-        stands = await self._get(f"/orders/{order_id}", _STANDING, {"_fields": "id,status"})
+        stands = await self._standing(order_id)
         if stands.status == status:
             return str(order_id)
         if stands.status == _TRASH:
@@ -892,17 +946,28 @@ class WooCommerce:
         try:
             stands = await self._write("PUT", f"/orders/{order_id}", {"status": status}, _STANDING)
         except _Refused as error:
-            if error.code == "rest_invalid_param":
-                raise self._no_status(status) from None
-            raise
+            # What was refused may have been something else.
+            if (await self._standing(order_id, in_doubt=True)).status != status:
+                raise (self._no_status(status) if error.code == "rest_invalid_param" else error) from None
+            return str(order_id)
+        if stands.id != order_id:
+            raise self._unreadable("orders", in_doubt=True)
         if stands.status != status:
-            stands = await self._get(f"/orders/{order_id}", _STANDING, {"_fields": "id,status"})
+            stands = await self._standing(order_id, in_doubt=True)
         if stands.status != status:
             raise Rejected(
                 f"{name}: order {order.number} was set to “{status}”, but stands at “{stands.status[:30]}”; does a "
                 "plugin of the shop change it?"
             )
         return str(order_id)
+
+    async def _standing(self, order_id: int, *, in_doubt: bool = False) -> _Standing:
+        """Return how an order stands; in_doubt says that it was to be changed before."""
+        with _doubt(in_doubt):
+            stands = await self._get(f"/orders/{order_id}", _STANDING, {"_fields": "id,status"})
+            if stands.id != order_id:
+                raise self._unreadable("orders")
+            return stands
 
     async def set_statuses(self, statuses: Mapping[str, str]) -> dict[str, str]:
         """Bring many orders, by their ids in the shop, each to a status of the shop; return why, where it wasn't done.
@@ -913,16 +978,17 @@ class WooCommerce:
         for status in sorted(set(statuses.values())):
             self._require_status(status)
             # A batch takes any word for a status, and makes an order with an unknown one wait for payment again.
-            asked = {"status": status, "per_page": 1, "_fields": "id"}
+            asked = {"status": status, "per_page": 1, "_fields": "id,status"}
             try:
-                await self._get("/orders", _LISTED, asked)
+                listed = await self._get("/orders", _LISTED, asked)
             except _Refused as error:
                 raise (self._no_status(status) if error.code == "rest_invalid_param" else error) from None
+            if any(one.status != status for one in listed):
+                raise self._unreadable("orders")
         problems = {id_: "that is no id of an order" for id_ in statuses if not _is_id(id_)}
         wanted = {int(id_): status for id_, status in statuses.items() if id_ not in problems}
         for ids in _chunks(sorted(wanted), _BATCH_SIZE):
-            asked = {"include": ",".join(map(str, ids)), "per_page": _BATCH_SIZE, "_fields": "id,status"}
-            there = {one.id: one.status for one in await self._get("/orders", _LISTED, asked)}
+            there = await self._standings(ids)
             problems |= {str(id_): "the shop has no such order, or it is in the bin" for id_ in ids if id_ not in there}
             changes = {
                 id_: {"id": id_, "status": wanted[id_]} for id_ in ids if there.get(id_, wanted[id_]) != wanted[id_]
@@ -933,6 +999,17 @@ class WooCommerce:
                 )
                 problems |= {str(one.id): problem} if problem else {}
         return problems
+
+    async def _standings(self, ids: Sequence[int]) -> dict[int, str | None]:
+        """Return how orders stand, by their ids, of those that are there at the second look too."""
+        there: dict[int, str | None] = {}
+        for _ in range(2):
+            left = [id_ for id_ in ids if id_ not in there]
+            if left:
+                asked = {"include": ",".join(map(str, left)), "per_page": _BATCH_SIZE, "_fields": "id,status"}
+                told = {one.id: one.status for one in await self._get("/orders", _LISTED, asked)}
+                there |= {id_: told[id_] for id_ in left if id_ in told}
+        return there
 
     async def add_note(self, order: Order, text: str, key: str, *, to_customer: bool) -> str:
         """Add a note to an order, which the shop sends to the customer where to_customer says so; return its id.
@@ -945,7 +1022,9 @@ class WooCommerce:
             if known is not None:
                 return known
             sent = {"note": f"{text} {mark}", "customer_note": to_customer}
-            return str((await self._write("POST", f"/orders/{order_id}/notes", sent, _NOTE)).id)
+            made = await self._write("POST", f"/orders/{order_id}/notes", sent, _NOTE)
+            self._require_own(made, mark)
+            return str(made.id)
 
     async def find_note(
         self,
@@ -1015,7 +1094,13 @@ class WooCommerce:
                 }
                 try:
                     known = await self._write("POST", f"/orders/{order_id}/refunds", sent, _REFUND)
+                    self._require_own(known, mark)
                 except _Refused as error:
+                    # What was refused may have been something else.
+                    with _doubt(True):
+                        known = await self._refund(order_id, mark)
+                    if known is not None:
+                        return str(known.id)
                     said = "; look in the gateway whether the money was given back" if through_gateway else ""
                     raise Rejected(f"{error}: {amount} of order {order.number} was not refunded{said}") from None
             if known.amount != amount.decimal:
@@ -1050,28 +1135,52 @@ class WooCommerce:
         if _is_id(order.number) and self._config.number_field is None:
             asked.insert(0, {"include": order.number})
         found: set[int] = set()
-        for one in asked:
+        for one in asked * 2:
+            if found:
+                break
             listed = await self._get("/orders", _LISTED, {**one, "_fields": fields})
-            found = found or {one.id for one in listed if self._number(one) == order.number}
+            found = {one.id for one in listed if self._number(one) == order.number}
         if len(found) != 1:
             said = "more than one order" if found else "no order"
             raise Rejected(f"{self._config.name}: the shop has {said} {order.number}")
         return found.pop()
 
     async def _note(self, order_id: int, mark: str) -> str | None:
+        found, sure = await self._look_for_note(order_id, mark)
+        return found if found is not None or sure else (await self._look_for_note(order_id, mark))[0]
+
+    async def _look_for_note(self, order_id: int, mark: str) -> tuple[str | None, bool]:
+        """Return the id of the note with a mark, and whether the list surely is that of the order."""
         notes = await self._get(f"/orders/{order_id}/notes", _NOTES, {"type": "any"})
-        return next((str(note.id) for note in notes if mark in note.note), None)
+        found, sure = self._own(notes, order_id, mark)
+        return (None if found is None else str(found.id)), sure
 
     async def _refund(self, order_id: int, mark: str) -> _Refund | None:
-        path = f"/orders/{order_id}/refunds"
+        found, sure = await self._look_for_refund(order_id, mark)
+        return found if found is not None or sure else (await self._look_for_refund(order_id, mark))[0]
+
+    async def _look_for_refund(self, order_id: int, mark: str) -> tuple[_Refund | None, bool]:
+        """Return the refund with a mark, and whether all the lists surely are those of the order."""
+        path, surely = f"/orders/{order_id}/refunds", True
         for page in range(1, _REFUND_PAGES_MAX):
             asked = {"per_page": _PAGE_SIZE, "page": page, "orderby": "id", "order": "asc"}
             listed = await self._get(path, _REFUNDS, asked)
-            if (known := next((one for one in listed if mark in one.reason), None)) is not None:
-                return known
-            if len(listed) < _PAGE_SIZE:
-                return None
+            found, sure = self._own(listed, order_id, mark)
+            surely = surely and sure
+            if found is not None or len(listed) < _PAGE_SIZE:
+                return found, surely
         raise self._unreadable(path.lstrip("/"))
+
+    def _own(self, listed: Sequence[_Own], order_id: int, mark: str) -> tuple[_Own | None, bool]:
+        """Return the one of a list with a mark, and whether what is listed surely is of an order."""
+        named = {one.order_id for one in listed} - {None}
+        if named - {order_id}:
+            raise self._unreadable("notes or refunds")
+        return next((one for one in listed if mark in one.text), None), bool(named)
+
+    def _require_own(self, made: _Note | _Refund, mark: str) -> None:
+        if mark not in made.text:
+            raise self._unreadable("what was written", in_doubt=True)
 
     async def _products(self, levels: Mapping[str, int]) -> AsyncGenerator[tuple[list[str], list[_Product]]]:
         """Yield some SKUs at a time, and the products that have them."""
@@ -1083,7 +1192,10 @@ class WooCommerce:
             if enough or "," in following:
                 fields = "id,sku,type,parent_id,manage_stock,stock_quantity"
                 asked = {"sku": ",".join(some), "per_page": _PAGE_SIZE, "_fields": fields}
-                yield some, await self._get("/products", _PRODUCTS, asked)
+                products = await self._get("/products", _PRODUCTS, asked)
+                if not {*some} <= {one.sku for one in products}:
+                    products += await self._get("/products", _PRODUCTS, asked)
+                yield some, products
                 some = []
 
     async def _batch(self, path: str, changes: Mapping[int, Mapping[str, Any]]) -> list[_Done]:
@@ -1098,7 +1210,11 @@ class WooCommerce:
     # Requests
 
     async def _get(self, path: str, adapter: TypeAdapter[_Read], params: Mapping[str, Any]) -> _Read:
-        return self._read(await self._client.request("GET", path, params=params), adapter, path, writes=False)
+        try:
+            return self._read(await self._client.request("GET", path, params=params), adapter, path, writes=False)
+        except _Missing:
+            # It doesn't say which order isn't there.
+            return self._read(await self._client.request("GET", path, params=params), adapter, path, writes=False)
 
     async def _write(self, method: str, path: str, sent: Mapping[str, Any], adapter: TypeAdapter[_Read]) -> _Read:
         return self._read(await self._client.request(method, path, json=sent), adapter, path, writes=True)

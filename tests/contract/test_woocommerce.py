@@ -1117,7 +1117,7 @@ async def test_a_note_whose_answer_was_lost_is_found_and_not_sent_twice(
     shop: WooCommerceStandIn, woo: WooCommerce, kind: Misbehavior
 ) -> None:
     id_ = shop.place()
-    shop.misbehave(kind, path=f"/wp-json/wc/v3/orders/{id_}/notes", skip=1)
+    shop.misbehave(kind, path=f"/wp-json/wc/v3/orders/{id_}/notes", skip=2)
     with pytest.raises(Transient) as raised:
         await woo.add_note(order(id_), "Odesláno", "step-1", to_customer=True)
     assert raised.value.in_doubt
@@ -1329,7 +1329,7 @@ async def test_a_refund_whose_answer_was_lost_is_found_and_not_written_twice(
     shop: WooCommerceStandIn, woo: WooCommerce, kind: Misbehavior
 ) -> None:
     id_ = shop.place()
-    shop.misbehave(kind, path=f"/wp-json/wc/v3/orders/{id_}/refunds", skip=1)
+    shop.misbehave(kind, path=f"/wp-json/wc/v3/orders/{id_}/refunds", skip=2)
     with pytest.raises(Transient) as raised:
         await woo.refund(order(id_), Money(100, "CZK"), "step-1")
     assert raised.value.in_doubt
