@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,13 +204,16 @@ _SAID = {
 }
 
 
-def drawn_plan(share: float, random_: random.Random, faults: Counter[str]) -> Plan | None:
-    """Draw whether a request goes wrong, and how."""
+def drawn_plan(
+    share: float, random_: random.Random, faults: Counter[str], *, without: Collection[Misbehavior] = ()
+) -> Plan | None:
+    """Draw whether a request goes wrong, and how; without are ways that are not drawn."""
     if random_.random() >= share:
         return None
     # A request that hangs costs a second of real time, the others nothing, so those are drawn more often.
-    quick = [kind for kind in _SAID if kind not in (Misbehavior.HANG_BEFORE, Misbehavior.HANG_AFTER)]
-    kind = random_.choice([*_SAID, *quick, *quick, "busy", "busy"])
+    known = [kind for kind in _SAID if kind not in without]
+    quick = [kind for kind in known if kind not in (Misbehavior.HANG_BEFORE, Misbehavior.HANG_AFTER)]
+    kind = random_.choice([*known, *quick, *quick, "busy", "busy"])
     if not isinstance(kind, Misbehavior):
         wait = random_.choice([None, "2", "30"])
         faults["answered 429" + (" with Retry-After" if wait else " without Retry-After")] += 1

@@ -36,7 +36,7 @@ from deployments.sandbox import planfix
 from deployments.sandbox.bitrix24 import Bitrix24StandIn
 from deployments.sandbox.cdek import CdekStandIn
 from deployments.sandbox.planfix import PlanfixStandIn
-from deployments.sandbox.standin import Plan, Seen, StandIn
+from deployments.sandbox.standin import Misbehavior, Plan, Seen, StandIn
 from deployments.sandbox.wayforpay import WayForPayStandIn
 from deployments.sandbox.woocommerce import Item, WooCommerceStandIn
 from deployments.sandbox.yookassa import YooKassaStandIn
@@ -128,8 +128,13 @@ class Chaos:
         self._random, self._faults, self._workers = random_, faults, workers
 
     def plan(self) -> Plan | None:
-        """Draw whether a request goes wrong, and how."""
-        return drawn_plan(self.share, self._random, self._faults)
+        """Draw whether a request goes wrong, and how.
+
+        Most of these systems refuse for good by a failure in the body, which a person is then asked about. It is drawn
+        seldom: an order about which somebody is asked may lack what others must have.
+        """
+        seldom = () if self._random.random() < 0.1 else (Misbehavior.FAILURE,)
+        return drawn_plan(self.share, self._random, self._faults, without=seldom)
 
     def kill(self, said: str, request: Request) -> None:
         """Kill the worker that sent a request."""
