@@ -388,7 +388,13 @@ class Bitrix24:
         # Otherwise the amount would be made up of product rows, and be nothing without them.
         settings |= {"isManualOpportunity": "Y"} if config.amount else {}
         sent = fields | people | {field: value for field, value in settings.items() if value is not None}
-        told = await self._call("crm.item.add", {**self._of_type(), "fields": sent}, writes=True)
+        try:
+            told = await self._call("crm.item.add", {**self._of_type(), "fields": sent}, writes=True)
+        except _Refused:
+            # What was refused may have been something else.
+            if (found := await self._made(order)) is None:
+                raise
+            return found
         made = self._item(told["result"])
         if not self._is_of(made, order.number):
             raise self._unreadable("crm.item.add", in_doubt=True)
@@ -397,13 +403,16 @@ class Bitrix24:
         for field in people:
             if not made.values.get(field):
                 raise Misconfigured(f"{name}: {field} of card {made.id} took nothing; is there such a text field?")
-        try:
-            found, _ = await self._card(order)
-        except Transient as error:
-            raise Transient(str(error), in_doubt=True, retry_after=error.retry_after, busy=error.busy) from None
-        if found is None:
+        if (found := await self._made(order)) is None:
             raise Transient(f"{name}: card {made.id} was made, but is not found by its number yet", in_doubt=True)
         return found
+
+    async def _made(self, order: Order) -> _Item | None:
+        """Look for a card that may just have been made; while it can't be looked for, that is in doubt."""
+        try:
+            return (await self._card(order))[0]
+        except Transient as error:
+            raise Transient(str(error), in_doubt=True, retry_after=error.retry_after, busy=error.busy) from None
 
     async def _update(self, card: _Item, order: Order, status: str | None) -> None:
         wanted = dict(self._sums(order)) | ({} if status is None else {"stageId": status})
@@ -699,7 +708,11 @@ class Bitrix24:
         for name, (method, params) in commands.items():
             told = [(key, text.replace(_CARD_ID, card_id)) for key, text in _flat(params)]
             asked[f"{name}{mark}"] = f"{method}?{urlencode(told)}"
-        answer = _object((await self._call("batch", {"halt": 0, "cmd": asked}, writes=writes))["result"]) or {}
+        try:
+            answer = _object((await self._call("batch", {"halt": 0, "cmd": asked}, writes=writes))["result"]) or {}
+        except _Refused as error:
+            # It doesn't say which request was refused.
+            raise Transient(str(error), in_doubt=writes) from None
         results, errors = _object(answer.get("result")), _object(answer.get("result_error"))
         if results is None or errors is None or not {*results, *errors} >= {*asked}:
             raise self._unreadable("batch", in_doubt=writes)

@@ -69,7 +69,6 @@ _MOSCOW = timezone(timedelta(hours=3))
 
 _NOT_FOUND = frozenset({"v2_entity_not_found", "v2_order_not_found", "v2_entity_not_found_im_number"})
 _NOT_OURS = frozenset({"v2_entity_forbidden", "v2_order_forbidden"})
-_DUPLICATE = re.compile(r"v2_\w*(?:similar_order|already_used|already_exists|duplicate)\w*")
 _PENDING = frozenset({"ACCEPTED", "WAITING"})
 # In these a parcel is still with the sender, and the order can be deleted.
 _NOT_HANDED_OVER = frozenset({"", "ACCEPTED", "CREATED"})

@@ -25,7 +25,7 @@ import hmac
 import html
 import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -333,8 +333,9 @@ class Planfix:
             comment = await self._comment(task, income) if half else None
             if config.income_comment and comment is None:
                 said = {"description": self._description(income)}
-                await self._call("POST", f"/task/{task.id}/comments/", said, writes=True)
-                comment = await self._written(self._comment(task, income), "comment")
+                comment = await self._write(
+                    f"/task/{task.id}/comments/", said, lambda: self._comment(task, income), "comment"
+                )
             return str(comment if config.income_tag is None else await self._add_entry(task, income, comment))
 
     async def find_income(
@@ -370,7 +371,15 @@ class Planfix:
     async def _change(self, task: _Task, order: Order, status: int | None, changes: Mapping[str, Any]) -> _Task:
         """Change a task, and look whether it is so: Planfix may queue a change, and passes over unknown fields."""
         name = self._config.name
-        response = await self._request("POST", f"/task/{task.id}", changes, params={"silent": "false"})
+        try:
+            response = await self._request("POST", f"/task/{task.id}", changes, params={"silent": "false"})
+        except _Refused:
+            # What was refused may have been something else.
+            with _doubt():
+                now_is = await self._get(task.id)
+            if self._changes(now_is, order, status):
+                raise
+            return now_is
         queued = response.status_code == 202
         left = changes
         for _ in range(_LOOKS_AFTER_QUEUED if queued else 1):
@@ -400,7 +409,14 @@ class Planfix:
         asked: dict[str, Any] = {"name": order.number, "customFieldData": fields}
         asked |= {"template": {"id": config.template_id}} if config.template_id is not None else {}
         asked |= {"status": {"id": status}} if status is not None else {}
-        made = self._made((await self._call("POST", "/task/", asked, writes=True)).get("id"), "task")
+        try:
+            made = self._made((await self._call("POST", "/task/", asked, writes=True)).get("id"), "task")
+        except _Refused:
+            with _doubt():
+                found = await self._task(order)
+            if found is None:
+                raise
+            return found
         with _doubt():
             found = await self._task(order)
         if found is None:
@@ -461,10 +477,19 @@ class Planfix:
             found = await self._comment(task, income) if self._config.income_comment else None
         return None if found is None else str(found)
 
-    async def _written(self, look: Awaitable[int | None], what: str) -> int:
-        """Return the number under which something that was just written is found."""
+    async def _write(
+        self, path: str, body: Mapping[str, Any], look: Callable[[], Awaitable[int | None]], what: str
+    ) -> int:
+        """Write something, and return the number under which it is then found; what was refused isn't."""
+        refused: _Refused | None = None
+        try:
+            await self._call("POST", path, body, writes=True)
+        except _Refused as error:
+            refused = error  # of this, if it isn't found
         with _doubt():
-            found = await look
+            found = await look()
+        if found is None and refused is not None:
+            raise refused
         if found is None:
             raise Transient(f"{self._config.name}: the {what} that was written isn't found", in_doubt=True)
         return found
@@ -517,8 +542,8 @@ class Planfix:
         ]
         fields = [_field(field, value) for field, value in values if field is not None and value is not None]
         asked = {"dataTag": {"id": config.income_tag}, "items": [{"customFieldData": fields}]}
-        await self._call("POST", f"/task/{task.id}/datatags/{comment or ''}", asked, writes=True)
-        return await self._written(self._entry(task, income), "entry")
+        path = f"/task/{task.id}/datatags/{comment or ''}"
+        return await self._write(path, asked, lambda: self._entry(task, income), "entry")
 
     def _mark(self, income: Income) -> str:
         # All marks are of one length, so that none is found inside another.

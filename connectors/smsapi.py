@@ -8,7 +8,7 @@ An answer is known to be about a message by that name. A refusal of a second one
 it comes twice; any other refusal has at most the number in it.
 
 SMSAPI tells of failures in answers that say 200. Not verified against the real SMSAPI: that it remembers a name for 24
-hours, of which half are relied on, and its error codes but for 13, 53, 101 and 103.
+hours, of which half are relied on, that its answer repeats the name, and its error codes but for 13, 53, 101 and 103.
 """
 
 from __future__ import annotations

@@ -363,11 +363,6 @@ class _Part(_Object):
     links: Any = Field(default=None, validation_alias="_links")
 
     @property
-    def text(self) -> str:
-        """What its reference stands in."""
-        raise NotImplementedError
-
-    @property
     def order_id(self) -> int | None:
         """The id of its order, where that is told."""
         try:
@@ -644,11 +639,9 @@ class WooCommerce:
         except ValidationError:
             raise Rejected(f"{self._config.name}: a stored event has no usable id of an order") from None
         try:
-            order = await self._get(f"/orders/{asked}", _ORDER, {"dp": _DECIMALS})
+            order = await self._get(f"/orders/{asked}", _ORDER, {"dp": _DECIMALS}, about=asked)
         except _Missing:
             return [StatusChange(status=_TRASH, external_id=str(asked))]
-        if order.id != asked:
-            raise self._unreadable("orders")
         if order.status in _DRAFTS:
             return []
         number = self._number(order)
@@ -964,10 +957,7 @@ class WooCommerce:
     async def _standing(self, order_id: int, *, in_doubt: bool = False) -> _Standing:
         """Return how an order stands; in_doubt says that it was to be changed before."""
         with _doubt(in_doubt):
-            stands = await self._get(f"/orders/{order_id}", _STANDING, {"_fields": "id,status"})
-            if stands.id != order_id:
-                raise self._unreadable("orders")
-            return stands
+            return await self._get(f"/orders/{order_id}", _STANDING, {"_fields": "id,status"}, about=order_id)
 
     async def set_statuses(self, statuses: Mapping[str, str]) -> dict[str, str]:
         """Bring many orders, by their ids in the shop, each to a status of the shop; return why, where it wasn't done.
@@ -1099,10 +1089,9 @@ class WooCommerce:
                     # What was refused may have been something else.
                     with _doubt(True):
                         known = await self._refund(order_id, mark)
-                    if known is not None:
-                        return str(known.id)
-                    said = "; look in the gateway whether the money was given back" if through_gateway else ""
-                    raise Rejected(f"{error}: {amount} of order {order.number} was not refunded{said}") from None
+                    if known is None:
+                        said = "; look in the gateway whether the money was given back" if through_gateway else ""
+                        raise Rejected(f"{error}: {amount} of order {order.number} was not refunded{said}") from None
             if known.amount != amount.decimal:
                 said = f"{self._config.name}: refund {known.id} of order {order.number}"
                 raise Rejected(f"{said} is over {known.amount}, not {amount}")
@@ -1209,17 +1198,29 @@ class WooCommerce:
 
     # Requests
 
-    async def _get(self, path: str, adapter: TypeAdapter[_Read], params: Mapping[str, Any]) -> _Read:
+    async def _get(
+        self, path: str, adapter: TypeAdapter[_Read], params: Mapping[str, Any], *, about: int | None = None
+    ) -> _Read:
+        """Ask for a list, or for the object whose id is about; that there is no such order must be said twice."""
+        response = await self._client.request("GET", path, params=params)
         try:
-            return self._read(await self._client.request("GET", path, params=params), adapter, path, writes=False)
+            return self._read(response, adapter, path, writes=False, about=about)
         except _Missing:
-            # It doesn't say which order isn't there.
-            return self._read(await self._client.request("GET", path, params=params), adapter, path, writes=False)
+            response = await self._client.request("GET", path, params=params)
+            return self._read(response, adapter, path, writes=False, about=about)
 
     async def _write(self, method: str, path: str, sent: Mapping[str, Any], adapter: TypeAdapter[_Read]) -> _Read:
         return self._read(await self._client.request(method, path, json=sent), adapter, path, writes=True)
 
-    def _read(self, response: httpx.Response, adapter: TypeAdapter[_Read], path: str, *, writes: bool) -> _Read:
+    def _read(
+        self,
+        response: httpx.Response,
+        adapter: TypeAdapter[_Read],
+        path: str,
+        *,
+        writes: bool,
+        about: int | None = None,
+    ) -> _Read:
         if not response.is_success:
             self._refuse(response)
         what = path.lstrip("/")
@@ -1230,13 +1231,17 @@ class WooCommerce:
         # A failure with the status of a success says nothing of the object.
         if isinstance(told, dict) and {"code", "message"} <= told.keys():
             raise self._unreadable(what, in_doubt=writes)
+        if about is not None and not (isinstance(told, dict) and cast("Mapping[str, Any]", told).get("id") == about):
+            raise self._unreadable(what)
         try:
             return adapter.validate_python(told)
         except ValidationError as error:
             if writes:
                 raise self._unreadable(what, in_doubt=True) from None
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))[:200] or "the whole"
+            where = ".".join(map(str, first["loc"]))[:200]
+            if not where or (isinstance(first["loc"][0], int) and first["type"] == "missing"):
+                raise self._unreadable(what) from None  # it is no such list, or one of something else
             raise Rejected(f"{self._config.name}: {what} can't be read: {where}: {first['msg'][:200]}") from None
 
     def _refuse(self, response: httpx.Response) -> NoReturn:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -228,12 +228,15 @@ class OpenItems:
         first = left & ~_seen_before(items)
         alike = told.amount[places] == self._amount[items]
         fitting = set(places.tolist())
+        # Who comes again with another amount may mean another order of the customer; so may all that don't fit. A name
+        # alone settles nothing.
         by: list[int] = places[left & ~first & ~alike].tolist()
         touched: list[int] = items[left & ~first & ~alike].tolist()
         for place, case in cases.items():
             if place not in fitting and told.amount[place] > 0:
-                owner = told.owner[place]
-                more = [*case.named, *case.looks_like, *([owner] if owner >= 0 else ())]
+                owner = int(told.owner[place])
+                more = [item for item, kind, _, _ in case.hits if kind is not EvidenceKind.PAYER_NAME]
+                more += [owner] if owner >= 0 else []
                 by += [place] * len(more)
                 touched += more
         earliest = pd.Series(by, dtype=np.int64).groupby(self._unit[_ints(touched)]).min()
@@ -244,7 +247,7 @@ class OpenItems:
 
     def _cases(self, payments: Sequence[IncomingPayment], places: Iterable[int]) -> dict[int, _Case]:
         """Read payments in full, and look up what they name."""
-        cases = {place: _Case(self._reader.read(payments[place])) for place in places}
+        cases = {place: _Case(self._reader.read(payments[place]), []) for place in places}
         said: defaultdict[EvidenceKind, list[tuple[_Case, str, str | None, bool]]] = defaultdict(list)
         for case in cases.values():
             for (kind, value, channel), doubt in case.read.items():
@@ -256,9 +259,7 @@ class OpenItems:
             for item, place, known in zip(_listed(items), _listed(which), served, strict=True):
                 case, value, channel, bare = names[place]
                 if known and channel in (None, self._channel.of(item)):
-                    case.called.setdefault(item, set()).add((kind, value))
-                    if kind is not EvidenceKind.PAYER_NAME:
-                        (case.looks_like if bare else case.named).add(item)
+                    case.hits.append((item, kind, value, bare))
         return cases
 
     def _settle(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
@@ -272,7 +273,9 @@ class OpenItems:
 
     def decide(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
         """Return the single form's answer, with the items as they were when so many payments had been decided."""
-        called = {at: set(names) for at, names in case.called.items()}
+        called: dict[int, set[tuple[EvidenceKind, str]]] = {}
+        for at, kind, value, _ in case.hits:
+            called.setdefault(at, set()).add((kind, value))
         if owner >= 0 and (account := payer_account_of(payment)):
             for at in self._by_person.of(self._person[owner]):
                 called.setdefault(at, set()).add((EvidenceKind.PAYER_ACCOUNT, account))
@@ -370,19 +373,20 @@ class _Told:
     owner: Ints
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """A payment that was read in full, and what each item is called that it names, looks like naming, or is alike."""
+    """A payment that was read in full, and its hits: items, what each is called in it, and whether that is bare."""
 
     read: Read
-    called: dict[int, set[tuple[EvidenceKind, str]]] = field(default_factory=dict[int, set[tuple[EvidenceKind, str]]])
-    named: set[int] = field(default_factory=set[int])
-    looks_like: set[int] = field(default_factory=set[int])
+    hits: list[tuple[int, EvidenceKind, str, bool]]
 
     @property
     def sole(self) -> int | None:
         """The item that it names, if nothing speaks for another."""
-        return next(iter(self.named)) if len(self.named) == len(self.called) == 1 else None
+        if len({item for item, _, _, _ in self.hits}) != 1:
+            return None
+        named = any(kind is not EvidenceKind.PAYER_NAME and not bare for _, kind, _, bare in self.hits)
+        return self.hits[0][0] if named else None
 
 
 class _Coded:

@@ -527,6 +527,18 @@ async def test_an_answer_to_an_earlier_question_is_not_believed(
             assert [len(rows) for rows in portal.rows.values()] == ([2, 2] if what == "make" else [])
 
 
+async def test_a_refusal_of_what_was_done_is_not_believed(portal: Bitrix24StandIn, crm: Bitrix24) -> None:
+    path = f"/rest/7/{portal.token}/"
+    portal.misbehave(Misbehavior.STATUS_AFTER, path=f"{path}crm.item.add", status=400)
+    card = await crm.tell(order(), "NEW", "key")
+    portal.misbehave(Misbehavior.STATUS_AFTER, path=f"{path}batch", status=400, skip=1)
+    with pytest.raises(Transient) as raised:
+        await crm.tell(order(), "WON", "key")
+    assert raised.value.in_doubt
+    assert await crm.tell(order(), "WON", "key") == card
+    assert portal.done == [("crm.item.add", int(card)), ("crm.item.update", int(card))]
+
+
 # Outgoing webhooks
 
 

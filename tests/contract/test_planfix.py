@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from connectors import load
 from connectors.errors import Misconfigured, Rejected, Transient
@@ -488,6 +488,23 @@ async def test_an_answer_to_an_earlier_question_is_not_believed(
         case _:
             stands = {task["id"]: (task["values"][NUMBER], task["status"]) for task in account.tasks.values()}
             assert stands == {int(first): ("1042", 102), int(second): ("1043", 102)}
+
+
+async def test_a_refusal_of_what_was_done_is_not_believed(account: PlanfixStandIn) -> None:
+    account.error = lambda status: JSONResponse({"result": "fail", "code": 1002, "error": ""}, status)
+
+    def refused(path: str, *, skip: int = 0) -> None:
+        account.misbehave(Misbehavior.STATUS_AFTER, path=path, skip=skip, status=400)
+
+    async with connected(account, **TAG, make_cards=True) as crm:
+        refused("/rest/task/", skip=2)
+        assert await crm.tell(order(), "101", "key") == "1"
+        refused("/rest/task/1")
+        assert await crm.tell(order(), "102", "key") == "1"
+        refused("/rest/task/1/comments/", skip=2)
+        refused("/rest/task/1/datatags/")
+        assert int(await crm.add_income(order(), income(), "key")) in account.entries
+    assert [what for what, _ in account.done] == ["task", "change", "comment", "entry"]
 
 
 # What scenarios send

@@ -1337,6 +1337,209 @@ async def test_a_refund_whose_answer_was_lost_is_found_and_not_written_twice(
     assert len(shop.refunds[id_]) == 1
 
 
+# Answers to other questions
+
+
+class Mixed(WooCommerceStandIn):
+    """A shop behind something that mixes answers up: said is the answer that comes instead of the right one."""
+
+    said: Any = None
+    status = 200
+
+    def error(self, status: int) -> Response:  # noqa: ARG002 - an answer that is mixed up has a status of its own
+        return Response(json.dumps(self.said), status_code=self.status, media_type="application/json")
+
+    def failure(self) -> Response:
+        return self.error(200)
+
+
+def at(path: str) -> str:
+    return f"/wp-json/wc/v3/{path}"
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "skip", "transient"),
+    [
+        ("ask", "orders/{}", 0, True),
+        ("ask of one that is gone", "orders/{}", 0, False),
+        ("poll", "orders", 1, True),
+        ("list", "orders", 1, True),
+        ("status", "orders/{}", 0, True),
+        ("status", "orders/{}", 1, False),
+        ("status by number", "orders", 3, True),
+        ("note", "orders/{}/notes", 0, True),
+        ("find", "orders/{}/notes", 0, False),
+        ("refund", "orders/{}/refunds", 0, False),
+        ("stock", "products", 2, True),
+    ],
+)
+async def test_an_answer_to_an_earlier_question_is_not_believed(
+    shop: WooCommerceStandIn, woo: WooCommerce, what: str, path: str, skip: int, transient: bool
+) -> None:
+    """A system that answers twice answers the next question on its connection with what it was asked before."""
+    ids: list[int] = []
+    for days in (5, 0):
+        shop.time = NOW - timedelta(days=days)
+        ids.append(shop.place())
+        shop.stock(f"K{ids[-1]}", 1)
+    if what == "find":
+        await woo.add_note(order(ids[1]), "Odesláno", "key", to_customer=True)
+    if what == "refund":
+        await woo.refund(order(ids[1]), Money(100, "CZK"), "key")
+    if what == "ask of one that is gone":
+        shop.delete(ids[0])
+
+    async def act(id_: int) -> Any:
+        since = (shop.time or NOW) if id_ == ids[1] else NOW - timedelta(days=6)
+        match what:
+            case "poll":
+                floor = int(since.timestamp())
+                return [one.split(":")[0] for one, _ in (await woo.fetch(f"{floor}:{floor}:1", now=NOW)).events]
+            case "list":
+                return [one.number for one in await listed(woo, since)]
+            case "status":
+                return await woo.set_status(order(id_), "completed", "key")
+            case "status by number":
+                return await woo.set_status(order(None, str(id_)), "completed", "key")
+            case "note":
+                return await woo.add_note(order(id_), "Odesláno", "key", to_customer=True)
+            case "find":
+                return await woo.find_note(order(id_), "Odesláno", "key")
+            case "refund":
+                return await woo.refund(order(id_), Money(100 if id_ == ids[1] else 99_999, "CZK"), "key")
+            case "stock":
+                return await woo.set_stock({f"K{id_}": 7})
+            case _:
+                return [one for one in await woo.truth(b'{"id":%d}' % id_) if isinstance(one, StatusChange)]
+
+    asked, answered = (at(path.format(id_)) for id_ in ids)
+    if asked != answered:
+        shop.misbehave(Misbehavior.EARLIER, path=asked, skip=1_000)
+    shop.misbehave(Misbehavior.EARLIER, path=answered, skip=skip)
+    with suppress(Rejected):
+        await act(ids[0])
+    if transient:
+        with pytest.raises(Transient):
+            await act(ids[1])
+    found = await act(ids[1])
+    match what:
+        case "poll" | "list" | "status by number" | "status":
+            assert found in (str(ids[1]), [str(ids[1])])
+            stands = "on-hold" if what in ("poll", "list") else "completed"
+            assert {one["status"] for one in shop.orders.values()} == {stands}
+        case "note" | "find":
+            assert [str(one["id"]) for one in shop.notes[ids[1]]] == [found]
+        case "refund":
+            assert [str(one["id"]) for one in shop.refunds[ids[1]]] == [found]
+        case "stock":
+            assert (found, shop.level(f"K{ids[0]}"), shop.level(f"K{ids[1]}")) == ({}, 7, 7)
+        case _:
+            assert [(one.external_id, one.status) for one in found] == [(str(ids[1]), "on-hold")]
+
+
+@pytest.mark.parametrize("what", ["status", "note", "refund", "webhook"])
+async def test_an_answer_about_something_else_leaves_it_open_whether_it_was_done(what: str) -> None:
+    async with Mixed() as shop, connected(shop) as woo:
+        first, *others = [shop.place() for _ in range(3)]
+        webhooks = [await shop.subscribe("order.created", f"{shop.url}/webhooks/woo", "s") for _ in range(3)]
+
+        async def act(id_: int) -> Any:
+            match what:
+                case "status":
+                    return await woo.set_status(order(id_), "completed", "key")
+                case "note":
+                    return await woo.add_note(order(id_), "Odesláno", str(id_), to_customer=True)
+                case "refund":
+                    return await woo.refund(order(id_), Money(100, "CZK"), str(id_))
+                case _:
+                    shop.webhooks[webhooks[[first, *others].index(id_)]].status = "disabled"
+                    return await woo.mend_webhooks()
+
+        done = await act(first)
+        shop.said = {
+            "status": {"id": first, "status": "completed"},
+            "note": shop.notes[first] and shop.notes[first][-1],
+            "refund": shop.refunds[first] and shop.refunds[first][-1],
+            "webhook": shop.webhooks[webhooks[0]].shown(),
+        }[what]
+        skip = {"status": 1, "webhook": 0}.get(what, 2)
+        for place, kind in enumerate((Misbehavior.STATUS_AFTER, Misbehavior.FAILURE)):
+            id_ = others[place]
+            path = {"status": f"orders/{id_}", "webhook": f"webhooks/{webhooks[place + 1]}"}
+            shop.misbehave(kind, path=at(path.get(what, f"orders/{id_}/{what}s")), skip=skip)
+            with pytest.raises(Transient) as raised:
+                await act(id_)
+            assert raised.value.in_doubt
+            assert await act(id_) != done
+            assert shop.orders[id_]["status"] == ("completed" if what == "status" else "on-hold")
+            assert (len(shop.notes[id_]), len(shop.refunds[id_])) == (what == "note", what == "refund")
+
+
+@pytest.mark.parametrize("what", ["status", "refund"])
+async def test_a_refusal_of_what_was_done_is_not_believed(what: str) -> None:
+    async with Mixed() as shop, connected(shop) as woo:
+        id_ = shop.place()
+        shop.said, shop.status = {"code": "rest_invalid_param", "message": "", "data": {"status": 400}}, 400
+        path = at(f"orders/{id_}" if what == "status" else f"orders/{id_}/refunds")
+        shop.misbehave(Misbehavior.STATUS_AFTER, path=path, skip=1 if what == "status" else 2)
+        if what == "status":
+            assert await woo.set_status(order(id_), "completed", "key") == str(id_)
+        else:
+            assert await woo.refund(order(id_), Money(100, "CZK"), "key") == str(shop.refunds[id_][0]["id"])
+        assert len(shop.done) == 1
+
+
+@pytest.mark.parametrize("what", ["number", "statuses", "stock", "status that is there"])
+async def test_what_is_not_in_a_list_is_not_there_when_that_is_seen_twice(what: str) -> None:
+    async with Mixed() as shop, connected(shop) as woo:
+        other, id_ = shop.place(), shop.place()
+        shop.stock("K1", 1)
+        shop.said = [] if what == "stock" else [{"id": other, "number": str(other), "status": "on-hold"}]
+        shop.misbehave(
+            Misbehavior.FAILURE, path=at("products" if what == "stock" else "orders"), skip=what == "statuses"
+        )
+        match what:
+            case "number":
+                assert await woo.set_status(order(None, str(id_)), "completed", "key") == str(id_)
+            case "statuses":
+                assert await woo.set_statuses({str(id_): "completed"}) == {}
+            case "stock":
+                assert await woo.set_stock({"K1": 7}) == {}
+            case _:
+                with pytest.raises(Transient):
+                    await woo.set_statuses({str(id_): "completed"})
+                assert shop.done == []
+
+
+@pytest.mark.parametrize("what", ["note", "refund"])
+async def test_a_list_that_says_whose_it_is_is_looked_at_once_and_believed_of_no_other_order(what: str) -> None:
+    async with Mixed() as shop, connected(shop) as woo:
+        id_ = shop.place()
+        path = f"orders/{id_}/{what}s"
+        row = {"id": 9, "note": "Zaplaceno", "amount": "1.00", "reason": ""}
+        shop.misbehave(Misbehavior.FAILURE, path=at(path), times=None)
+
+        async def act() -> Any:
+            if what == "note":
+                return await woo.find_note(order(id_), "Odesláno", "key")
+            return await woo.refund(order(id_), Money(100, "CZK"), "key")
+
+        shop.said = [row | {"_links": {"up": [{"href": f"{shop.base_url}/orders/{id_ + 1}"}]}}]
+        with pytest.raises(Transient):
+            await act()
+        assert len(shop.requests) == 1
+        shop.said = [row | {"_links": {"up": [{"href": f"{shop.base_url}/orders/{id_}"}]}}]
+        shop.requests.clear()
+        if what == "note":
+            assert await act() is None
+            assert len(shop.requests) == 1
+        else:
+            shop.behave()
+            shop.misbehave(Misbehavior.FAILURE, path=at(path))
+            await act()
+            assert [seen.method for seen in shop.requests] == ["GET", "POST"]
+
+
 @pytest.mark.parametrize(
     ("status", "error", "busy"), [(429, Transient, True), (503, Transient, False), (403, Misconfigured, False)]
 )

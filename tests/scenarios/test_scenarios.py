@@ -36,7 +36,7 @@ from connectors.roles import IssuedDocument
 from domain.documents import Document
 from domain.orders import Order, Status
 from domain.rules import DocumentKind
-from domain.scenarios import STEPS, TELLING, in_order
+from domain.scenarios import STEPS, TELLING, TIMED, in_order
 from flows.scenarios import SCENARIOS
 from store import documents, effects, journal, orders, rules, stock
 from store.audit import audit
@@ -168,8 +168,8 @@ TOLD = {
 """Every scenario; a new one needs one row here."""
 
 
-ELSEWHERE = {"money_back", "revert", "authorization", "capture", "release", "status_changed"}
-"""What takes back, holds or tells, instead of carrying on; the tests named for these tell how."""
+ELSEWHERE = {"money_back", "revert", "authorization", "capture", "release", "status_changed", "deferred", *TIMED}
+"""What takes back, holds, waits or tells, instead of carrying on; the tests named for these tell how."""
 
 
 def of_document(scenario: str) -> list[str]:

@@ -165,7 +165,7 @@ async def test_a_shop_in_which_nothing_moved_says_so(opened: Installation) -> No
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"channel": "tea"}, "there is no channel “tea”; there is cz, market and ro"),
+        ({"channel": "tea"}, "there is no channel “tea”; there is cz, market, planfix, ro and woo"),
         ({"since": date(2026, 11, 24)}, "the first day must come before the last"),
         ({"before_after": date(2026, 12, 24)}, "so that there is a before and an after"),
     ],
