@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 
 from domain.payments import Method
+from domain.spreadsheet import csv_line
 
 DAYS = 84
 """What is looked at by default: twelve weeks."""
@@ -246,12 +247,11 @@ def _words(status: str) -> str:
 
 _COLUMNS = ("channel", "scenario", "from", "to", "period", "count", "median_s", "p90_s", "worst_s", "worst_orders")
 # A spreadsheet takes what begins so for a formula, also within quotes.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_of(rows: Sequence[Row], period: Period) -> str:
     """Return the figures as CSV (RFC 4180), times in seconds: for each transition the whole period, weeks and sides."""
-    lines = [",".join(_COLUMNS)]
+    lines = [csv_line(_COLUMNS)]
     for row in rows:
         sides = (("before", row.earlier), ("after", row.later)) if period.change else ()
         weeks = ((f"week of {monday}", week) for monday, week in zip(period.mondays, row.weeks, strict=True))
@@ -260,12 +260,5 @@ def csv_of(rows: Sequence[Row], period: Period) -> str:
                 numbers = " ".join(number for _, number in figures.worst)
                 times = (figures.count, figures.median_s, figures.p90_s, figures.worst_s)
                 cells = (row.channel, row.method.value, row.before, row.after, name, *times, numbers)
-                lines.append(",".join(_cell(cell) for cell in cells))
-    return "".join(f"{line}\r\n" for line in lines)
-
-
-def _cell(value: object) -> str:
-    text = str(value)
-    if text.startswith(_FORMULA) and isinstance(value, str):
-        text = f"'{text}"
-    return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\r\n') else text
+                lines.append(csv_line(cells))
+    return "".join(lines)

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import Flow
 
 from flows.authorization import authorization, capture, release
+from flows.balance import balance_release
 from flows.bank_transfer import bank_transfer
 from flows.card import card_payment
 from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
@@ -25,6 +26,7 @@ SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
     "authorization": (authorization, "holds"),
     "capture": (capture, "holds"),
     "release": (release, "holds"),
+    "balance_release": (balance_release, "entries"),
     "card": (card_payment, "payments"),
     "bank_transfer": (bank_transfer, "payments"),
     "cash_on_delivery": (cash_on_delivery, "payments"),

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Row, Subquery, and_, case, exists, func, l
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from domain.balance import SOURCE
 from domain.money import Money
 from domain.payments import Kind, Method, Outcome
 from domain.rules import ChannelRules, DocumentKind, Moment, Policy, RulesError, Wait, Way
@@ -192,33 +193,92 @@ async def _outcome_without_allocation(connection: AsyncConnection) -> list[Findi
 
 
 async def _credited_too_much(connection: AsyncConnection) -> list[Finding]:
+    # What settles an invoice without an order is on the balance as well.
     allocated = (
         select(func.coalesce(func.sum(taken_of_payment()), 0))
-        .where(AllocationRow.payment_id == PaymentRow.id)
+        .where(AllocationRow.payment_id == PaymentRow.id, AllocationRow.order_id.is_not(None))
         .scalar_subquery()
     )
-    credited = BalanceEntry.amount_minor
+    credited = func.sum(BalanceEntry.amount_minor)
+    from_balance = PaymentRow.source == SOURCE
     rows = await _rows(
         connection,
         select(PaymentRow.id, PaymentRow.currency, PaymentRow.amount_minor, allocated.label("allocated"))
-        .add_columns(credited.label("credited"), BalanceEntry.currency.label("other"))
+        .add_columns(credited.label("credited"), func.max(BalanceEntry.currency).label("other"))
         .join(BalanceEntry, BalanceEntry.payment_id == PaymentRow.id)
-        .where(
-            *balances.LIVE,
+        .where(*balances.LIVE, PaymentRow.kind == Kind.PAYMENT.value)
+        .group_by(PaymentRow.id, PaymentRow.source, PaymentRow.currency, PaymentRow.amount_minor)
+        .having(
             or_(
-                PaymentRow.currency != BalanceEntry.currency,
-                credited <= 0,
-                allocated + credited > PaymentRow.amount_minor,
+                PaymentRow.currency != func.max(BalanceEntry.currency),
+                and_(from_balance, credited != -allocated),
+                and_(~from_balance, or_(credited <= 0, allocated + credited > PaymentRow.amount_minor)),
             ),
         )
-        .order_by(BalanceEntry.id),
+        .order_by(PaymentRow.id),
     )
     return [
         Finding(
             "what is on a balance came with its payment",
             f"payment {row.id}",
             f"of its {Money(row.amount_minor, row.currency)}, {Money(int(row.allocated), row.currency)} is allocated "
-            f"and {Money(row.credited, row.other)} is on a balance",
+            f"and {Money(int(row.credited), row.other)} is on a balance",
+        )
+        for row in rows
+    ]
+
+
+async def _invoices_not_credited(connection: AsyncConnection) -> list[Finding]:
+    """Hold what payments settle of invoices without order against what customers have of that on their balances."""
+    paid = (
+        select(func.coalesce(func.sum(AllocationRow.amount_minor), 0))
+        .where(AllocationRow.open_item_id == OpenItemRow.id)
+        .scalar_subquery()
+    )
+    credited = (
+        select(func.coalesce(func.sum(BalanceEntry.amount_minor), 0))
+        .where(BalanceEntry.open_item_id == OpenItemRow.id)
+        .scalar_subquery()
+    )
+    rows = await _rows(
+        connection,
+        select(OpenItemRow.id, OpenItemRow.number, OpenItemRow.currency, paid.label("paid"))
+        .add_columns(credited.label("credited"))
+        .where(OpenItemRow.order_id.is_(None), paid != credited)
+        .order_by(OpenItemRow.id),
+    )
+    return [
+        Finding(
+            "what paid an invoice without an order is on the balance",
+            f"invoice {row.number or row.id}",
+            f"{Money(int(row.paid), row.currency)} was paid for it, and {Money(int(row.credited), row.currency)} of "
+            "that is on a balance",
+        )
+        for row in rows
+    ]
+
+
+async def _balance_payments_unpaired(connection: AsyncConnection) -> list[Finding]:
+    """Find orders that are paid from a balance without its being less for that."""
+    live = exists().where(BalanceEntry.payment_id == PaymentRow.id, BalanceEntry.amount_minor < 0, *balances.LIVE)
+    allocated = exists().where(
+        AllocationRow.payment_id == PaymentRow.id,
+        AllocationRow.reverses_id.is_(None),
+        AllocationRow.reversed.is_(False),
+    )
+    rows = await _rows(
+        connection,
+        select(PaymentRow.id, allocated.label("allocated"))
+        .where(PaymentRow.source == SOURCE, live != allocated)
+        .order_by(PaymentRow.id),
+    )
+    return [
+        Finding(
+            "what pays an order from a balance is taken off it",
+            f"payment {row.id}",
+            "it settles its order, yet nothing is taken off the balance for it"
+            if row.allocated
+            else "it settles nothing, yet it is taken off the balance",
         )
         for row in rows
     ]
@@ -675,6 +735,8 @@ _CHECKS: tuple[Callable[[AsyncConnection], Awaitable[list[Finding]]], ...] = (
     _half_reversed,
     _outcome_without_allocation,
     _credited_too_much,
+    _invoices_not_credited,
+    _balance_payments_unpaired,
     _half_reversed_entries,
     _outcome_without_entry,
     _dispatched_against_the_rules,

@@ -24,13 +24,15 @@ class Facts:
     """How an order stands for one cause.
 
     closed is its status when that waits for no money any more; reverting says that somebody is taking it back now, and
-    taken_off that the payment that is the cause was taken off it; back is how its money went back, all of it.
+    taken_off that the payment that is the cause was taken off it; back is how its money went back, all of it. held_out
+    says who holds it out of automation, and why.
     """
 
     closed: Status | None = None
     reverting: bool = False
     taken_off: bool = False
     back: Kind | None = None
+    held_out: str | None = None
 
 
 async def lock(connection: AsyncConnection, order_ids: Sequence[int], *, shared: bool = False) -> dict[int, Status]:
@@ -38,18 +40,26 @@ async def lock(connection: AsyncConnection, order_ids: Sequence[int], *, shared:
 
     Neither holds up who adds a row that points at an order, as each claim does before it comes here.
     """
-    found: dict[int, Status] = {}
+    return {id_: status for id_, (status, _) in (await _locked(connection, order_ids, shared=shared)).items()}
+
+
+async def _locked(
+    connection: AsyncConnection, order_ids: Sequence[int], *, shared: bool
+) -> dict[int, tuple[Status, str | None]]:
+    """Lock orders, and return each one's status and who holds it out of automation."""
+    found: dict[int, tuple[Status, str | None]] = {}
     for ids in chunks(sorted(set(order_ids))):
-        query = select(OrderRow.id, OrderRow.standard_status).where(OrderRow.id.in_(ids)).order_by(OrderRow.id)
+        columns = (OrderRow.id, OrderRow.standard_status, OrderRow.held_out)
+        query = select(*columns).where(OrderRow.id.in_(ids)).order_by(OrderRow.id)
         rows = await connection.execute(query.with_for_update(read=shared, key_share=not shared))
-        found.update({row.id: Status(row.standard_status) for row in rows.all()})
+        found.update({row.id: (Status(row.standard_status), row.held_out) for row in rows.all()})
     return found
 
 
 async def facts(connection: AsyncConnection, items: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Facts]:
     """Lock the orders of (order id, cause) pairs, shared, and return how each stands for its cause."""
     order_ids = sorted({order_id for order_id, _ in items})
-    statuses = await lock(connection, order_ids, shared=True)
+    locked = await _locked(connection, order_ids, shared=True)
     payment_ids = sorted({id_ for _, cause in items for subject, id_ in [subject_of(cause)] if subject == "payment"})
     reverting: set[int] = set()
     back: dict[int, Kind] = {}
@@ -77,8 +87,9 @@ async def facts(connection: AsyncConnection, items: Sequence[tuple[int, str]]) -
         subject, id_ = subject_of(cause)
         of_payment = subject == "payment"
         taken_off = of_payment and (rounds.get(id_, 1) > round_of(cause) or live.get((id_, order_id), True) is False)
-        closed = status if (status := statuses[order_id]) in CLOSED else None
-        found[order_id, cause] = Facts(closed, order_id in reverting, taken_off, back.get(order_id))
+        status, held_out = locked[order_id]
+        closed = status if status in CLOSED else None
+        found[order_id, cause] = Facts(closed, order_id in reverting, taken_off, back.get(order_id), held_out)
     return found
 
 

@@ -33,7 +33,7 @@ async def next_number(connection: AsyncConnection, channel: str, kind: DocumentK
 async def add(
     connection: AsyncConnection,
     *,
-    order_id: int,
+    order_id: int | None,
     channel: str,
     kind: DocumentKind,
     number: str,
@@ -43,13 +43,18 @@ async def add(
     total_minor: int,
     issued_on: date,
     content: dict[str, Any],
-    effect_id: int,
+    effect_id: int | None,
     corrects_id: int | None = None,
+    open_item_id: int | None = None,
 ) -> None:
-    """Store an issued document. At most one of a kind is live per order; the database refuses another."""
+    """Store an issued document, of an order or of an open item without one.
+
+    At most one of a kind is live per order; the database refuses another.
+    """
     await connection.execute(
         insert(DocumentRow).values(
             order_id=order_id,
+            open_item_id=open_item_id,
             channel=channel,
             kind=kind.value,
             number=number,
@@ -85,10 +90,14 @@ async def end(connection: AsyncConnection, document_id: int) -> None:
     await connection.execute(update(DocumentRow).where(DocumentRow.id == document_id).values(live=False))
 
 
-async def without_file(connection: AsyncConnection, order_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Return the documents whose PDF was not printed yet, of some orders or of all."""
+async def without_file(
+    connection: AsyncConnection, order_ids: Sequence[int] | None = None, *, item_ids: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """Return the documents whose PDF was not printed yet: of some orders, of some open items, or of all."""
     columns = (DocumentRow.id, DocumentRow.channel, DocumentRow.kind, DocumentRow.number, DocumentRow.content)
     query = select(*columns).where(DocumentRow.file.is_(None)).order_by(DocumentRow.id)
+    if item_ids:
+        query = query.where(DocumentRow.open_item_id.in_(list(item_ids)))
     if order_ids is None:
         return [dict(row) for row in (await connection.execute(query)).mappings().all()]
     found: list[dict[str, Any]] = []

@@ -228,6 +228,32 @@ async def customer_number(connection: AsyncConnection, customer_id: int) -> str 
     return await connection.scalar(select(CustomerRow.number).where(CustomerRow.id == customer_id))
 
 
+async def customer_key(connection: AsyncConnection, customer_id: int) -> tuple[str, str, str | None]:
+    """Return the channel, number and group of a customer that there is."""
+    row = (
+        await connection.execute(
+            select(CustomerRow.channel, CustomerRow.number, CustomerRow.group).where(CustomerRow.id == customer_id)
+        )
+    ).one()
+    return row.channel, row.number, row.group
+
+
+async def customer(connection: AsyncConnection, customer_id: int) -> Customer:
+    """Return a customer that there is."""
+    row = (await connection.execute(select(*CustomerRow.__table__.columns).where(CustomerRow.id == customer_id))).one()
+    return Customer(
+        id=row.id,
+        number=row.number,
+        name=row.name,
+        email=row.email,
+        phone=row.phone,
+        language=row.language,
+        group=row.group,
+        tax_id=row.tax_id,
+        address=Address(**row.address),
+    )
+
+
 async def add_references(
     connection: AsyncConnection, open_item_id: int, references: Iterable[tuple[EvidenceKind, str]]
 ) -> None:
@@ -414,10 +440,16 @@ async def listing(
     method: str | None = None,
     placed_from: datetime | None = None,
     placed_to: datetime | None = None,
+    held_out: bool = False,
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return orders chosen by their properties, oldest first, as plain rows."""
+    """Return orders chosen by their properties, oldest first, as plain rows.
+
+    held_out chooses those alone that a person holds out of automation.
+    """
     conditions = chosen(channel=channel, status=status, method=method, placed_from=placed_from, placed_to=placed_to)
+    if held_out:
+        conditions.append(OrderRow.held_out.is_not(None))
     columns = (
         OrderRow.id,
         OrderRow.number,
@@ -428,6 +460,7 @@ async def listing(
         OrderRow.currency,
         OrderRow.total_minor,
         OrderRow.placed_at,
+        OrderRow.held_out,
     )
     rows = await connection.execute(
         select(*columns).where(*conditions).order_by(OrderRow.placed_at, OrderRow.id).limit(limit)

@@ -140,7 +140,12 @@ def _surplus_left() -> ColumnElement[int]:
     """Return how much of a payment's surplus nobody has decided about: it is on no balance and not to be sent back."""
     credited = (
         select(func.coalesce(func.sum(BalanceEntry.amount_minor), 0))
-        .where(BalanceEntry.payment_id == PaymentRow.id, *balances.LIVE)
+        .where(
+            BalanceEntry.payment_id == PaymentRow.id,
+            BalanceEntry.open_item_id.is_(None),
+            BalanceEntry.amount_minor > 0,
+            *balances.LIVE,
+        )
         .scalar_subquery()
     )
     decided = PaymentRow.policy.in_([Policy.BALANCE.value, Policy.REFUND.value, Policy.IGNORE.value])
@@ -177,7 +182,7 @@ async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int
         AllocationRow.id,
         AllocationRow.payment_id,
         AllocationRow.order_id,
-        OrderRow.number,
+        func.coalesce(OrderRow.number, OpenItemRow.number).label("number"),
         OpenItemRow.currency,
         AllocationRow.amount_minor,
         AllocationRow.write_off_minor,
@@ -309,6 +314,7 @@ async def _newest_open(connection: AsyncConnection, customers: Collection[int]) 
                 CustomerRow.id.in_(some),
                 OpenItemRow.id >= func.coalesce(oldest_looked_at, 0),
                 OpenItemRow.amount_minor > relieved,
+                OpenItemRow.cancelled_at.is_(None),
                 ~closed,
             )
             .order_by(CustomerRow.id, OpenItemRow.id.desc())
@@ -346,6 +352,11 @@ async def _open_of_group(connection: AsyncConnection, group: Group) -> list[int]
     )
     open_ = await _newest_open(connection, members.scalars().all())
     return sorted((id_ for items in open_.values() for id_ in items), reverse=True)[:_NEWEST]
+
+
+def _of_invoice(item: Row[Any]) -> Status:
+    """Return what the status of an invoice without an order comes to."""
+    return Status.AWAITING_PAYMENT if item.cancelled_at is None else Status.CANCELLED
 
 
 async def _items(
@@ -403,8 +414,8 @@ async def _items(
                 id=item.id,
                 order_id=item.order_id,
                 channel=item.channel,
-                number=order.number if order else f"item {item.id}",
-                status=Status(order.standard_status) if order else Status.AWAITING_PAYMENT,
+                number=order.number if order else item.number or f"item {item.id}",
+                status=Status(order.standard_status) if order else _of_invoice(item),
                 amount=Money(item.amount_minor, item.currency),
                 open=Money(item.amount_minor - paid.get(item.id, 0), item.currency),
                 references=frozenset(references[item.id] | accounts.get(customer.id, set()) | of_group),
@@ -413,6 +424,11 @@ async def _items(
                 group=customer.group or None,
             )
     return found
+
+
+async def customer_of_item(connection: AsyncConnection, item_id: int) -> int:
+    """Return whose an open item is."""
+    return (await connection.execute(select(OpenItemRow.customer_id).where(OpenItemRow.id == item_id))).scalar_one()
 
 
 async def incomes(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
@@ -665,6 +681,7 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
             AllocationRow.order_id,
             taken_of_payment().label("taken"),
             OrderRow.number,
+            OpenItemRow.number.label("invoice"),
             OpenItemRow.channel,
             OpenItemRow.currency,
         )
@@ -684,7 +701,7 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
     currency = payment.amount.currency
 
     def name(id_: int) -> str:
-        return items[id_].number or f"item {id_}"
+        return items[id_].number or items[id_].invoice or f"item {id_}"
 
     def shares(sums: dict[int, int]) -> tuple[Kept, ...]:
         return tuple(

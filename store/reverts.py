@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from domain.balance import SOURCE
 from domain.orders import Status
 from domain.payments import Kind, Outcome
 from domain.reverting import Line, Way, way_back
@@ -310,7 +311,8 @@ async def _set_free(
         .where(PaymentRow.id.in_(free))
         .values(
             outcome=Outcome.TAKEN_BACK.value,
-            policy=Policy.OPERATOR.value,
+            # What came from a balance is on it again, and is nothing that could be for another order.
+            policy=case((PaymentRow.source == SOURCE, Policy.IGNORE.value), else_=Policy.OPERATOR.value),
             reason=said,
             surplus_minor=0,
             round=PaymentRow.round + 1,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from store.tables import (
     AllocationRow,
+    BackfillItem,
+    BackfillRow,
     BalanceEntry,
     ConnectorState,
     CustomerRow,
@@ -66,7 +68,9 @@ class Use:
 _ADDS_ONLY = Use()
 USES: Mapping[type[Table], Use] = {
     AllocationRow: Use(("reversed",)),
-    BalanceEntry: Use(("reversed",)),
+    BackfillItem: Use(("result", "said")),
+    BackfillRow: Use(("finished_at", "lease_owner", "lease_until")),
+    BalanceEntry: Use(("reversed", "released_at")),
     ConnectorState: Use(("cursor", "polled_at")),
     CustomerRow: Use(("name", "email", "phone", "language", "group", "tax_id", "address")),
     DocumentRow: Use(("live", "file")),
@@ -88,7 +92,7 @@ USES: Mapping[type[Table], Use] = {
     JournalHead: Use(("hash", "length")),
     JournalRow: _ADDS_ONLY,
     MessageRow: _ADDS_ONLY,
-    OpenItemRow: Use(("amount_minor",)),
+    OpenItemRow: Use(("amount_minor", "cancelled_at")),
     OrderLineRow: Use(("sku", "title", "quantity", "unit_price_minor", "vat_rate")),
     OrderRow: Use(
         (
@@ -100,6 +104,7 @@ USES: Mapping[type[Table], Use] = {
             "due_on",
             "reserved_until",
             "extended",
+            "held_out",
         )
     ),
     OutageRow: Use(("since", "reason", "failed", "attempts", "probe_at"), deletes=True),

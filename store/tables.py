@@ -117,7 +117,7 @@ class OrderRow(Table):
     """An order; status is the channel's own word, standard_status what it means.
 
     reserved_until is the last day of one that waits for its money, due_on that of one on credit; extended counts how
-    often a person has put that day off.
+    often a person has put that day off. held_out says who holds it out of automation, and why.
     """
 
     __tablename__ = "orders"
@@ -146,6 +146,7 @@ class OrderRow(Table):
     due_on: Mapped[date | None]
     reserved_until: Mapped[datetime | None]
     extended: Mapped[int] = mapped_column(default=0)
+    held_out: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
 
 
@@ -180,7 +181,7 @@ class StatusHistory(Table):
 
 
 class OpenItemRow(Table):
-    """Something a payment can settle: an order, later an invoice without one."""
+    """Something a payment can settle: an order, or an invoice without one, which number names."""
 
     __tablename__ = "open_items"
     __table_args__ = (UniqueConstraint("order_id"), Index("ix_open_items_customer_id", "customer_id", "id"))
@@ -191,6 +192,8 @@ class OpenItemRow(Table):
     channel: Mapped[str] = mapped_column(String(40))
     currency: Mapped[str] = mapped_column(String(3))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
+    number: Mapped[str | None] = mapped_column(String(60))
+    cancelled_at: Mapped[datetime | None]
 
 
 class ReferenceRow(Table):
@@ -342,8 +345,11 @@ class AllocationRow(Table):
 class BalanceEntry(Table):
     """A movement of a customer's balance, append-only: credit is positive, and the balance is their sum.
 
-    payment_id is the payment whose money, or surplus, it is. An entry taken back is marked, and the one that reverses
-    it names it.
+    payment_id is the payment whose money, or surplus, it is; of money that pays an order it is the payment that this
+    makes (source `balance`), and the entry is negative. open_item_id is the invoice without order that was paid. An
+    entry taken back is marked, and the one that reverses it names it. reference is what a person
+    knows money by that came by hand, which is taken once. released_at says when the top-up was used to pay orders that
+    wait; empty where it isn't for that, or not yet.
     """
 
     __tablename__ = "balance_entries"
@@ -352,9 +358,10 @@ class BalanceEntry(Table):
             "uq_balance_entries_live",
             "payment_id",
             unique=True,
-            sqlite_where=text("reverses_id IS NULL AND reversed = false"),
-            postgresql_where=text("reverses_id IS NULL AND reversed = false"),
+            sqlite_where=text("reverses_id IS NULL AND reversed = false AND open_item_id IS NULL"),
+            postgresql_where=text("reverses_id IS NULL AND reversed = false AND open_item_id IS NULL"),
         ),
+        UniqueConstraint("customer_id", "reference"),
         Index("ix_balance_entries_customer_id", "customer_id", "currency"),
     )
 
@@ -363,11 +370,14 @@ class BalanceEntry(Table):
     currency: Mapped[str] = mapped_column(String(3))
     amount_minor: Mapped[int] = mapped_column(BigInteger)
     payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
+    open_item_id: Mapped[int | None] = _to("open_items.id", nullable=True, index=True)
     reverses_id: Mapped[int | None] = _to("balance_entries.id", nullable=True)
     reversed: Mapped[bool] = mapped_column(default=False)
+    reference: Mapped[str | None] = mapped_column(String(80))
     reason: Mapped[str] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
     at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
 
 
 class PayoutRow(Table):
@@ -430,7 +440,7 @@ class WorkRow(Table):
     __table_args__ = (
         UniqueConstraint("subject", "subject_id", "scenario"),
         Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status')", name="subject"),
+        CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry')", name="subject"),
     )
 
     id: Mapped[int] = _id()
@@ -617,7 +627,10 @@ class DocumentSeries(Table):
 
 
 class DocumentRow(Table):
-    """An issued document; content is all that is printed on it, so the PDF can be made again at any time."""
+    """An issued document; content is all that is printed on it, so the PDF can be made again at any time.
+
+    One without an order names the open item that it asks to be paid.
+    """
 
     __tablename__ = "documents"
     __table_args__ = (
@@ -634,7 +647,8 @@ class DocumentRow(Table):
     )
 
     id: Mapped[int] = _id()
-    order_id: Mapped[int] = _to("orders.id", index=True)
+    order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
+    open_item_id: Mapped[int | None] = _to("open_items.id", nullable=True, index=True)
     channel: Mapped[str] = mapped_column(String(40))
     kind: Mapped[str] = mapped_column(String(12))
     number: Mapped[str] = mapped_column(String(60))
@@ -758,6 +772,46 @@ class ExportRow(Table):
     offered: Mapped[str | None] = mapped_column(String(64))
     offered_version: Mapped[int | None]
     session: Mapped[str | None] = mapped_column(String(40))
+
+
+class BackfillRow(Table):
+    """A backfill: who carries which work on again, and why; finished_at is empty until all of it was looked at.
+
+    journal_mark is the last row of the journal when it was begun: what it brought about comes after that.
+    """
+
+    __tablename__ = "backfills"
+
+    id: Mapped[int] = _id()
+    selection: Mapped[dict[str, Any]]
+    notify: Mapped[bool]
+    author: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(Text)
+    total: Mapped[int]
+    chunks: Mapped[int]
+    journal_mark: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_until: Mapped[datetime | None]
+
+
+class BackfillItem(Table):
+    """A piece of work in a backfill; result is empty until its chunk has ended."""
+
+    __tablename__ = "backfill_items"
+    __table_args__ = (
+        UniqueConstraint("backfill_id", "work_id"),
+        Index("ix_backfill_items_backfill_id_chunk", "backfill_id", "chunk"),
+    )
+
+    id: Mapped[int] = _id()
+    backfill_id: Mapped[int] = _to("backfills.id")
+    chunk: Mapped[int]
+    work_id: Mapped[int] = _to("work.id")
+    order_id: Mapped[int] = _to("orders.id", index=True)
+    result: Mapped[str | None] = mapped_column(String(20))
+    said: Mapped[str | None] = mapped_column(Text)
 
 
 class ConnectorState(Table):

@@ -37,7 +37,7 @@ _SOON = timedelta(seconds=15)
 def run_name() -> str:
     """Name a scenario's run by what it carries on: `card · payment 17`, `card · 240 payments`."""
     parameters: dict[str, Any] = flow_run.parameters or {}
-    plurals = {**_PLURALS, "revert": "reverts"}
+    plurals = {**_PLURALS, "revert": "reverts", "entry": "entries"}
     subject = next((kind for kind, name in plurals.items() if name in parameters), "payment")
     ids: list[int] = parameters.get(plurals[subject]) or []
     label = str(flow_run.flow_name).replace(" payment", "")
@@ -115,15 +115,19 @@ def _is_stuck(standing: Standing, now: datetime) -> bool:
 
 
 def _cut_short(
-    scenario: str, order_ids: Sequence[int], standings: Sequence[Standing], spared: Mapping[int, set[str]]
+    scenario: str,
+    cause: str,
+    order_ids: Sequence[int],
+    standings: Sequence[Standing],
+    spared: Mapping[tuple[int, str], set[str]],
 ) -> bool:
     """Say whether an order has ended all that it began, and yet not begun every step of its scenario.
 
     Of two runs at once, each can find a step held by the other; what comes after both then begins in neither. spared
-    are steps that an order doesn't have.
+    are steps that an order doesn't have by the rules that it goes by for the cause.
     """
     for order_id in order_ids:
-        steps = set(STEPS[scenario]) - {"match"} - spared.get(order_id, set())
+        steps = set(STEPS[scenario]) - {"match"} - spared.get((order_id, cause), set())
         mine = [standing for standing in standings if standing.order_id == order_id]
         ended = {s.step for s in mine if s.state in (EffectState.DONE, EffectState.SKIPPED)}
         if len(ended) == len(mine) and not steps <= ended:
@@ -239,7 +243,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         carried_on = await _carried_on(connection, scenario, allocated)
         if subject == "hold":
             rows = await _of_holds(connection, ids)
-        spared = await unneeded(connection, sorted({standing.order_id for standing in standings}))
+        spared = await unneeded(connection, sorted({(standing.order_id, standing.cause) for standing in standings}))
     if scenario in TIMED:
         # What else was done for the order is not this day's.
         standings = [one for one in standings if one.step.replace("sms", "message") in STEPS[scenario]]
@@ -254,7 +258,7 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         reason = row.get("reason") or ""
         mine = by_cause[causes[id_]]
         going = carried_on.get(id_, []) if subject == "payment" else sorted({s.order_id for s in mine})
-        cut_short = _cut_short(scenario, going, mine, spared)
+        cut_short = _cut_short(scenario, causes[id_], going, mine, spared)
         surplus = Money(row["surplus_left_minor"], row["currency"]) if row.get("surplus_left_minor") else None
         ended.append(
             _ended(id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock())

@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import Part
+from domain.balance import SOURCE
 from domain.by_hand import ByHandError, Wish, named_amount, share
 from domain.money import Money
 from domain.payments import Kind, Outcome
@@ -29,6 +30,7 @@ from store import balances, decisions, journal, memory, orders, payments, rules,
 from store.decisions import Standing
 from store.journal import Actor
 from store.rules import Versioned
+from tasks.balance import top_up
 from tasks.installation import Installation, installation
 from tasks.match import Credit, PaymentId, surplus_goes
 from tasks.step import current_actor, run_log
@@ -223,6 +225,11 @@ def _stands_so(standing: Standing, decision: Decision, named: _Orders, owner: in
 def _check(standing: Standing, decision: Decision) -> None:
     """Raise ByHandError for a payment of which this can't be said, whatever else was named."""
     id_, amount = standing.payment.id, standing.payment.amount
+    if standing.payment.source == SOURCE:
+        raise ByHandError(
+            f"payment {id_} is money of the customer's own balance; `kvit revert` takes it off its order, and it is on "
+            "the balance again"
+        )
     if standing.parts and (decision is Decision.AGAIN or not standing.free):
         if decision is Decision.IGNORE and standing.policy is Policy.OPERATOR:
             return
@@ -259,6 +266,7 @@ async def _do(
     word: _Word,
 ) -> None:
     _check(standing, decision)
+    await payments.begin_matching(connection)  # before a customer is locked, as everywhere
     if decision is Decision.AGAIN:
         await _again(connection, standing, word)
         return
@@ -273,7 +281,6 @@ async def _do(
 
 async def _begin(connection: AsyncConnection, standing: Standing) -> Mapping[str, Versioned]:
     """Take the locks that matching takes, in its order, so that neither waits for the other for ever."""
-    await payments.begin_matching(connection)
     if account := memory.account_of(standing.payment):
         await memory.take_turns(connection, [account])
     return await rules.current(connection)
@@ -352,10 +359,11 @@ async def _write(
     scenario = scenario_of(payment.method, payment.kind)
     await _take_off_the_balance(connection, standing, word)
     if verdict.credit:
-        await balances.add(
+        await top_up(
             connection,
             verdict.credit.customer_id,
             verdict.credit.amount,
+            method=payment.method,
             payment_id=payment.id,
             reason=f"payment {payment.id}: {verdict.reason}",
             actor=word.actor,

@@ -59,7 +59,8 @@ def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetim
     )
 
 
-def _numbered(series: Series, kind: DocumentKind, year: int, counter: int) -> str:
+def numbered(series: Series, kind: DocumentKind, year: int, counter: int) -> str:
+    """Return the number of a document by its place in the series of its kind and year."""
     pattern = {
         DocumentKind.PROFORMA: series.proforma,
         DocumentKind.INVOICE: series.invoice,
@@ -75,7 +76,7 @@ async def _store(
     connection = transaction.connection
     year = transaction.now.year
     counter = await next_number(connection, order.channel, document.kind, year)
-    number = _numbered(rules.series, document.kind, year, counter)
+    number = numbered(rules.series, document.kind, year, counter)
     await _keep(transaction, order, document, number, year=year, counter=counter, corrects_id=corrects_id)
     return number
 
@@ -255,6 +256,17 @@ async def print_documents(opened: Installation, order_ids: Sequence[int] | None 
     """
     async with opened.store.read() as connection:
         rows = await documents.without_file(connection, order_ids)
+    return await _print(opened, rows)
+
+
+async def print_open_invoices(opened: Installation, item_ids: Sequence[int]) -> int:
+    """Print the PDF of invoices without an order that have none yet; return how many."""
+    async with opened.store.read() as connection:
+        rows = await documents.without_file(connection, item_ids=item_ids)
+    return await _print(opened, rows)
+
+
+async def _print(opened: Installation, rows: Sequence[dict[str, Any]]) -> int:
     printer = opened.connector("documents", DocumentPrinter)
     for row in rows:
         pdf = await asyncio.to_thread(printer.print, document_from_json(row["content"]))

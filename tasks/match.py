@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from domain.payments import Outcome, Payment
 from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
 from domain.scenarios import cause_of
 from store import balances, decisions, journal, orders, payments, rules, work
+from tasks.balance import top_up
 from tasks.installation import Installation, installation
 from tasks.payouts import lump_sums_among
 from tasks.step import Batch, Item, current_actor, run_log
@@ -102,16 +103,19 @@ async def _match(
         for part in match.parts:
             pool.relieve(part)
         cause = cause_of("payment", payment.id, payment.round)
-        if credit is not None:
-            await balances.add(
+        for owed, credited in _credits(match, credit):
+            await top_up(
                 connection,
-                credit.customer_id,
-                credit.amount,
+                credited.customer_id,
+                credited.amount,
+                method=payment.method,
                 payment_id=payment.id,
+                open_item_id=owed.item.id if owed else None,
                 reason=f"payment {payment.id}: {match.reason}",
                 actor=actor,
                 now=now,
                 cause=cause,
+                lets_go=owed is None or owed.completes,
             )
         if decided.get(payment.id) == (match.outcome, match.reason):
             continue  # tried again, and nothing has changed: no news for the journal
@@ -173,6 +177,15 @@ class Credit:
 
     customer_id: int
     amount: Money
+
+
+def _credits(match: Match, rest: Credit | None) -> Iterator[tuple[Part | None, Credit]]:
+    """Yield what of a payment is kept on balances: what it pays of invoices without an order, and the rest."""
+    for part in match.parts:
+        if part.item.order_id is None and isinstance(part.item.customer, int):
+            yield part, Credit(part.item.customer, part.amount)
+    if rest is not None:
+        yield None, rest
 
 
 async def _with_the_rest(

@@ -113,6 +113,7 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
         forgives=payment.kind is Kind.REFUND,
         now=now,
     )
+    await _off_the_invoices(connection, payment, shares, reason, actor=actor, now=now)
     touched: list[tuple[int | None, int | None]] = [(kept.order_id, -share.minor) for kept, share in shares]
     await journal.append(
         connection,
@@ -131,6 +132,31 @@ async def _book(connection: AsyncConnection, opened: Installation, payment: Paym
             for order_id, minor in touched or [(None, None)]
         ],
     )
+
+
+async def _off_the_invoices(
+    connection: AsyncConnection,
+    payment: Payment,
+    shares: Sequence[tuple[Kept, Money]],
+    reason: str,
+    *,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Book on the customers' balances what went back of, or came again to, invoices that are for no order."""
+    for kept, share in shares:
+        if kept.order_id is not None:
+            continue
+        await balances.add(
+            connection,
+            await payments.customer_of_item(connection, kept.item_id),
+            share if payment.kind is Kind.REINSTATED else -share,
+            payment_id=payment.id,
+            open_item_id=kept.item_id,
+            reason=f"payment {payment.id}: {reason}",
+            actor=actor,
+            now=now,
+        )
 
 
 async def _off_the_balance(

@@ -11,6 +11,7 @@ from domain.orders import CLOSED, Move, Order, Status, transition
 from domain.rules import ChannelRules, DocumentKind
 from store import documents, holds, journal, orders, payments, rules, stock, work
 from store.journal import Actor
+from tasks.balance import begin_on_balance
 from tasks.installation import Installation
 from tasks.waiting import begin_term
 
@@ -84,6 +85,7 @@ async def take_order(
         raise OrderError(f"order {document.number}: channel “{document.channel}” is not known; there is {known}")
     order = _new_order(document, channels[document.channel].rules)
     now = opened.clock()
+    await payments.begin_to_change(connection)  # before the customer is locked, as everywhere
     order_id = await orders.add(connection, order, now=now, actor=actor)
     if order_id is None:
         return None
@@ -92,6 +94,9 @@ async def take_order(
         own = channels[document.channel].rules.for_customer(group=order.group, customer=order.customer_number)
         scenario = await begin_term(connection, stored, own, document.due_on, now=now)
         await work.add(connection, scenario, "order", [order_id], now=now)
+        if own.balance.use and scenario == "order_placed":
+            version = channels[document.channel].version
+            await begin_on_balance(connection, stored, own, version, actor=actor, now=now)
     for payment_id, scenario in await payments.waiting_for_order(connection, order_id):
         await work.add(connection, scenario, "payment", [payment_id], now=now)
     if held := await holds.waiting_for_order(connection, order.number):

@@ -168,7 +168,10 @@ TOLD = {
 """Every scenario; a new one needs one row here."""
 
 
-ELSEWHERE = {"money_back", "revert", "authorization", "capture", "release", "status_changed", "deferred", *TIMED}
+ELSEWHERE = {
+    *("money_back", "revert", "authorization", "capture", "release", "status_changed", "deferred", "balance_release"),
+    *TIMED,
+}
 """What takes back, holds, waits or tells, instead of carrying on; the tests named for these tell how."""
 
 

@@ -117,7 +117,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status')", name=op.f("ck_work_subject")),
+        sa.CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry')", name=op.f("ck_work_subject")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_work")),
         sa.UniqueConstraint("subject", "subject_id", "scenario", name=op.f("uq_work_subject_subject_id_scenario")),
     )
@@ -146,6 +146,7 @@ def upgrade() -> None:
         sa.Column("due_on", sa.Date(), nullable=True),
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("extended", sa.Integer(), nullable=False),
+        sa.Column("held_out", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_orders_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
@@ -229,33 +230,6 @@ def upgrade() -> None:
     op.create_index("ix_payments_outcome", "payments", ["outcome"], unique=False)
     op.create_index("ix_payments_provider_reference", "payments", ["provider_reference"], unique=False)
     op.create_table(
-        "balance_entries",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("currency", sa.String(length=3), nullable=False),
-        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
-        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("reverses_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("reversed", sa.Boolean(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("actor", sa.String(length=200), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_balance_entries_customer_id")),
-        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_balance_entries_payment_id")),
-        sa.ForeignKeyConstraint(["reverses_id"], ["balance_entries.id"], name=op.f("fk_balance_entries_reverses_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_balance_entries")),
-    )
-    op.create_index("ix_balance_entries_customer_id", "balance_entries", ["customer_id", "currency"], unique=False)
-    op.create_index(op.f("ix_balance_entries_payment_id"), "balance_entries", ["payment_id"], unique=False)
-    op.create_index(
-        "uq_balance_entries_live",
-        "balance_entries",
-        ["payment_id"],
-        unique=True,
-        sqlite_where=sa.text("reverses_id IS NULL AND reversed = false"),
-        postgresql_where=sa.text("reverses_id IS NULL AND reversed = false"),
-    )
-    op.create_table(
         "effects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -295,12 +269,47 @@ def upgrade() -> None:
         sa.Column("channel", sa.String(length=40), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.String(length=60), nullable=True),
+        sa.Column("cancelled_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_open_items_customer_id")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_open_items_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_open_items")),
         sa.UniqueConstraint("order_id", name=op.f("uq_open_items_order_id")),
     )
     op.create_index("ix_open_items_customer_id", "open_items", ["customer_id", "id"], unique=False)
+    op.create_table(
+        "balance_entries",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("customer_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("currency", sa.String(length=3), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("payment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("open_item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("reverses_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("reversed", sa.Boolean(), nullable=False),
+        sa.Column("reference", sa.String(length=80), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("released_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_balance_entries_customer_id")),
+        sa.ForeignKeyConstraint(["open_item_id"], ["open_items.id"], name=op.f("fk_balance_entries_open_item_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_balance_entries_payment_id")),
+        sa.ForeignKeyConstraint(["reverses_id"], ["balance_entries.id"], name=op.f("fk_balance_entries_reverses_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_balance_entries")),
+        sa.UniqueConstraint("customer_id", "reference", name=op.f("uq_balance_entries_customer_id_reference")),
+    )
+    op.create_index("ix_balance_entries_customer_id", "balance_entries", ["customer_id", "currency"], unique=False)
+    op.create_index(op.f("ix_balance_entries_open_item_id"), "balance_entries", ["open_item_id"], unique=False)
+    op.create_index(op.f("ix_balance_entries_payment_id"), "balance_entries", ["payment_id"], unique=False)
+    op.create_index(
+        "uq_balance_entries_live",
+        "balance_entries",
+        ["payment_id"],
+        unique=True,
+        sqlite_where=sa.text("reverses_id IS NULL AND reversed = false AND open_item_id IS NULL"),
+        postgresql_where=sa.text("reverses_id IS NULL AND reversed = false AND open_item_id IS NULL"),
+    )
     op.create_table(
         "order_lines",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -415,7 +424,8 @@ def upgrade() -> None:
     op.create_table(
         "documents",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("open_item_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("channel", sa.String(length=40), nullable=False),
         sa.Column("kind", sa.String(length=12), nullable=False),
         sa.Column("number", sa.String(length=60), nullable=False),
@@ -431,11 +441,13 @@ def upgrade() -> None:
         sa.Column("file", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["corrects_id"], ["documents.id"], name=op.f("fk_documents_corrects_id")),
         sa.ForeignKeyConstraint(["effect_id"], ["effects.id"], name=op.f("fk_documents_effect_id")),
+        sa.ForeignKeyConstraint(["open_item_id"], ["open_items.id"], name=op.f("fk_documents_open_item_id")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_documents_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_documents")),
         sa.UniqueConstraint("channel", "kind", "number", name=op.f("uq_documents_channel_kind_number")),
         sa.UniqueConstraint("channel", "kind", "year", "counter", name=op.f("uq_documents_channel_kind_year_counter")),
     )
+    op.create_index(op.f("ix_documents_open_item_id"), "documents", ["open_item_id"], unique=False)
     op.create_index(op.f("ix_documents_order_id"), "documents", ["order_id"], unique=False)
     op.create_index(
         "uq_documents_live",
@@ -616,3 +628,36 @@ def upgrade() -> None:
         sqlite_where=sa.text("live = true"),
         postgresql_where=sa.text("live = true"),
     )
+    op.create_table(
+        "backfills",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("selection", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("notify", sa.Boolean(), nullable=False),
+        sa.Column("author", sa.String(length=200), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("chunks", sa.Integer(), nullable=False),
+        sa.Column("journal_mark", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lease_owner", sa.String(length=120), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_backfills")),
+    )
+    op.create_table(
+        "backfill_items",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("backfill_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("chunk", sa.Integer(), nullable=False),
+        sa.Column("work_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("order_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("result", sa.String(length=20), nullable=True),
+        sa.Column("said", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["backfill_id"], ["backfills.id"], name=op.f("fk_backfill_items_backfill_id")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_backfill_items_order_id")),
+        sa.ForeignKeyConstraint(["work_id"], ["work.id"], name=op.f("fk_backfill_items_work_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_backfill_items")),
+        sa.UniqueConstraint("backfill_id", "work_id", name=op.f("uq_backfill_items_backfill_id_work_id")),
+    )
+    op.create_index("ix_backfill_items_backfill_id_chunk", "backfill_items", ["backfill_id", "chunk"], unique=False)
+    op.create_index(op.f("ix_backfill_items_order_id"), "backfill_items", ["order_id"], unique=False)
