@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: setup setup-dev run demo test lint bench soak laboratory fuzz lock clean
+.PHONY: setup setup-dev run demo test lint bench soak laboratory backfill-soak fuzz lock clean
 
 # The lock files have all that is needed, so pip is to look for nothing else.
 setup: $(VENV)/.runtime
@@ -55,10 +55,15 @@ bench: setup-dev
 
 # Breaks things until 10 000 faults were injected, and counts what was lost or doubled; takes about an hour. Then fuzzes.
 # make soak ARGS="--seed 17 --experiments 1" repeats one experiment, and does nothing else.
-soak: laboratory $(if $(ARGS),,fuzz)
+soak: laboratory $(if $(ARGS),,backfill-soak fuzz)
 
 laboratory: setup-dev
 	@$(BIN)/python tests/faults/soak.py $(ARGS)
+
+# Carries 10 000 orders on in bulk, kills that three times, goes on each time, and counts what was done twice or never.
+# make backfill-soak BACKFILL="--orders 500 --age" for a short one.
+backfill-soak: setup-dev
+	@$(BIN)/python tests/faults/backfill.py $(BACKFILL)
 
 # Gives every parser of untrusted input, for a minute each, what a coverage-guided fuzzer makes up.
 # make fuzz ARGS="--only camt,rules --seconds 600 --corpus FOLDER" for a part, at length, kept for the next run.

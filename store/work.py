@@ -209,8 +209,8 @@ async def of_orders(
     placed_from: datetime | None = None,
     placed_to: datetime | None = None,
     numbers: Sequence[str] = (),
-) -> list[tuple[Due, str, bool]]:
-    """Return the work of chosen orders and of their payments: (row, order number, whether it is finished)."""
+) -> list[tuple[Due, str, bool, int]]:
+    """Return the work of chosen orders and of their payments: (row, order number, whether it is finished, order)."""
     chosen = orders.chosen(channel=channel, status=status, method=method, placed_from=placed_from, placed_to=placed_to)
     columns = (
         WorkRow.id,
@@ -219,6 +219,7 @@ async def of_orders(
         WorkRow.subject_id,
         OrderRow.number,
         WorkRow.finished_at.is_not(None),
+        OrderRow.id,
     )
     own = (
         select(*columns)
@@ -230,13 +231,13 @@ async def of_orders(
         .join(AllocationRow, (WorkRow.subject == "payment") & (WorkRow.subject_id == AllocationRow.payment_id))
         .join(OrderRow, OrderRow.id == AllocationRow.order_id)
     )
-    found: dict[int, tuple[Due, str, bool]] = {}
+    found: dict[int, tuple[Due, str, bool, int]] = {}
     some_numbers = list(chunks(list(numbers))) if numbers else [()]
     for some in some_numbers:
         conditions = [*chosen, OrderRow.number.in_(some)] if some else chosen
         for query in (own, paid):
             for row in (await connection.execute(query.where(*conditions))).all():
-                found[row[0]] = (Due(row[0], row[1], row[2], row[3]), row[4], bool(row[5]))
+                found[row[0]] = (Due(row[0], row[1], row[2], row[3]), row[4], bool(row[5]), row[6])
     return [found[id_] for id_ in sorted(found)]
 
 

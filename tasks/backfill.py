@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, cast
+from uuid import uuid4
 
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.payments import Method
-from store import work
+from domain.rules import Policy
+from domain.spreadsheet import csv_line
+from store import backfills, payments, work
+from store.backfills import Part
+from store.effects import EffectState
 from store.work import Due
-from tasks.cells import cells
-from tasks.installation import installation
+from tasks.cells import TABLE_ROWS, cells
+from tasks.installation import Installation, installation
+from tasks.pace import LEASE
+from tasks.step import current_actor
 
 CHUNK = 200
 _FALLS_DUE = timedelta(minutes=10)
+_PER_ORDER = timedelta(seconds=0.1)
+_RENEW_S = 12.0
+HELD = LEASE + timedelta(seconds=_RENEW_S)
+"""How long a dead worker's backfill is held: a little longer than what it had begun, so that no step is left out."""
+_LOOK_AGAIN_S = 1.0
+
+
+class BackfillError(ValueError):
+    """A backfill can't be carried on; its text says why."""
 
 
 class Selection(BaseModel):
@@ -55,6 +76,7 @@ class Planned:
     due: Due
     number: str
     finished: bool
+    order_id: int
 
 
 @task(name="choose", cache_policy=NO_CACHE)
@@ -72,7 +94,7 @@ async def choose(selection: Selection) -> list[Planned]:
             placed_to=placed_to,
             numbers=selection.numbers,
         )
-    planned = [Planned(due, number, finished) for due, number, finished in rows]
+    planned = [Planned(*row) for row in rows]
     counts = Counter(item.due.scenario for item in planned)
     get_run_logger().info("chosen: %s", ", ".join(f"{n} × {s}" for s, n in counts.items()) or "nothing")
     return planned
@@ -98,35 +120,191 @@ async def show_plan(planned: Sequence[Planned], *, dry_run: bool, notify: bool) 
 
 async def set_aside(planned: Sequence[Planned], *, notify: bool) -> None:
     """Take chosen work into this run, silently unless messages were asked for; should the run die, it falls due."""
+    await _set_aside([item.due.id for item in planned], notify=notify)
+
+
+async def _set_aside(work_ids: Sequence[int], *, notify: bool) -> None:
     opened = await installation()
     context = FlowRunContext.get()
     run = context.flow_run.name if context and context.flow_run else "by hand"
     async with opened.store.write() as connection:
         await work.hold_for(
             connection,
-            [item.due.id for item in planned],
-            until=opened.clock() + _FALLS_DUE,
+            work_ids,
+            until=opened.clock() + _FALLS_DUE + _PER_ORDER * len(work_ids),
             quiet=not notify,
             note=f"backfill {run}",
         )
 
 
-def by_scenario(planned: Sequence[Planned]) -> list[tuple[str, list[int]]]:
-    """Cut work into chunks of one scenario each, payments and orders by their numbers in Kvit.
+def by_scenario(planned: Sequence[Planned]) -> list[list[Planned]]:
+    """Cut work into chunks of one scenario each.
 
     What was placed comes before what was paid: a payment may need what its order's beginning did.
     """
-    chunks: list[tuple[str, list[int]]] = []
+    found: list[list[Planned]] = []
     scenarios = {(item.due.subject, item.due.scenario) for item in planned}
     for _, scenario in sorted(scenarios, key=lambda one: (one[0] != "order", one[1])):
-        ids = [item.due.subject_id for item in planned if item.due.scenario == scenario]
-        chunks += [(scenario, ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK)]
-    return chunks
+        mine = [item for item in planned if item.due.scenario == scenario]
+        found += [mine[start : start + CHUNK] for start in range(0, len(mine), CHUNK)]
+    return found
 
 
-async def show_results(results: Sequence[dict[str, str]]) -> None:
-    """Show what became of each chunk, as a table in the run."""
-    await acreate_table_artifact(key="backfill-report", table=cells(results), description="What the backfill did")
+async def begin(selection: Selection, planned: Sequence[Planned], *, notify: bool, author: str, because: str) -> int:
+    """Store a backfill with its chunks, so that it can be carried on after a crash, and return its number."""
+    opened = await installation()
+    cut = [[(item.due.id, item.order_id) for item in some] for some in by_scenario(planned)]
+    async with opened.store.write() as connection:
+        return await backfills.begin(
+            connection,
+            cut,
+            selection=selection.model_dump(mode="json", exclude_defaults=True),
+            notify=notify,
+            author=author.strip()[:200] or opened.worker,
+            reason=because.strip(),
+            now=opened.clock(),
+        )
+
+
+@asynccontextmanager
+async def held(opened: Installation, backfill_id: int) -> AsyncGenerator[dict[str, Any]]:
+    """Hold a backfill while it is carried on, by one process at a time.
+
+    One whose process was killed is held a little longer, which is waited for. Raises BackfillError when another process
+    is at it, when it has ended, or when there is none.
+    """
+    owner = f"{opened.worker[:80]} {uuid4().hex[:12]}"
+    row = await _taken(opened, backfill_id, owner)
+    renewing = asyncio.create_task(_renew(opened, backfill_id, owner))
+    try:
+        yield row
+    finally:
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
+        async with opened.store.write() as connection:
+            ended = not await backfills.open_chunks(connection, backfill_id)
+            now = opened.clock()
+            await backfills.let_go(connection, backfill_id, owner, finished_at=now if ended else None)
+
+
+async def _taken(opened: Installation, backfill_id: int, owner: str) -> dict[str, Any]:
+    seen: datetime | None = None
+    while True:
+        async with opened.store.write() as connection:
+            row = await backfills.load(connection, backfill_id)
+            if row is None:
+                raise BackfillError(f"there is no backfill {backfill_id}; `kvit backfill --list` shows those there are")
+            if row["finished_at"] is not None:
+                raise BackfillError(
+                    f"backfill {backfill_id} has ended; `kvit backfill --report {backfill_id}` shows what came of it"
+                )
+            now = opened.clock()
+            if await backfills.hold(connection, backfill_id, owner, until=now + HELD, now=now):
+                return row
+        if seen is not None and row["lease_until"] != seen:
+            raise BackfillError(f"backfill {backfill_id} is being carried on by another process; let it end")
+        seen = row["lease_until"]
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _renew(opened: Installation, backfill_id: int, owner: str) -> None:
+    while True:
+        await asyncio.sleep(_RENEW_S)
+        with suppress(SQLAlchemyError, OSError):  # the next renewal may come in time
+            async with opened.store.write() as connection:
+                now = opened.clock()
+                await backfills.hold(connection, backfill_id, owner, until=now + HELD, now=now)
+
+
+async def open_chunks(opened: Installation, backfill_id: int) -> list[int]:
+    """Return the chunks of a backfill in which something has not ended."""
+    async with opened.store.read() as connection:
+        return await backfills.open_chunks(connection, backfill_id)
+
+
+async def take_chunk(opened: Installation, backfill_id: int, chunk: int, *, notify: bool) -> list[Part]:
+    """Take what has not ended of a chunk into this run."""
+    async with opened.store.read() as connection:
+        parts = await backfills.parts(connection, backfill_id, chunk)
+    await _set_aside([part.work_id for part in parts], notify=notify)
+    return parts
+
+
+async def end_chunk(opened: Installation, row: dict[str, Any], parts: Sequence[Part], *, failed: str | None) -> None:
+    """Record what became of each order of a chunk; failed is what its run said when it ended before its steps did."""
+    async with opened.store.write() as connection:
+        steps = await backfills.moved(connection, parts, mark=row["journal_mark"])
+        left = await _left_to_a_person(connection, parts)
+        ends = [
+            (part, *_result(steps[part.subject, part.subject_id], failed, left.get((part.subject, part.subject_id))))
+            for part in parts
+        ]
+        await backfills.end(connection, row["id"], ends, actor=current_actor(opened), now=opened.clock())
+
+
+async def _left_to_a_person(connection: AsyncConnection, parts: Sequence[Part]) -> dict[tuple[str, int], str]:
+    """Return what somebody must decide about payments, by subject: all of one, or what it brought too much."""
+    found: dict[tuple[str, int], str] = {}
+    ids = [part.subject_id for part in parts if part.subject == "payment"]
+    for id_, row in (await payments.by_ids(connection, ids)).items():
+        if row["policy"] == Policy.OPERATOR or row["surplus_left_minor"]:
+            found["payment", id_] = f"match: {row['reason']}"
+    return found
+
+
+def _result(
+    steps: Sequence[tuple[str, str, str | None, bool]], failed: str | None, left: str | None
+) -> tuple[str, str]:
+    """Say in a word what became of an order, and which step says so; left is what a person must decide about."""
+    for state, result in (
+        (EffectState.REJECTED, "parked"),
+        (EffectState.IN_DOUBT, "in doubt"),
+        (EffectState.INTENDED, "goes on later"),
+    ):
+        for step, is_, reason, _ in steps:
+            if is_ == state:
+                return result, f"{step}: {reason or 'not ended yet'}"
+    if failed:
+        return "failed", failed
+    if left:
+        return "parked", left
+    now = [(step, state, reason) for step, state, reason, new in steps if new]
+    if any(state == EffectState.DONE for _, state, _ in now):
+        return "done", ""
+    if now:
+        return "skipped", "; ".join(f"{step}: {reason}" for step, _, reason in now)
+    return ("already done", "") if steps else ("skipped", "none of its steps has begun; see its payment")
+
+
+async def write_report(opened: Installation, backfill_id: int) -> tuple[Path, dict[str, int]]:
+    """Write a backfill's results to its file, order by order, and return the file and how many ended in each way."""
+    path = opened.home / "backfills" / f"{backfill_id}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    being_written = path.with_suffix(".part")
+    async with opened.store.read() as connection:
+        with being_written.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_line(("order", "channel", "scenario", "chunk", "result", "said")))
+            async for rows in backfills.report(connection, backfill_id):
+                file.writelines(csv_line(list(row.values())) for row in rows)
+        totals = await backfills.totals(connection, backfill_id)
+    being_written.replace(path)
+    return path, totals
+
+
+async def show_results(opened: Installation, backfill_id: int, totals: dict[str, int], path: Path) -> None:
+    """Show what became of each order, as a table in the run."""
+    async with opened.store.read() as connection:
+        pages = backfills.report(connection, backfill_id, TABLE_ROWS)
+        first: list[dict[str, Any]] = await anext(pages, cast("list[dict[str, Any]]", []))
+        await pages.aclose()
+    said = ", ".join(f"{count} {result}" for result, count in totals.items()) or "nothing was chosen"
+    total = sum(totals.values())
+    rest = f" The first {len(first)} of {total} are shown; all are in {path.name}." if total > len(first) else ""
+    table = [{name.capitalize(): str(value).replace("_", " ") for name, value in row.items()} for row in first]
+    await acreate_table_artifact(
+        key="backfill-report", table=cells(table), description=f"Backfill {backfill_id}: {said}.{rest}"
+    )
 
 
 class Progress:

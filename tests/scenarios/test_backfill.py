@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import AsyncGenerator
@@ -36,11 +37,12 @@ from deployments.dispatcher import Dispatcher
 from deployments.sandbox.stripe import StripeStandIn
 from domain.payments import Method
 from flows.backfill import backfill
+from flows.invoice import order_placed
 from flows.pull_payments import pull_payments
 from flows.reconcile import reconcile
-from store import inbox, work
-from store.tables import WorkRow
-from tasks.backfill import Planned, Selection, set_aside
+from store import backfills, inbox, work
+from store.tables import JournalRow, WorkRow
+from tasks.backfill import HELD, Planned, Selection, begin, choose, end_chunk, set_aside, take_chunk
 from tasks.installation import Installation
 from tasks.match import match_payments
 
@@ -120,7 +122,7 @@ async def test_a_backfill_does_everything_that_is_missing_and_writes_to_nobody(
 ) -> None:
     ids = await three_paid(opened)
     state = await fill_in()
-    assert (state.name, state.message) == ("Done", "6 carried on; in 0 of 2 chunks something needs a person")
+    assert (state.name, state.message) == ("Done", "backfill 1: 6 done")
     assert [(await order_of(opened, order_id)).status for order_id in ids] == ["paid"] * 3
     assert await done_outside(opened) == ALL_THREE | {"letters": 0}
     message = (await steps_of(opened, ids[0]))["message"]
@@ -145,7 +147,8 @@ async def test_what_is_done_stays_done_however_often_it_is_run(opened: Installat
     assert await done_outside(opened) == ALL_THREE
     for notify in (False, True):
         state = await fill_in(notify=notify)
-        assert (state.name, state.message) == ("Done", "6 carried on; in 0 of 2 chunks something needs a person")
+        assert state.name == "Done"
+        assert (state.message or "").endswith(": 6 already done")
         assert await done_outside(opened) == ALL_THREE
     assert [(await order_of(opened, order_id)).settled.minor for order_id in ids] == [37800] * 3
 
@@ -194,11 +197,31 @@ async def test_one_bad_order_never_stops_the_rest_and_the_report_says_so(opened:
     assert [(await order_of(opened, order_id)).status for order_id in (bad, *good)] == ["paid"] * 3
     assert (await done_outside(opened))["labels"] == 2
     report = rows_of((await artifacts_of(state))["backfill-report"])
-    assert [(row["Scenario"], row["Count"], row["Result"]) for row in report] == [
-        ("order placed", "3", "Needs a person"),
-        ("card", "3", "Needs a person"),
+    assert [(row["Order"], row["Result"]) for row in report if row["Scenario"] == "card"] == [
+        ("CZ5001", "parked"),
+        ("CZ5002", "done"),
+        ("CZ5003", "done"),
     ]
-    assert report[1]["Said"] == "3 exact; 1 need a person"
+    assert "TEA-NEW-100" in next(row["Said"] for row in report if row["Result"] == "parked")
+    with (opened.home / "backfills" / "1.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["result"] for row in csv.DictReader(file) if row["scenario"] == "card"] == [
+            "parked",
+            "done",
+            "done",
+        ]
+    # Each order's history says which bulk run it was part of.
+    async with opened.store.read() as connection:
+        told = await connection.execute(
+            select(JournalRow.order_id, JournalRow.reference).where(JournalRow.step == "backfill").distinct()
+        )
+        assert sorted(tuple(row) for row in told.all()) == [(id_, "backfill 1") for id_ in (bad, *good)]
+
+
+async def test_money_that_was_left_to_a_person_still_needs_one_after_a_backfill(opened: Installation) -> None:
+    await buy(opened)
+    await carry_on("card", await pay(opened, amount="400.00"))
+    state = await fill_in()
+    assert (state.name, state.message) == ("Needs a person", "backfill 1: 1 parked, 1 skipped")
 
 
 async def test_an_order_that_was_paid_before_it_was_begun_is_not_asked_for_its_money(opened: Installation) -> None:
@@ -221,9 +244,9 @@ async def test_a_large_backfill_goes_chunk_by_chunk_and_shows_how_far_it_is(
     await change_rules(opened, {"scenarios": {"card": {"stock": "ignore", "dispatch": {"start": False}}}})
     await three_paid(opened)
     state = await fill_in()
-    assert state.message == "6 carried on; in 0 of 4 chunks something needs a person"
+    assert state.message == "backfill 1: 6 done"
     found = await artifacts_of(state)
-    assert [row["Count"] for row in rows_of(found["backfill-report"])] == ["2", "1", "2", "1"]
+    assert [row["Chunk"] for row in rows_of(found["backfill-report"])] == ["1", "1", "2", "3", "3", "4"]
     assert float(cast("Any", found["backfill"].data)) == 100
 
 
@@ -245,6 +268,41 @@ async def test_orders_are_chosen_by_channel_status_method_dates_and_numbers(open
     for expected, selection in chosen.items():
         plan = (await artifacts_of(await fill_in(selection, dry_run=True)))["backfill-plan"]
         assert " ".join(sorted(row["Order"] for row in rows_of(plan))) == expected
+
+
+async def test_what_was_cut_short_goes_on_where_it_was_and_only_once(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setattr("tasks.backfill.CHUNK", 2)
+    await three_paid(opened)
+
+    @flow(name="cut short")
+    async def cut_short() -> None:
+        planned = await choose(Selection())
+        number = await begin(Selection(), planned, notify=False, author="Jana", because="an import")
+        # A process that is killed now leaves its lease behind, and a chunk that has ended.
+        async with opened.store.write() as connection:
+            now = clock()
+            assert await backfills.hold(connection, number, "dead", until=now + HELD, now=now)
+        parts = await take_chunk(opened, number, 1, notify=False)
+        await order_placed([part.subject_id for part in parts])
+        async with opened.store.read() as connection:
+            row = await backfills.load(connection, number)
+        assert row is not None
+        await end_chunk(opened, row, parts, failed=None)
+
+    await start(cut_short)
+    async with opened.store.read() as connection:
+        assert await backfills.open_chunks(connection, 1) == [2, 3, 4]
+    clock.forward(minutes=2)
+    state = await start(backfill, resume=1)
+    assert (state.name, state.message) == ("Done", "backfill 1: 6 done")
+    assert await done_outside(opened) == ALL_THREE | {"letters": 0}
+    state = await start(backfill, resume=1)
+    assert state.name == "Refused"
+    assert "has ended" in (state.message or "")
+    state = await start(backfill, resume=7)
+    assert "there is no backfill 7" in (state.message or "")
 
 
 # Reconciliation.
