@@ -35,6 +35,7 @@ One YAML or JSON file per sales channel says what happens after a payment. [cz.y
 - `kvit rules apply FILE` checks a file and puts it into force. Every change is a new version, and the journal says for
   each step which version it went by. A file with a mistake is refused as a whole, with one sentence per wrong field.
 - `kvit rules show CHANNEL` prints the rules in force, as a file that can be edited and applied again.
+- `kvit rules explain ORDER` shows what the rules decide for an order, and which line decided it.
 - Under `groups` and `customers` stands only what differs there. A customer's own rules come before those of his group,
   these before the channel's, and these before the defaults below.
 
@@ -220,7 +221,8 @@ def _default(field: FieldInfo) -> str:
 
 def _said(name: str, field: FieldInfo) -> str:
     title = field.title if field.title and field.title.lower() != name.replace("_", " ") else ""
-    return ". ".join(part for part in (title, field.description) if part)
+    example = f"For example {', '.join(_code(one) for one in field.examples)}" if field.examples else ""
+    return ". ".join(part for part in (title, field.description, example) if part)
 
 
 def _values(field: FieldInfo) -> str:

@@ -190,12 +190,21 @@ class ScenarioRules(_Part):
     status: Annotated[
         str, Field(title="Status after payment", description="A standard status or one of the channel's own")
     ] = Status.PAID.value
-    invoice: Annotated[InvoiceRule, Field(title="Invoice")] = Field(default_factory=InvoiceRule)
-    messages: Annotated[tuple[MessageRule, ...], Field(title="Messages")] = ()
+    invoice: Annotated[InvoiceRule, Field(title="Invoice", description="Which document the payment brings about")] = (
+        Field(default_factory=InvoiceRule)
+    )
+    messages: Annotated[
+        tuple[MessageRule, ...],
+        Field(
+            title="Messages", description="What the customer is told, and when; at most one of a kind for each moment"
+        ),
+    ] = ()
     stock: Annotated[
         StockAction, Field(title="Stock", description="Deduct the goods, or leave stock to another system")
     ] = StockAction.DEDUCT
-    dispatch: Annotated[DispatchRule, Field(title="Dispatch")] = Field(default_factory=DispatchRule)
+    dispatch: Annotated[
+        DispatchRule, Field(title="Dispatch", description="Whether the goods go out, and what that waits for")
+    ] = Field(default_factory=DispatchRule)
 
     @field_validator("messages")
     @classmethod
@@ -237,9 +246,9 @@ class CashOnDeliveryRules(ScenarioRules):
         str, Field(title="Status after payment", description="A standard status or one of the channel's own")
     ] = Status.COMPLETED.value
     # Narrower than the base's field, which is safe because rules are frozen.
-    dispatch: Annotated[CashOnDeliveryDispatch, Field(title="Dispatch")] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
-        default_factory=CashOnDeliveryDispatch
-    )
+    dispatch: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
+        CashOnDeliveryDispatch, Field(title="Dispatch", description="Whether the goods go out, and what that waits for")
+    ] = Field(default_factory=CashOnDeliveryDispatch)
 
 
 class PlacedRules(_Part):
@@ -288,11 +297,16 @@ class PlacedRules(_Part):
 class Scenarios(_Part):
     """The rules of each payment scenario."""
 
-    card: Annotated[ScenarioRules, Field(title="Card")] = Field(default_factory=ScenarioRules)
-    bank_transfer: Annotated[ScenarioRules, Field(title="Bank transfer")] = Field(default_factory=ScenarioRules)
-    cash_on_delivery: Annotated[CashOnDeliveryRules, Field(title="Cash on delivery")] = Field(
-        default_factory=CashOnDeliveryRules
+    card: Annotated[ScenarioRules, Field(title="Card", description="What happens when a card payment comes")] = Field(
+        default_factory=ScenarioRules
     )
+    bank_transfer: Annotated[
+        ScenarioRules, Field(title="Bank transfer", description="What happens when a bank transfer comes")
+    ] = Field(default_factory=ScenarioRules)
+    cash_on_delivery: Annotated[
+        CashOnDeliveryRules,
+        Field(title="Cash on delivery", description="What happens when the goods go unpaid, and when the carrier pays"),
+    ] = Field(default_factory=CashOnDeliveryRules)
 
     def all(self) -> tuple[ScenarioRules, ...]:
         """Return the rules of every payment method."""
@@ -311,9 +325,15 @@ class Scenarios(_Part):
 class Placed(_Part):
     """What happens at order creation, by payment method."""
 
-    card: PlacedRules = Field(default_factory=PlacedRules)
-    bank_transfer: PlacedRules = Field(default_factory=PlacedRules)
-    cash_on_delivery: PlacedRules = Field(default_factory=PlacedRules)
+    card: Annotated[PlacedRules, Field(title="Card", description="When an order to be paid by card is placed")] = Field(
+        default_factory=PlacedRules
+    )
+    bank_transfer: Annotated[
+        PlacedRules, Field(title="Bank transfer", description="When an order to be paid by bank transfer is placed")
+    ] = Field(default_factory=PlacedRules)
+    cash_on_delivery: Annotated[
+        PlacedRules, Field(title="Cash on delivery", description="When an order to be paid on delivery is placed")
+    ] = Field(default_factory=PlacedRules)
 
     def of(self, method: Method) -> PlacedRules:
         """Return the rules of a payment method."""
@@ -492,10 +512,16 @@ _Left = Literal[Policy.OPERATOR, Policy.BALANCE, Policy.REFUND, Policy.IGNORE]
 class Outcomes(_Part):
     """What to do with a payment, by what it turned out to be."""
 
-    within_tolerance: Annotated[Literal[Policy.RELEASE, Policy.OPERATOR], Field(title="Within tolerance")] = (
-        Policy.RELEASE
-    )
-    short: Annotated[Literal[Policy.WAIT, Policy.OPERATOR], Field(title="Short")] = Policy.WAIT
+    within_tolerance: Annotated[
+        Literal[Policy.RELEASE, Policy.OPERATOR],
+        Field(title="Within tolerance", description="The amount is a little off, no more than the tolerance"),
+    ] = Policy.RELEASE
+    short: Annotated[
+        Literal[Policy.WAIT, Policy.OPERATOR],
+        Field(
+            title="Short", description="Less came than the order asks for: it waits for the rest, or a person decides"
+        ),
+    ] = Policy.WAIT
     short_on_delivery: Annotated[
         Literal[Policy.WAIT, Policy.OPERATOR] | None,
         Field(
@@ -503,7 +529,10 @@ class Outcomes(_Part):
             description="The carrier paid out less than it was to collect; empty: as short",
         ),
     ] = None
-    over: Annotated[Literal[Policy.RELEASE, Policy.OPERATOR], Field(title="Over")] = Policy.RELEASE
+    over: Annotated[
+        Literal[Policy.RELEASE, Policy.OPERATOR],
+        Field(title="Over", description="More came than the order asks for: it is carried on, or a person decides"),
+    ] = Policy.RELEASE
     surplus: Annotated[Surplus, Field(title="Surplus", description="Where the part paid too much goes")] = (
         Surplus.OPERATOR
     )
@@ -642,18 +671,75 @@ class HoldRules(_Part):
         return self
 
 
+class BalanceRules(_Part):
+    """Orders that are paid from the customer's balance, and what a top-up releases of those that wait for it."""
+
+    use: Annotated[
+        bool,
+        Field(
+            title="Pay from the balance",
+            description="An order is paid from the balance when balance and credit limit cover it; otherwise it waits",
+        ),
+    ] = False
+    waiting_status: Annotated[
+        str, Field(title="Waiting status", description="Of an order that balance and credit limit don't cover")
+    ] = Status.AWAITING_PAYMENT.value
+    credit_limit: Annotated[
+        Decimal,
+        Field(ge=0, title="Credit limit", description="How far below zero a balance may go, in major units"),
+    ] = Decimal(0)
+    release: Annotated[
+        Literal["never", "all", "online"],
+        Field(
+            title="Release",
+            description="Which top-ups pay orders that wait: none, all that are not for an order, or of these only "
+            "those paid online, by card",
+        ),
+    ] = "never"
+    release_most: Annotated[
+        int, Field(ge=1, le=1_000, title="Release, at most", description="How many orders one top-up pays")
+    ] = 3
+    release_first: Annotated[
+        Literal["newest", "oldest"], Field(title="Release, first", description="Which of the waiting orders come first")
+    ] = "newest"
+    release_only: Annotated[
+        Literal["covered", "together"],
+        Field(
+            title="Release, only",
+            description="As many of them as the money covers, or all of them together or none",
+        ),
+    ] = "covered"
+
+
+class MessageText(_Part):
+    """The channel's own wording of a message, as Jinja templates; what is empty is taken from the files."""
+
+    subject: Annotated[str, Field(max_length=1_000, title="Subject", description="The e-mail's subject")] = ""
+    text: Annotated[str, Field(max_length=50_000, title="Text", description="The e-mail's plain text")] = ""
+    html: Annotated[str, Field(max_length=100_000, title="HTML", description="The e-mail's HTML")] = ""
+    sms: Annotated[str, Field(max_length=2_000, title="SMS", description="The text of the SMS")] = ""
+
+
 class Seller(_Part):
     """Who issues the documents."""
 
-    name: str
-    street: str = ""
-    city: str = ""
-    postcode: str = ""
-    country: str = ""
-    company_id: Annotated[str, Field(title="Company number")] = ""
+    name: Annotated[
+        str, Field(title="Name", description="The company, as it stands on documents", examples=["Example Shop s.r.o."])
+    ]
+    street: Annotated[str, Field(title="Street", description="Street and number", examples=["Dlouhá 12"])] = ""
+    city: Annotated[str, Field(title="City", description="As it stands on documents", examples=["Praha 1"])] = ""
+    postcode: Annotated[str, Field(title="Postcode", description="As it stands on documents", examples=["110 00"])] = ""
+    country: Annotated[
+        str, Field(title="Country", description="As it stands on documents", examples=["Česká republika"])
+    ] = ""
+    company_id: Annotated[
+        str, Field(title="Company number", description="In the country's register of companies", examples=["12345678"])
+    ] = ""
     tax_id: Annotated[str, Field(title="VAT number", description="Empty when not registered for VAT")] = ""
     iban: Annotated[str, Field(title="IBAN", description="The account customers pay to")] = ""
-    bic: str = ""
+    bic: Annotated[str, Field(title="BIC", description="Of the bank that keeps the account", examples=["GIBACZPX"])] = (
+        ""
+    )
     email: Annotated[str, Field(title="E-mail", description="Sender of messages to customers")] = ""
     logo: Annotated[str, Field(title="Logo", description="PNG or JPEG file, relative to KVIT_HOME")] = ""
 
@@ -668,9 +754,15 @@ class Series(_Part):
     Numbers begin at 1 each year and for each kind, so each needs both, and no two kinds may be written alike.
     """
 
-    proforma: str = "P{year}{number:05}"
-    invoice: str = "{year}{number:05}"
-    credit_note: str = "CN{year}{number:05}"
+    proforma: Annotated[
+        str, Field(title="Proforma", description="How proformas are numbered", examples=["P{year}{number:05}"])
+    ] = "P{year}{number:05}"
+    invoice: Annotated[
+        str, Field(title="Invoice", description="How invoices are numbered", examples=["FV{year}{number:05}"])
+    ] = "{year}{number:05}"
+    credit_note: Annotated[
+        str, Field(title="Credit note", description="How credit notes are numbered", examples=["CN{year}{number:05}"])
+    ] = "CN{year}{number:05}"
 
     @field_validator("proforma", "invoice", "credit_note")
     @classmethod
@@ -695,34 +787,69 @@ class Series(_Part):
 class Connectors(_Part):
     """Which connector plays each role for this channel; the names are those in kvit.yaml."""
 
-    accounting: str = "documents"
-    warehouse: str = "store"
-    carrier: str = "labels"
-    messenger: str = "maildir"
-    sms: Annotated[str, Field(description="Sends messages by SMS; empty: none does")] = ""
-    shop: Annotated[str, Field(description="Is told the statuses of its orders; empty: none is")] = ""
-    crm: Annotated[str, Field(description="Has a card of each order, which is kept up; empty: none has")] = ""
+    accounting: Annotated[str, Field(title="Accounting", description="Issues invoices and other documents")] = (
+        "documents"
+    )
+    warehouse: Annotated[str, Field(title="Warehouse", description="Keeps the stock")] = "store"
+    carrier: Annotated[str, Field(title="Carrier", description="Makes the labels of parcels")] = "labels"
+    messenger: Annotated[str, Field(title="Messenger", description="Sends messages by e-mail")] = "maildir"
+    sms: Annotated[str, Field(title="SMS", description="Sends messages by SMS; empty: none does")] = ""
+    shop: Annotated[str, Field(title="Shop", description="Is told the statuses of its orders; empty: none is")] = ""
+    crm: Annotated[
+        str, Field(title="CRM", description="Has a card of each order, which is kept up; empty: none has")
+    ] = ""
 
 
 class ChannelRules(_Part):
     """The whole document of one sales channel."""
 
-    channel: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", title="Channel")]
-    title: str
-    currency: str
-    language: Language = "en"
-    seller: Seller
+    channel: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
+            title="Channel",
+            description="The short name of the channel, which never changes",
+            examples=["cz"],
+        ),
+    ]
+    title: Annotated[
+        str, Field(title="Title", description="What people call the channel", examples=["Example Shop, Czechia"])
+    ]
+    currency: Annotated[
+        str, Field(title="Currency", description="The ISO 4217 code of the currency it sells in", examples=["CZK"])
+    ]
+    language: Annotated[
+        Language,
+        Field(
+            title="Language", description="What its customers are written in when theirs is not known", examples=["cs"]
+        ),
+    ] = "en"
+    seller: Annotated[Seller, Field(title="Seller", description="Who sells here and issues the documents")]
     accounts: Annotated[
         tuple[str, ...],
         Field(title="Accounts", description="Bank accounts this channel is paid to; variable symbols count only there"),
     ] = ()
-    statuses: dict[str, ChannelStatus] = Field(default_factory=dict[str, ChannelStatus])
-    references: ReferenceRules = Field(default_factory=ReferenceRules)
-    tolerance: Tolerance = Field(default_factory=Tolerance)
-    outcomes: Outcomes = Field(default_factory=Outcomes)
-    conversion: Annotated[Conversion, Field(title="Conversion")] = Field(default_factory=Conversion)
-    money_back: Annotated[MoneyBackRules, Field(title="Money back")] = MoneyBackRules()
-    holds: Annotated[HoldRules, Field(title="Holds")] = Field(default_factory=HoldRules)
+    statuses: Annotated[
+        dict[str, ChannelStatus], Field(title="Statuses", description="The channel's own statuses, by name")
+    ] = Field(default_factory=dict[str, ChannelStatus])
+    references: Annotated[ReferenceRules, Field(title="References", description="How orders are named in payments")] = (
+        Field(default_factory=ReferenceRules)
+    )
+    tolerance: Annotated[
+        Tolerance, Field(title="Tolerance", description="How far an amount may be off and still settle")
+    ] = Field(default_factory=Tolerance)
+    outcomes: Annotated[
+        Outcomes, Field(title="Outcomes", description="What to do with a payment, by what it turned out to be")
+    ] = Field(default_factory=Outcomes)
+    conversion: Annotated[
+        Conversion, Field(title="Conversion", description="What to do with payments in another currency")
+    ] = Field(default_factory=Conversion)
+    money_back: Annotated[
+        MoneyBackRules, Field(title="Money back", description="What refunds and chargebacks take back")
+    ] = MoneyBackRules()
+    holds: Annotated[
+        HoldRules, Field(title="Holds", description="What becomes of money that a card has only authorized")
+    ] = Field(default_factory=HoldRules)
     tells: Annotated[
         dict[str, dict[str, str]],
         Field(
@@ -739,12 +866,40 @@ class ChannelRules(_Part):
             "its statuses gives an order; one that isn't named changes nothing",
         ),
     ] = Field(default_factory=dict[str, dict[str, str]])
-    placed: Placed = Field(default_factory=Placed)
-    scenarios: Scenarios = Field(default_factory=Scenarios)
-    series: Series = Field(default_factory=Series)
-    reservation_days: Annotated[int, Field(ge=0, le=90, title="Reservation, days")] = 3
+    placed: Annotated[
+        Placed, Field(title="When placed", description="What happens before any money, by payment method")
+    ] = Field(default_factory=Placed)
+    scenarios: Annotated[
+        Scenarios, Field(title="Scenarios", description="What happens after a payment, by payment method")
+    ] = Field(default_factory=Scenarios)
+    balance: Annotated[BalanceRules, Field(title="Balance", description="Orders paid from the customer's balance")] = (
+        Field(default_factory=BalanceRules)
+    )
+    templates: Annotated[
+        dict[Template, dict[Language | Literal["any"], MessageText]],
+        Field(
+            title="Texts",
+            description="The channel's own wording of messages, by template and language; `any` is for the languages "
+            "that are not named",
+        ),
+    ] = Field(default_factory=dict[Template, dict[Language | Literal["any"], MessageText]])
+    series: Annotated[Series, Field(title="Number series", description="How documents are numbered")] = Field(
+        default_factory=Series
+    )
+    reservation_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=90,
+            title="Reservation, days",
+            description="How long goods are set aside for an unpaid order",
+            examples=[3],
+        ),
+    ] = 3
     grace_days: Annotated[int, Field(ge=0, le=30, title="Grace, days", description="The bank's lag")] = 2
-    connectors: Connectors = Field(default_factory=Connectors)
+    connectors: Annotated[Connectors, Field(title="Connectors", description="Which outside system plays each role")] = (
+        Field(default_factory=Connectors)
+    )
     groups: Annotated[
         dict[str, dict[str, Any]], Field(title="Groups", description="What differs for a customer group, by its name")
     ] = Field(default_factory=dict[str, dict[str, Any]])
@@ -775,6 +930,7 @@ class ChannelRules(_Part):
         named |= {f"placed.{method}.status": self.placed.of(method).status or Status.NEW for method in Method}
         named |= {f"placed.{method}.deferred_status": self.placed.of(method).deferred_status for method in Method}
         named["holds.status"] = self.holds.status or Status.NEW
+        named["balance.waiting_status"] = self.balance.waiting_status
         for field, status in self._statuses_elsewhere():
             try:
                 self.standard(status)
@@ -793,6 +949,20 @@ class ChannelRules(_Part):
                 raise ValueError(f"{field}: {error}") from None
             if means in CLOSED:
                 raise ValueError(f"{field}: “{status}” closes an order; name a status in which it goes on")
+        return self
+
+    @model_validator(mode="after")
+    def _balance_fits(self) -> ChannelRules:
+        means = self.standard(self.balance.waiting_status)
+        if means is not Status.AWAITING_PAYMENT:
+            raise ValueError(
+                f"balance.waiting_status: “{self.balance.waiting_status}” stands for {means}; name a status that "
+                f"stands for {Status.AWAITING_PAYMENT}"
+            )
+        try:
+            Money.from_decimal(self.balance.credit_limit, self.currency)
+        except MoneyError as error:
+            raise ValueError(f"balance.credit_limit: {error}") from None
         return self
 
     @model_validator(mode="after")

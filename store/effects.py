@@ -19,7 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, or_, select, update
+from sqlalchemy import Row, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import round_of, subject_of
@@ -137,6 +137,37 @@ async def _rows(connection: AsyncConnection, step: str, wanted: Sequence[Wanted]
         )
         for row in rows.all():
             found[row.order_id, row.cause] = row
+    return found
+
+
+async def versions_begun(
+    connection: AsyncConnection, step: str, causes: Iterable[str], *, apart: Sequence[str], changed_for: str
+) -> dict[tuple[int, str], int]:
+    """Return by order and cause the version of the rules that it goes by, where something was begun for it.
+
+    apart are steps that nothing else goes by. What is not in the answer goes by the newest rules: also where the step
+    itself is open and only other rules help it, as its reason says by beginning with changed_for, or where a person
+    had it tried again.
+    """
+    anew = (
+        (EffectRow.step == step)
+        & _IS_OPEN
+        & (EffectRow.rule_version.is_(None) | EffectRow.reason.startswith(changed_for, autoescape=True))
+    )
+    query = select(
+        EffectRow.order_id,
+        EffectRow.cause,
+        func.max(EffectRow.rule_version).label("version"),
+        func.max(case((anew, 1), else_=0)).label("anew"),
+    ).where(EffectRow.step.not_in(list(apart)))
+    found: dict[tuple[int, str], int] = {}
+    for some in chunks(sorted(set(causes)), _CAUSES_MAX):
+        rows = await connection.execute(
+            query.where(EffectRow.cause.in_(some)).group_by(EffectRow.order_id, EffectRow.cause)
+        )
+        found |= {
+            (row.order_id, row.cause): row.version for row in rows.all() if row.version is not None and not row.anew
+        }
     return found
 
 
@@ -395,6 +426,8 @@ async def settle(
         .values(
             state=state.value,
             key=_new_key() if again and refused else row.key,
+            # Whoever has it tried again may have changed the rules for that: it goes by the newest.
+            rule_version=None if again else row.rule_version,
             reference=reference or row.reference,
             reason=because,
             before=before or {},

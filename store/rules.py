@@ -58,14 +58,10 @@ async def current(connection: AsyncConnection) -> dict[str, Versioned]:
     rows = await connection.execute(
         _in_force(RuleVersion.id, RuleVersion.channel, RuleVersion.version, RuleVersion.created_at)
     )
-    kept = _parsed.setdefault(connection.engine.sync_engine, {})
     found: dict[str, Versioned] = {}
     for row_id, channel, version, created_at in rows.all():
-        key = (row_id, created_at)
-        if key not in kept:
-            document = await connection.scalar(select(RuleVersion.document).where(RuleVersion.id == row_id))
-            kept[key] = parse_rules(document, where=f"channel {channel}, version {version}")
-        found[channel] = Versioned(kept[key], version)
+        parsed = await _read(connection, row_id, created_at, where=f"channel {channel}, version {version}")
+        found[channel] = Versioned(parsed, version)
     return found
 
 
@@ -76,15 +72,37 @@ async def document(connection: AsyncConnection, channel: str) -> dict[str, Any] 
     )
 
 
+async def document_of(connection: AsyncConnection, channel: str, version: int) -> dict[str, Any] | None:
+    """Return a version of a channel's document as it was written, or None for one that there never was."""
+    return await connection.scalar(
+        select(RuleVersion.document).where(RuleVersion.channel == channel, RuleVersion.version == version)
+    )
+
+
 async def of_version(connection: AsyncConnection, channel: str, version: int) -> ChannelRules | None:
     """Return a channel's rules as they were in a version, or None for a version that there never was.
 
     Raises RulesError for a document that this version of Kvit can't read any more.
     """
-    found = await connection.scalar(
-        select(RuleVersion.document).where(RuleVersion.channel == channel, RuleVersion.version == version)
-    )
-    return None if found is None else parse_rules(found, where=f"channel {channel}, version {version}")
+    row = (
+        await connection.execute(
+            select(RuleVersion.id, RuleVersion.created_at).where(
+                RuleVersion.channel == channel, RuleVersion.version == version
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return await _read(connection, row.id, row.created_at, where=f"channel {channel}, version {version}")
+
+
+async def _read(connection: AsyncConnection, row_id: int, created_at: datetime, *, where: str) -> ChannelRules:
+    kept = _parsed.setdefault(connection.engine.sync_engine, {})
+    key = (row_id, created_at)
+    if key not in kept:
+        document = await connection.scalar(select(RuleVersion.document).where(RuleVersion.id == row_id))
+        kept[key] = parse_rules(document, where=where)
+    return kept[key]
 
 
 async def history(connection: AsyncConnection, channel: str) -> list[Change]:

@@ -40,7 +40,7 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -57,8 +57,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
 from domain.orders import Order
-from domain.rules import ChannelRules
-from domain.scenarios import subject_of
+from domain.rules import ChannelRules, RulesError
+from domain.scenarios import STEPS, TELLING, TIMED, subject_of
 from store import bars, effects, orders, outages, rules, work
 from store.effects import Claim, EffectState, Ending, Verdict, Wanted
 from store.journal import Actor
@@ -75,6 +75,8 @@ CONCURRENT = 32
 RETRIES_IN_RUN_S: tuple[float, ...] = (1, 5, 30)
 """A batch of one is tried again within its run, after these waits; a step takes them over when it is made."""
 _JITTER = 0.3
+_HELD_OUT_S = 900
+"""How often at most an order that is held out of automation is looked at; whoever puts it back makes it due at once."""
 _BARRED_S = 15
 """What waits for something else about its order is not tried again within its run, which would only hold that up."""
 
@@ -218,6 +220,12 @@ Bar = Skip | Transient | Rejected
 
 MISCONFIGURED = "misconfigured: "
 """How the reason of an effect begins that nothing but a change of the configuration can help."""
+HELD_OUT = "held out of automation by "
+"""How the reason of an effect begins that waits because a person holds its order out of automation."""
+_OF_A_DAY = sorted(
+    {name for timed in TIMED for one in STEPS[timed] for name in (one, one.replace("message", "sms"))} - TELLING
+)
+"""Steps that begin because a day has come: they go by the newest rules."""
 _NOBODY_KNOWS = "; whether it happened can't be looked up"
 _LEASE_LOST = "not begun: the lease could not be kept"
 
@@ -232,17 +240,63 @@ class _Lease:
 _when: dict[str, When] = {}
 
 
-async def unneeded(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, set[str]]:
-    """Return by order the steps that its channel's rules know nothing of; of a channel that has all, nothing."""
+Begun = tuple[int, str]
+"""An order and a cause: what goes by one version of the rules from its first step to its last."""
+
+
+async def unneeded(connection: AsyncConnection, begun: Sequence[Begun]) -> dict[Begun, set[str]]:
+    """Return by order and cause the steps that the rules it goes by know nothing of."""
     versions = await rules.current(connection)
-    spared = {
-        channel: {name for name, when in _when.items() if not _anybody(versioned.rules, when)}
-        for channel, versioned in versions.items()
-    }
-    if not any(spared.values()):
-        return {}
-    channels = await orders.channels(connection, order_ids)
-    return {order_id: spared[channel] for order_id, channel in channels.items()}
+    channels = await orders.channels(connection, sorted({order_id for order_id, _ in begun}))
+    kept = await _kept(connection, "", begun, channels, versions)
+    spared: dict[tuple[str, int], set[str]] = {}
+    for (order_id, _), versioned in kept.items():
+        key = (channels[order_id], versioned.version)
+        if key not in spared:
+            newest = versions[channels[order_id]].rules
+            spared[key] = {
+                name
+                for name, when in _when.items()
+                if not _anybody(newest if name in _OF_A_DAY else versioned.rules, when)
+            }
+    return {one: spared[channels[one[0]], versioned.version] for one, versioned in kept.items()}
+
+
+async def _kept(
+    connection: AsyncConnection,
+    step_name: str,
+    begun: Sequence[Begun],
+    channels: Mapping[int, str],
+    versions: dict[str, rules.Versioned],
+) -> dict[Begun, rules.Versioned]:
+    """Return the rules that each order goes by for a cause: those of its first step, else the newest."""
+    kept = {one: versions[channels[one[0]]] for one in begun}
+    # A day that has come is a beginning of its own, whenever the order was placed.
+    if step_name in _OF_A_DAY or all(newest.version == 1 for newest in kept.values()):
+        return kept
+    found = await effects.versions_begun(
+        connection, step_name, (cause for _, cause in begun), apart=_OF_A_DAY, changed_for=MISCONFIGURED
+    )
+    older: dict[tuple[str, int], rules.Versioned] = {}
+    for one, newest in kept.items():
+        channel, version = channels[one[0]], found.get(one, newest.version)
+        if version == newest.version:
+            continue
+        if (channel, version) not in older:
+            older[channel, version] = await _older(connection, channel, version) or newest
+        kept[one] = older[channel, version]
+    return kept
+
+
+async def _older(connection: AsyncConnection, channel: str, version: int) -> rules.Versioned | None:
+    try:
+        parsed = await rules.of_version(connection, channel, version)
+    except RulesError:
+        parsed = None
+    if parsed is None:
+        run_log().warning("channel %s: version %s of the rules can't be read; the newest is used", channel, version)
+        return None
+    return rules.Versioned(parsed, version)
 
 
 def _anybody(channel: ChannelRules, when: When) -> bool:
@@ -410,8 +464,8 @@ class Step:
         if batch and self._when is not None:
             opened = await installation()
             async with opened.store.read() as connection:
-                spared = await unneeded(connection, [item.order_id for item in batch.items])
-            batch = Batch(tuple(item for item in batch.items if self.name not in spared.get(item.order_id, ())))
+                spared = await unneeded(connection, [_begun(item) for item in batch.items])
+            batch = Batch(tuple(item for item in batch.items if self.name not in spared.get(_begun(item), ())))
             batches = (*batches, batch)
         if not batch:
             return Batch()  # no run for nothing
@@ -458,7 +512,11 @@ class Step:
             lease = _Lease(opened.clock() + LEASE)
             versions = await rules.current(connection)
             found = await orders.load(connection, [item.order_id for item in batch.items])
-            systems = self._systems(found, versions)
+            kept = {_begun(item): versions[found[item.order_id].channel] for item in batch.items}
+            if reverses is None and not self._compensates:
+                channels = {id_: order.channel for id_, order in found.items()}
+                kept = await _kept(connection, self.name, list(kept), channels, versions)
+            systems = self._systems(found, kept)
             claims = await effects.claim(
                 connection,
                 self.name,
@@ -466,9 +524,9 @@ class Step:
                     Wanted(
                         item.order_id,
                         item.cause,
-                        versions[found[item.order_id].channel].version,
+                        kept[_begun(item)].version,
                         reverses,
-                        systems.get(item.order_id),
+                        systems.get(_begun(item)),
                     )
                     for item in batch.items
                 ],
@@ -485,7 +543,11 @@ class Step:
         mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
         # What is stopped before it begins doesn't come to its system's door.
         coming = [a.claim for a in mine if a.claim.verdict is Verdict.ASK or a.item not in barred]
-        reached = {claim.effect_id: systems[claim.order_id] for claim in coming if claim.order_id in systems}
+        reached = {
+            claim.effect_id: systems[claim.order_id, claim.cause]
+            for claim in coming
+            if (claim.order_id, claim.cause) in systems
+        }
         watch = Watch(opened, reached, failing)
         slots = asyncio.Semaphore(CONCURRENT)
 
@@ -498,7 +560,8 @@ class Step:
                     attempt.end(attempt.claim.state, _LEASE_LOST, Transient(_LEASE_LOST))
                     return
                 order, quiet = found[attempt.item.order_id], attempt.item.cause in quiet_causes
-                await self._attempt(attempt, order, versions, quiet=quiet, bar=barred.get(attempt.item))
+                own = _own(order, kept[_begun(attempt.item)], quiet=quiet)
+                await self._attempt(attempt, order, own, bar=barred.get(attempt.item))
                 if attempt.item not in barred:
                     watch.saw(attempt)
 
@@ -515,11 +578,11 @@ class Step:
                 attempt.state, attempt.reason = attempt.claim.state, attempt.claim.reason
         return attempts
 
-    def _systems(self, found: dict[int, Order], versions: dict[str, rules.Versioned]) -> dict[int, str]:
+    def _systems(self, found: dict[int, Order], kept: dict[Begun, rules.Versioned]) -> dict[Begun, str]:
         """Return the outside system that the step acts on for each order, if it acts on any."""
         if self._system is None:
             return {}
-        return {id_: self._system(_rules_for(order, versions, quiet=False)) for id_, order in found.items()}
+        return {one: self._system(_own(found[one[0]], versioned, quiet=False)) for one, versioned in kept.items()}
 
     async def _barred(
         self,
@@ -563,12 +626,9 @@ class Step:
         }
         return waiting | {item: bar for item, bar in barred.items() if bar is not None}
 
-    async def _attempt(
-        self, attempt: Attempt, order: Order, versions: dict[str, rules.Versioned], *, quiet: bool, bar: Bar | None
-    ) -> None:
+    async def _attempt(self, attempt: Attempt, order: Order, rules_: ChannelRules, *, bar: Bar | None) -> None:
         """Ask if in doubt, then act. Every way this can end becomes a state of the effect."""
         try:
-            rules_ = _rules_for(order, versions, quiet=quiet)
             async with asyncio.timeout(ACT_LIMIT_S):
                 result = await self._ask(attempt, order, rules_)
                 result = result or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
@@ -756,8 +816,11 @@ def _bar(
     item: Item, order: Order, facts: bars.Facts, versions: dict[str, rules.Versioned], *, reports: bool
 ) -> Bar | None:
     """Return why a step of a scenario must not begin for an order any more, or not yet."""
+    held_out = None
+    if facts.held_out:
+        held_out = Transient(f"{HELD_OUT}{facts.held_out}", retry_after=_HELD_OUT_S)
     if item.cause.startswith("status:"):
-        return None  # other systems are told of an order's end, too
+        return held_out  # other systems are told of an order's end, too
     if facts.reverting and item.cause.startswith("payment:"):
         # Not "not yet": one in doubt that turns out not to have happened would stay so, in the revert's way, for ever.
         return Skip("the order is being taken back to before its payment")
@@ -765,17 +828,23 @@ def _bar(
         return Transient("the order is being taken back to before its payment", retry_after=_BARRED_S)
     if facts.taken_off:
         return Skip("the payment was taken off this order")
+    if held_out:
+        return held_out
     if reports:
         return None
-    if facts.back and _rules_for(order, versions, quiet=False).money_back.of(facts.back).stop:
+    if facts.back and _own(order, versions[order.channel], quiet=False).money_back.of(facts.back).stop:
         return Skip(f"the order's money went back ({facts.back})")
     if facts.closed and item.cause.startswith(("payment:", "hold:")):
         return Rejected(f"the order is {facts.closed}; decide by hand what to do with its money")
     return Skip(f"the order is {facts.closed}") if facts.closed else None
 
 
-def _rules_for(order: Order, versions: dict[str, rules.Versioned], *, quiet: bool) -> ChannelRules:
-    effective = versions[order.channel].rules.for_customer(group=order.customer.group, customer=order.customer.number)
+def _begun(item: Item) -> Begun:
+    return item.order_id, item.cause
+
+
+def _own(order: Order, versioned: rules.Versioned, *, quiet: bool) -> ChannelRules:
+    effective = versioned.rules.for_customer(group=order.customer.group, customer=order.customer.number)
     return effective.without_messages() if quiet else effective
 
 
