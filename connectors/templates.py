@@ -1,8 +1,8 @@
 """Messages to customers from templates: subject, text and HTML, in the customer's language.
 
 An e-mail is three files, `<language>/<template>.subject.j2`, `.txt.j2` and `.html.j2`, an SMS is one, `.sms.j2`; each
-is looked for in each folder in turn. Templates are Jinja in a sandbox: they print and choose, but reach nothing outside
-and always end.
+is looked for in each folder in turn. A channel's own texts go before all files. Templates are Jinja in a sandbox: they
+print and choose, but reach nothing outside and always end.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import wraps
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date
@@ -30,6 +32,7 @@ from jinja2 import (
     TemplateError,
     TemplateNotFound,
     Undefined,
+    meta,
     nodes,
     pass_context,
     pass_eval_context,
@@ -43,6 +46,7 @@ from markupsafe import escape
 from connectors.errors import Misconfigured
 from connectors.sms import plain
 from domain.money import Money, exponent
+from domain.rules import MessageText
 
 MAX_STEPS = 20_000
 """Turns of loops, calls and inclusions that one file of a message may take."""
@@ -56,6 +60,10 @@ MAX_SUBJECT = 200
 MAX_SMS = 600
 """Characters of an SMS; each 67 to 153 of them are paid for."""
 
+Form = Literal["subject", "txt", "html", "sms"]
+"""The parts of a message, as the ends of their files' names say them."""
+_FIELDS: dict[Form, str] = {"subject": "subject", "txt": "text", "html": "html", "sms": "sms"}
+_KEPT = 200
 _FALLBACK = "en"
 # English as it is written in Europe: the day before the month, the currency after the amount and a space.
 _LOCALES = {"en": "en_150"}
@@ -155,6 +163,20 @@ class Rendered:
     text: str
     html: str
     language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where one part of a message is from: level orders the places, the narrowest first; text is None for a file."""
+
+    name: str
+    language: str
+    level: tuple[int, int]
+    text: str | None = None
+
+
+OwnTexts = Mapping[Any, MessageText]
+"""A channel's own texts of one message, by language, or `any`."""
 
 
 class _Left:
@@ -374,9 +396,11 @@ def _formats(language: str) -> dict[str, Any]:
 
     def plural(count: Any, **forms: str) -> str:
         """Return the form for a count by CLDR's rules; other stands in for forms not given."""
-        if not isinstance(count, int) or "other" not in forms:
-            raise TemplateRuntimeError("the filter plural is for whole numbers and needs at least the form other")
-        return forms.get(locale.plural_form(count), forms["other"])
+        if isinstance(count, float):
+            count = Decimal(str(count))
+        if not isinstance(count, (int, Decimal)) or not forms.keys() & {"other", "few"}:
+            raise TemplateRuntimeError("the filter plural is for numbers and needs at least the form other")
+        return forms.get(locale.plural_form(count)) or forms.get("other") or forms["few"]
 
     return {"money": money, "date": long_date, "plural": plural, "fours": _fours}
 
@@ -386,49 +410,145 @@ def _fours(value: Any) -> str:
     return " ".join(re.findall(".{1,4}", str(value)))
 
 
+def plural_forms(language: str) -> frozenset[str]:
+    """Return the forms that the filter plural needs in a language, such as one, few, many.
+
+    In Ukrainian and Russian other is for fractions alone, which are written as few is, so it can be left out.
+    """
+    locale = Locale.parse(_LOCALES.get(language, language))
+    counts = [*range(201), Decimal("0.5"), Decimal("1.5")]
+    needed = {locale.plural_form(count) for count in counts}
+    return frozenset(needed - {"other"} if language in ("uk", "ru") else needed)
+
+
+def known_variables() -> list[str]:
+    """Return what a template can print, such as `order.number`."""
+    return ["language", *(f"{part}.{name}" for part, kind in _PARTS.items() for name in kind.__annotations__)]
+
+
+_PARTS: dict[str, type] = {
+    "shop": ShopPart,
+    "customer": CustomerPart,
+    "order": OrderPart,
+    "payment": PaymentPart,
+    "document": DocumentPart,
+    "instructions": InstructionsPart,
+    "shipment": ShipmentPart,
+}
+OPTIONAL_PARTS = ("payment", "document", "instructions", "shipment")
+"""What a message may have nothing of, so a template asks first: `{% if payment %}`."""
+
+
 class Templates:
     """The message templates of an installation; the first folder that has a file wins."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = tuple(folders)
         self._sandboxes: dict[tuple[str, bool], _Sandbox] = {}
+        self._compiled: dict[tuple[str, bool, str, str], Template] = {}
 
-    def render(self, template: str, language: str, context: MessageContext) -> Rendered:
-        """Write a message in a language, or in English where the language doesn't have it.
+    def render(self, template: str, language: str, context: MessageContext, own: OwnTexts | None = None) -> Rendered:
+        """Write an e-mail from the channel's own texts, or the files of a language, or those in English.
 
-        Raises Misconfigured, naming file and line, for a template that doesn't exist or doesn't work.
+        The page and the plain text always say the same: where one of them is from a narrower place than the other, the
+        other is made of it. Raises Misconfigured, naming place and line, for a template that doesn't exist or work.
         """
-        found = self._language(template, language, "txt")
         values = _values(context)
-        text = self._fill(f"{found}/{template}.txt.j2", values)
+        subject, text, html = (self.source(template, language, form, own) for form in ("subject", "txt", "html"))
+        if text is None and html is None:
+            raise self._missing(template, "txt")
+        if subject is None:
+            raise Misconfigured(f"messages: the file {_FALLBACK}/{template}.subject.j2 is missing")
+        plain_text = page = ""
+        if text is not None and (html is None or text.level <= html.level):
+            plain_text = self._fill(text, values, html=False)
+            plain_text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", plain_text)).strip() + "\n"
+        if html is not None and (text is None or html.level <= text.level):
+            page = self._fill(html, values, html=True)
         return Rendered(
-            subject=_one_line(self._fill(f"{found}/{template}.subject.j2", values)),
-            text=re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip() + "\n",
-            html=self._fill(f"{found}/{template}.html.j2", values),
-            language=found,
+            subject=_one_line(self._fill(subject, values, html=False)),
+            text=plain_text or _text_of(page),
+            html=page or _page_of(plain_text, context["shop"]["title"], (text or subject).language),
+            language=(text if plain_text and text is not None else html or subject).language,
         )
 
-    def render_sms(self, template: str, language: str, context: MessageContext) -> Rendered:
-        """Write a message of one line in a language, or in English where the language doesn't have it.
+    def render_sms(
+        self, template: str, language: str, context: MessageContext, own: OwnTexts | None = None
+    ) -> Rendered:
+        """Write a message of one line from the channel's own text, or the file of a language, or the English one.
 
         Marks on Latin letters are left out where that makes it cheaper. Raises Misconfigured as render does, and for a
         text that is empty or longer than an SMS can be.
         """
-        found = self._language(template, language, "sms")
-        name = f"{found}/{template}.sms.j2"
-        text = plain(" ".join(self._fill(name, _values(context)).split()))
+        source = self.source(template, language, "sms", own)
+        if source is None:
+            raise self._missing(template, "sms")
+        text = plain(" ".join(self._fill(source, _values(context), html=False).split()))
         if not 0 < len(text) <= MAX_SMS:
-            raise Misconfigured(f"message template {name}: gives {len(text)} characters; it must be 1 to {MAX_SMS}")
-        return Rendered(subject="", text=text, html="", language=found)
+            raise Misconfigured(
+                f"message template {source.name}: gives {len(text)} characters; it must be 1 to {MAX_SMS}"
+            )
+        return Rendered(subject="", text=text, html="", language=source.language)
 
-    def _language(self, template: str, wanted: str, form: str) -> str:
-        if re.fullmatch(r"[a-z][a-z0-9_]{0,60}", template):
-            for language in (wanted, _FALLBACK):
-                files = [folder / language / f"{template}.{form}.j2" for folder in self._folders]
-                if re.fullmatch("[a-z]{2,3}", language) and any(file.is_file() for file in files):
-                    return language
+    def source(self, template: str, language: str, form: Form, own: OwnTexts | None = None) -> Source | None:
+        """Return where a part of a message is taken from, or None when nothing has it.
+
+        The order: the channel's text in this language, the channel's for any, the file of this language, the English
+        file; of files the first folder's.
+        """
+        for level, key in enumerate((language, "any")):
+            text = str(getattr(own[key], _FIELDS[form])) if own and key in own else ""
+            if text.strip():
+                # A text for any language is written with the words, dates and amounts of one that is there.
+                written = language if key == language or self._has(language, "words.j2") else _FALLBACK
+                return Source(
+                    name=f"templates.{template}.{key}.{_FIELDS[form]}", language=written, level=(level, 0), text=text
+                )
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", template):
+            return None
+        for level, found in enumerate((language, _FALLBACK), start=2):
+            for place, folder in enumerate(self._folders):
+                name = f"{found}/{template}.{form}.j2"
+                if re.fullmatch("[a-z]{2,3}", found) and (folder / name).is_file():
+                    return Source(name=name, language=found, level=(level, place))
+        return None
+
+    def file_of(self, source: Source) -> Path | None:
+        """Return the file that a part is taken from, or None for a channel's own text."""
+        return None if source.text is not None else self._folders[source.level[1]] / source.name
+
+    def fill(self, source: Source, context: MessageContext, *, html: bool = False) -> str:
+        """Write one part of a message as it is, before anything is trimmed. Raises Misconfigured as render does."""
+        return self._fill(source, _values(context), html=html)
+
+    def unknown(self, source: Source, *, html: bool = False) -> list[str]:
+        """Return a sentence for each variable that no message has, and each plural that lacks a form.
+
+        Raises Misconfigured for what can't be read as a template.
+        """
+        sandbox = self._sandbox(source.language, html=html)
+        text = source.text
+        try:
+            if text is None:
+                text = _source_of(sandbox, source.name)
+            tree = sandbox.parse(text, source.name, source.name)
+            undeclared = meta.find_undeclared_variables(sandbox.parse(text, source.name, source.name))
+            inherited = _inherited(sandbox, tree)
+        except _FAILURES as error:
+            raise Misconfigured(_complaint(source.name, error)) from None
+        return [
+            *_strange(source.name, tree, undeclared - inherited, inherited),
+            *_short_plurals(source.name, tree, source.language),
+        ]
+
+    def _has(self, language: str, name: str) -> bool:
+        return bool(re.fullmatch("[a-z]{2,3}", language)) and any(
+            (folder / language / name).is_file() for folder in self._folders
+        )
+
+    def _missing(self, template: str, form: Form) -> Misconfigured:
         folders = ", ".join(str(folder) for folder in self._folders)
-        raise Misconfigured(f"messages: there is no {_FALLBACK}/{template}.{form}.j2 in {folders}; write it there")
+        return Misconfigured(f"messages: there is no {_FALLBACK}/{template}.{form}.j2 in {folders}; write it there")
 
     def _sandbox(self, language: str, *, html: bool) -> _Sandbox:
         made = self._sandboxes.get((language, html))
@@ -436,34 +556,149 @@ class Templates:
             made = self._sandboxes[language, html] = _Sandbox(self._folders, language, html=html)
         return made
 
-    def _fill(self, name: str, values: Mapping[str, Any]) -> str:
-        sandbox = self._sandbox(name.partition("/")[0], html=name.endswith(".html.j2"))
+    def _template(self, source: Source, *, html: bool) -> Template:
+        sandbox = self._sandbox(source.language, html=html)
+        if source.text is None:
+            return sandbox.get_template(source.name)
+        key = (source.language, html, source.name, source.text)
+        if key not in self._compiled:
+            if len(self._compiled) >= _KEPT:
+                self._compiled.clear()
+            code = sandbox.compile(source.text, source.name, source.name)
+            self._compiled[key] = Template.from_code(sandbox, code, sandbox.make_globals(None))
+        return self._compiled[key]
+
+    def _fill(self, source: Source, values: Mapping[str, Any], *, html: bool) -> str:
         before = _left.set(_Left())
         try:
             size, pieces = 0, list[str]()
-            for piece in sandbox.get_template(name).generate(values):
+            for piece in self._template(source, html=html).generate(values):
                 size += len(piece)
                 if size > MAX_CHARACTERS:
                     raise SecurityError(f"gives more than {MAX_CHARACTERS} characters")
                 pieces.append(piece)
             return "".join(pieces)
-        except (
-            TemplateError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise Misconfigured(_complaint(name, error)) from None
+        except _FAILURES as error:
+            raise Misconfigured(_complaint(source.name, error)) from None
         finally:
             _left.reset(before)
 
 
+# A text that nests too deep is refused by Python's own compiler, with SyntaxError or MemoryError.
+_FAILURES = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def _source_of(sandbox: _Sandbox, name: str) -> str:
+    return cast("FileSystemLoader", sandbox.loader).get_source(sandbox, name)[0]
+
+
+def _inherited(sandbox: _Sandbox, tree: nodes.Template, depth: int = 0) -> set[str]:
+    """Return what the templates that a template extends have set, such as `words`."""
+    found = set[str]()
+    for extends in tree.find_all(nodes.Extends):
+        if isinstance(extends.template, nodes.Const) and depth < 5:
+            name = str(extends.template.value)
+            parent = sandbox.parse(_source_of(sandbox, name), name, name)
+            found |= {one.target for one in parent.find_all(nodes.Import)}
+            found |= {one.name for one in parent.find_all(nodes.Name) if one.ctx == "store"}
+            found |= {one.name for one in parent.find_all(nodes.Macro)}
+            found |= _inherited(sandbox, parent, depth + 1)
+    return found
+
+
+def _strange(name: str, tree: nodes.Template, undeclared: AbstractSet[str], inherited: AbstractSet[str]) -> list[str]:
+    """Say which variables are not known, where, and which one may have been meant."""
+    known = known_variables()
+    parts = undeclared & _PARTS.keys()
+    strange = dict[str, int]()
+    for one in tree.find_all(nodes.Name):
+        if one.name in undeclared - _PARTS.keys() - {"language", "range", "self", "super", "caller", "loop"}:
+            strange.setdefault(one.name, one.lineno)
+    for one in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        field = one.attr if isinstance(one, nodes.Getattr) else getattr(one.arg, "value", None)
+        if isinstance(one.node, nodes.Name) and one.node.name in parts and isinstance(field, str):
+            written = f"{one.node.name}.{field}"
+            if written not in known and not field.startswith("_"):
+                strange.setdefault(written, one.lineno)
+    said = list[str]()
+    for written, line in strange.items():
+        near = get_close_matches(written, [*known, *_PARTS, *inherited], n=1)
+        meant = f"did you mean “{near[0]}”? " if near else ""
+        said.append(
+            f"message template {name}, line {line}: “{written}” is not known; {meant}Known are {', '.join(known)}"
+        )
+    return said
+
+
+def _short_plurals(name: str, tree: nodes.Template, language: str) -> list[str]:
+    said = list[str]()
+    for one in tree.find_all(nodes.Filter):
+        given = {pair.key for pair in one.kwargs}
+        if one.name == "plural" and one.dyn_kwargs is None and (lacking := plural_forms(language) - given):
+            order = ("zero", "one", "two", "few", "many", "other")
+            forms = ", ".join(form for form in order if form in lacking)
+            said.append(f"message template {name}, line {one.lineno}: plural lacks {forms}, which {language} needs")
+    return said
+
+
+def _page_of(text: str, title: str, language: str) -> str:
+    """Make a plain page of a text, so that both say the same."""
+    paragraphs = [str(escape(part)).replace("\n", "<br>\n") for part in text.strip().split("\n\n")]
+    body = "\n".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    return (
+        f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{escape(title)}</title>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+class _Words(HTMLParser):
+    """What is read of a page, with its paragraphs and rows as lines."""
+
+    _UNSEEN = frozenset({"head", "style", "script", "title"})
+    _LINES = frozenset("p div br tr li h1 h2 h3 h4 h5 h6 table ul ol blockquote hr".split())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._within: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        if tag in self._UNSEEN:
+            self._within.append(tag)
+        self.text += "\n" if tag in self._LINES else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._within:
+            del self._within[self._within.index(tag) :]
+        self.text += "\n" if tag in self._LINES else " " if tag in ("td", "th") else ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._within:
+            self.text += re.sub(r"[ \t\r\n]+", " ", data)
+
+
+def _text_of(page: str) -> str:
+    words = _Words()
+    words.feed(page)
+    words.close()
+    lines = [re.sub("  +", " ", line).strip() for line in words.text.split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
 def _values(context: MessageContext) -> dict[str, Any]:
     """Return what a template is given: each part, also those that there is nothing of."""
-    empty = dict.fromkeys(("payment", "document", "instructions", "shipment"))
+    empty = dict.fromkeys(OPTIONAL_PARTS)
     values: dict[str, Any] = {**empty, **context}
     if values["document"]:
         values["document"] = {"attached": True, **values["document"]}
@@ -479,15 +714,18 @@ def _one_line(text: str) -> str:
 def _complaint(name: str, error: Exception) -> str:
     """Say which file and line of a template is wrong, and how; what it was given is not repeated."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    file, line = next((at for at in reversed(frames) if at[0].endswith(".j2")), (name, 0))
+    file, line = next((at for at in reversed(frames) if at[0].endswith(".j2") or at[0] == name), (name, 0))
     if isinstance(error, TemplateSyntaxError):
-        file, line = error.filename or file, error.lineno
+        known = error.filename is not None and error.filename.endswith(".j2")
+        file, line = (error.filename if known else name), error.lineno
     if isinstance(error, TemplateNotFound):
         said = f"the file {error.name} is missing"
     elif isinstance(error, UnicodeDecodeError):
         said = "is not written in UTF-8"
     elif isinstance(error, RecursionError):
         said = "takes itself in without an end"
+    elif isinstance(error, (SyntaxError, MemoryError)):
+        said, line = "nests too deep", 0
     else:
         said = (
             str(error.message) if isinstance(error, TemplateError) else f"can't be worked out ({type(error).__name__})"

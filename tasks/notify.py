@@ -24,7 +24,7 @@ from tasks.invoice import print_documents
 from tasks.step import Batch, NeedsPerson, Receipt, Skip, Step, Transaction, step
 
 
-async def _facts(opened: Installation, order: Order) -> dict[str, Any]:
+async def facts_of(opened: Installation, order: Order) -> dict[str, Any]:
     """Return what the messages speak of: the last payment, the live document and the live consignment."""
     async with opened.store.read() as connection:
         last = await payments.last_amount(connection, order.id)
@@ -34,7 +34,8 @@ async def _facts(opened: Installation, order: Order) -> dict[str, Any]:
     return {"last": last, "shipment": shipment, "document": document}
 
 
-def _context(order: Order, rules: ChannelRules, language: str, facts: dict[str, Any]) -> MessageContext:
+def context_of(order: Order, rules: ChannelRules, language: str, facts: dict[str, Any]) -> MessageContext:
+    """Return what a message about an order can print; facts are those that facts_of gives."""
     currency = order.total.currency
     document, shipment = facts["document"], facts["shipment"]
     owed = order.to_pay.minor > 0
@@ -127,9 +128,11 @@ def _recipient(order: Order, by: Way) -> str | None:
     return order.customer.email if by == "email" else order.customer.phone
 
 
-def _render(opened: Installation, rule: MessageRule, language: str, context: MessageContext) -> Rendered:
+def _render(
+    opened: Installation, rules: ChannelRules, rule: MessageRule, language: str, context: MessageContext
+) -> Rendered:
     render = opened.templates.render if rule.by == "email" else opened.templates.render_sms
-    return render(rule.template.value, language, context)
+    return render(rule.template.value, language, context, rules.templates.get(rule.template))
 
 
 def _nothing_to_say(order: Order, rule: MessageRule, moment: Moment) -> str | None:
@@ -160,12 +163,12 @@ def _message(moment: Moment, by: Way) -> Step:
         opened = await installation()
         if by == "email":
             await print_documents(opened, [order.id])
-        facts = await _facts(opened, order)
+        facts = await facts_of(opened, order)
         tells_of = await _parcel(opened, order, facts, message_step(moment, by)) if moment is Moment.DISPATCH else None
         if isinstance(tells_of, Skip):
             return tells_of
         language = order.customer.language or rules.language
-        rendered = _render(opened, rule, language, _context(order, rules, language, facts))
+        rendered = _render(opened, rules, rule, language, context_of(order, rules, language, facts))
         id_ = _id_of(rules, rule.template.value, key)
         reference = await opened.connector(_sends(rules, by), Messenger).send(
             OutgoingMessage(
@@ -199,7 +202,7 @@ def _message(moment: Moment, by: Way) -> Step:
         if not reference:
             return None
         language = order.customer.language or rules.language
-        shipment = (await _facts(opened, order))["shipment"] if moment is Moment.DISPATCH else None
+        shipment = (await facts_of(opened, order))["shipment"] if moment is Moment.DISPATCH else None
         return _sent(order, rule, language, id_, "", reference, shipment and shipment["tracking_number"])
 
     def in_rules(rules: ChannelRules) -> bool:

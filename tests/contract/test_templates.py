@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
+from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import rules_builders
 
 from connectors.errors import Misconfigured
-from connectors.templates import MAX_CHARACTERS, MAX_SUBJECT, LinePart, MessageContext, Templates
+from connectors.templates import (
+    MAX_CHARACTERS,
+    MAX_SUBJECT,
+    LinePart,
+    MessageContext,
+    Templates,
+    known_variables,
+    plural_forms,
+)
 from domain.documents import DocumentKind
 from domain.money import Money
 from domain.orders import Status
-from domain.rules import Language, Template
+from domain.rules import ChannelRules, Language, MessageText, Template
+from tasks.texts import Remark, check_files, check_texts, remarks_on
 
 BUILT_IN = Path(__file__).parents[2] / "deployments" / "templates"
 LANGUAGES: tuple[str, ...] = get_args(Language)
@@ -523,3 +535,196 @@ def test_macros_and_loops_within_the_bounds_work(own: Own) -> None:
         "{% else %}none{% endfor %}"
     )
     assert own.render(text).text == "1/3 00, 2/3 22, 3/3 44\n"
+
+
+# --- plural forms ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("language", "forms"),
+    [
+        # For 0, 1, 2, 5, 11, 21, 22, 100, 101 and 1.5.
+        ("cs", "other one few other other other other other other many"),
+        ("ro", "few one few few few other other other few few"),
+        ("uk", "many one few many many one few many one other"),
+        ("ru", "many one few many many one few many one other"),
+        ("en", "other one other other other other other other other other"),
+    ],
+)
+def test_each_language_has_its_plural_forms(own: Own, language: str, forms: str) -> None:
+    counts = [0, 1, 2, 5, 11, 21, 22, 100, 101]
+    each = "{{ n | plural(one='one', few='few', many='many', other='other') }} "
+    text = f"{{% for n in {counts} + [1.5] %}}{each}{{% endfor %}}"
+    assert own.render(text, language=language).text.split() == forms.split()
+
+
+def test_a_fraction_takes_the_form_few_where_other_is_left_out(own: Own) -> None:
+    given = {"order": {**minimal()["order"], "number": Decimal("1.5")}}
+    text = "{{ order.number | plural(one='позиция', few='позиции', many='позиций') }}"
+    assert own.render(text, language="ru", given=given).text == "позиции\n"
+    assert plural_forms("ru") == {"one", "few", "many"}
+
+
+# --- the text and the page say the same ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("template", list(Template))
+def test_the_page_says_what_the_text_says(templates: Templates, template: Template, language: str) -> None:
+    rendered = templates.render(template, language, context())
+    # The page has a heading more, and no greeting at its end.
+    heading = set(re.findall(r"\w+", Outline(rendered.html.partition("<h1")[2].partition("</h1>")[0]).text))
+    closing = [line for line in rendered.text.splitlines() if line.strip()][-3]
+    in_page = set(re.findall(r"\w+", Outline(rendered.html).text))
+    in_text = set(re.findall(r"\w+", rendered.text))
+    assert in_text - in_page <= set(re.findall(r"\w+", closing))
+    assert in_page - in_text <= heading
+
+
+def own_texts(**texts: dict[str, str]) -> dict[str, MessageText]:
+    return {language: MessageText(**parts) for language, parts in texts.items()}
+
+
+def test_the_narrowest_text_wins_part_by_part(own: Own) -> None:
+    own.write("cs/payment_received.subject.j2", "From the installation")
+    both = Templates([own.folder, BUILT_IN])
+
+    def subject(language: str, **texts: dict[str, str]) -> str:
+        return both.render("payment_received", language, context(), own_texts(**texts)).subject
+
+    channels_any = {"any": {"subject": "For all: {{ language }}"}}
+    assert subject("cs", cs={"subject": "For Czechs"}, **channels_any) == "For Czechs"
+    assert subject("cs", cs={"sms": "x"}, **channels_any) == "For all: cs"
+    assert subject("pl", **channels_any) == "For all: en"
+    assert subject("cs") == "From the installation"
+    assert subject("uk") == Templates([BUILT_IN]).render("payment_received", "uk", context()).subject
+    assert subject("pl") == "We have received your payment for order CZ10042"
+
+
+def test_with_a_text_of_its_own_the_page_is_made_of_it(templates: Templates) -> None:
+    texts = own_texts(cs={"text": "Ahoj {{ customer.name }}\n\nDíky!"})
+    given = context(customer={"name": "<b>Jan</b>"})
+    rendered = templates.render("payment_received", "cs", given, texts)
+    assert rendered.text == "Ahoj <b>Jan</b>\n\nDíky!\n"
+    page = Outline(rendered.html)
+    assert page.open == []
+    assert "b" not in page.tags
+    assert page.text.split() == ["Tea", "&", "Co", "Ahoj", "<b>Jan</b>", "Díky!"]
+
+
+def test_with_a_page_of_its_own_the_text_is_made_of_it(templates: Templates) -> None:
+    page = "<html><head><style>p {}</style></head><p>Ahoj&nbsp;<b>{{ customer.name }}</b></p><p>Díky<br>moc</p></html>"
+    rendered = templates.render("payment_received", "cs", context(), own_texts(cs={"html": page}))
+    assert rendered.text == f"Ahoj{NO_BREAK}Olena Kovalenko\n\nDíky\nmoc\n"
+    assert "<b>Olena Kovalenko</b>" in rendered.html
+
+
+def test_a_channels_own_sms_is_used(templates: Templates) -> None:
+    texts = own_texts(any={"sms": "{{ order.number }}: {{ order.total | money }}"})
+    rendered = templates.render_sms("payment_received", "ru", context(), texts)
+    assert (rendered.text, rendered.language) == ("CZ10042: 1 042,50 CZK", "ru")
+
+
+# --- texts are checked before they are saved -------------------------------------------------------------------------
+
+
+def of_channel(template: str = "payment_received", **texts: Any) -> ChannelRules:
+    return rules_builders.rules(templates={template: texts})
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ({"cs": {"text": "a\nb {{ order.nubmer }}"}}, r"cs\.text, line 2: “order\.nubmer” .*“order\.number”\? Known"),
+        ({"cs": {"text": "{% if 0 %}{{ payment.amout }}{% endif %}"}}, r"“payment\.amout” .*“payment\.amount”"),
+        ({"en": {"sms": "{{ custmer.name }}"}}, r"en\.sms, line 1: “custmer” is not known; did you mean “customer”"),
+        ({"en": {"subject": "{% if %}"}}, r"en\.subject, line 1: Expected an expression"),
+        ({"any": {"html": "\n{{ order.number | safe }}"}}, r"any\.html, line 2: No filter named 'safe'"),
+        ({"en": {"text": "{{ ''.__class__ }}"}}, r"en\.text, line 1: .*__class__.* unsafe"),
+        ({"en": {"text": "{{ payment.amount | money }}"}}, r"no payment: write {% if payment %}…{% endif %}"),
+        ({"en": {"subject": "one\ntwo"}}, r"a subject is one line; this one has 2"),
+        ({"en": {"sms": "x" * 601}}, r"gives 601 characters; an SMS has at most 600"),
+        ({"cs": {"text": "{{ 2 | plural(one='kus', other='kusů') }}"}}, r"plural lacks few, many, which cs needs"),
+        ({"any": {"text": "{{ 2 | plural(one='x', other='y') }}"}}, r"any\.text, line 1: plural lacks few"),
+        ({"en": {"text": "{{ order.lines[5].title }}"}}, r"en\.text, line 1: "),
+        ({"en": {"text": " \n"}}, r"only blanks"),
+    ],
+)
+def test_a_mistake_in_a_channels_text_is_said_with_its_place(
+    templates: Templates, texts: dict[str, Any], said: str
+) -> None:
+    found = check_texts(of_channel(**texts), templates)
+    assert len(found) == 1
+    assert re.search(said, found[0]), found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(10**9) %}{% endfor %}",
+        "{% for a in range(1000000000) %}{% endfor %}",
+        "{{ 'x' * 1000000000 }}",
+        "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(x, n) %}{{ f(x ~ x, n - 1) if n else '' }}{% endmacro %}{{ f('x' ~ order.number, 60) }}",
+        30 * "{% for a in order.lines %}" + 30 * "{% endfor %}",
+        "{{ " + 3000 * "(" + "1" + 3000 * ")" + " }}",
+        "{% for a in order.lines recursive %}{{ loop(order.lines) }}{% endfor %}",
+    ],
+    ids=lambda text: text[-40:],
+)
+@pytest.mark.timeout(60)
+def test_a_channels_text_is_bounded_as_files_are(templates: Templates, text: str) -> None:
+    given = context(customer={"name": "Olena Kovalenko"})
+    with pytest.raises(Misconfigured, match=r"templates\.payment_received\.en\.text") as failure:
+        templates.render("payment_received", "en", given, own_texts(en={"text": text}))
+    assert "Olena" not in str(failure.value)
+    assert len(check_texts(of_channel(en={"text": text}), templates)) == 1
+
+
+def test_what_groups_and_customers_read_is_checked_too(templates: Templates) -> None:
+    wrong = {"templates": {"proforma": {"en": {"text": "{{ x }}"}}}}
+    rules = rules_builders.rules(groups={"dealers": wrong}, customers={"C1": {"templates": {}}})
+    (said,) = check_texts(rules, templates)
+    assert said.startswith("groups.dealers: ")
+
+
+def test_a_long_sms_is_only_warned_of(templates: Templates) -> None:
+    rules = of_channel(cs={"sms": 400 * "x"})
+    assert check_texts(rules, templates) == []
+    (remark,) = remarks_on(rules, templates)
+    assert remark.warning
+    assert "goes as 3 SMS" in remark.said
+
+
+def test_a_text_that_extends_the_built_in_frame_may_use_its_words(templates: Templates) -> None:
+    text = (
+        '{% extends "base.txt.j2" %}{% set asks_for_payment = true %}{% block content %}'
+        "{% set kind = words.documents_inside[document.kind] if document else '' %}{{ kind }} {{ order.number }}"
+        "{% endblock %}"
+    )
+    assert check_texts(of_channel(any={"text": text}), templates) == []
+
+
+def test_the_built_in_messages_have_nothing_wrong(templates: Templates) -> None:
+    assert check_files(templates) == []
+
+
+def test_a_file_of_an_installation_is_checked(own: Own) -> None:
+    own.write("cs/proforma.sms.j2", "{{ order.numbr }}")
+    (found,) = check_files(Templates([own.folder, BUILT_IN]), ("cs",))
+    assert isinstance(found, Remark)
+    assert found.said.startswith("message template cs/proforma.sms.j2, line 1: “order.numbr” is not known")
+
+
+def test_the_page_about_messages_names_every_variable_and_plural_form() -> None:
+    page = (BUILT_IN.parents[1] / "docs" / "messages.md").read_text(encoding="utf-8")
+    table = page.partition("| Variable |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+\.\w+)`", table)) | {"language"} == set(known_variables())
+    plurals = page.partition("| Language |")[2].partition("\n\n")[0]
+    rows = re.findall(r"\| ([a-z]{2}(?:, [a-z]{2})*) \| ([^;|]+)", plurals)
+    told = {
+        language: set(re.findall(r"[a-z]+(?=,|$| \()", forms.strip()))
+        for said, forms in rows
+        for language in said.split(", ")
+    }
+    assert told == {language: plural_forms(language) for language in LANGUAGES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from shop_builders import PHONE, Clock, buy, carry_on, change_rules, letters, pay, steps_of
@@ -15,7 +15,9 @@ from deployments.sandbox.smsapi import SmsapiStandIn
 from deployments.sandbox.standin import Misbehavior
 from deployments.sandbox.twilio import TwilioStandIn
 from domain.reverting import Way
-from store import documents, work
+from domain.rules import Template
+from flows.set_text import set_message_text
+from store import documents, rules, work
 from store.audit import audit
 from tasks.installation import Installation
 from tasks.revert import plan
@@ -78,6 +80,38 @@ async def test_two_messages_of_one_moment_go_by_two_ways_each_a_step_of_its_own(
         ("sms", "dispatch_prepared"),
         ("sms", "payment_received"),
     ]
+
+
+async def test_a_channels_own_wording_goes_out_by_both_ways_once_its_form_is_saved(
+    opened: Installation, smsapi: SmsapiStandIn
+) -> None:
+    form: dict[str, Any] = {"channel": "cz", "language": "cs", "because": "warmer"}
+    mail = {"template": Template.INVOICE_ISSUED, "subject": "Hurá, {{ order.number }}!", "text": "Jste náš člověk."}
+    set_text = cast("Any", set_message_text)
+    refused = await set_text(what="save", **form, **mail | {"text": "{{ order.nubmer }}"}, return_state=True)
+    assert refused.name == "Refused"
+    assert "did you mean “order.number”" in str(refused.message)
+    shown = await set_text(what="preview", **form, **mail, return_state=True)
+    assert (shown.name, "nothing was saved" in str(shown.message)) == ("Done", True)
+    async with opened.store.read() as connection:
+        before = (await rules.current(connection))["cz"]
+    for texts in (mail, {"template": Template.PAYMENT_RECEIVED, "sms": "Mame {{ payment.amount | money if payment }}"}):
+        assert (await set_text(what="save", **form, **texts, return_state=True)).name == "Done"
+    async with opened.store.read() as connection:
+        newest, *_ = await rules.history(connection, "cz")
+    assert (newest.version, newest.author, newest.reason) == (before.version + 2, "an operator", "warmer")
+
+    await buy(opened)
+    await carry_on("card", await pay(opened))
+
+    (letter,) = letters(opened)
+    body, page = (letter.get_body((kind,)) for kind in ("plain", "html"))
+    assert body is not None
+    assert page is not None
+    assert str(letter["Subject"]) == "Hurá, CZ5001!"
+    assert body.get_content().strip() == "Jste náš člověk."
+    assert "<p>Jste náš člověk.</p>" in page.get_content()
+    assert "Mame 378,00 Kc" in smsapi.sent_to(PHONE)
 
 
 async def test_the_phone_number_stands_nowhere_in_what_is_kept_of_a_message(
