@@ -55,7 +55,6 @@ from deployments.shown import Json
 from domain.payments import Outcome
 
 if TYPE_CHECKING:
-    from prefect import State
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from domain.order_document import OrderDocument
@@ -325,6 +324,9 @@ async def orders_list(
     method: OfMethod = None,
     since: Since = None,
     until: Until = None,
+    held_out: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Only orders that are held out of automation.")
+    ] = False,
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> int:
@@ -345,6 +347,7 @@ async def orders_list(
             method=method,
             placed_from=placed_from,
             placed_to=placed_to,
+            held_out=held_out,
             limit=checked_limit(limit),
         )
     found = [shown.order_row(row) for row in rows]
@@ -390,11 +393,12 @@ async def _order_payments(connection: AsyncConnection, order_id: int, number: st
 
 
 async def _order(connection: AsyncConnection, order_id: int) -> Json:
-    from store import documents, effects, journal, orders, stock
+    from store import documents, effects, held_out, journal, orders, stock
 
     order = (await orders.load(connection, [order_id]))[order_id]
     return {
         **shown.order(order, await _order_payments(connection, order_id, order.number, order.channel)),
+        "held_out": await held_out.by(connection, order_id),
         "history": [shown.plain(row) for row in await orders.status_history(connection, order_id)],
         "documents": [shown.document(row) for row in await documents.of_order(connection, order_id)],
         "stock": [shown.plain(row) for row in await stock.moves(connection, order_id)],
@@ -666,98 +670,25 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
     return ATTENTION if persons else DONE
 
 
-@app.command
-async def backfill(
-    *,
-    channel: OfChannel = None,
-    status: OfStatus = None,
-    scenario: OfMethod = None,
-    since: Since = None,
-    until: Until = None,
-    order: Annotated[
-        list[str] | None, Parameter(negative="", help="Only this order; can be given several times.")
-    ] = None,
-    dry_run: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Only show what would be carried on.")
-    ] = False,
-    notify: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Send customers the messages they have not got yet.")
-    ] = False,
-    verbose: Verbose = False,
-    as_json: AsJson = False,
-) -> int:
-    """Carry chosen orders on again: what is done stays done, what is missing is done. Nobody is written to by default.
-
-        kvit backfill --channel cz --since 2026-11-01 --dry-run
-
-    Exit 1 when anything needs a person.
-    """
-    from store import work
-
-    if not any((channel, status, scenario, since, until, order)):
-        raise Wrong("choose orders by --channel, --status, --scenario, --since, --until or --order")
-    _moments(since, until)
-    async with opened_home() as opened:
-        async with opened.store.read() as connection:
-            await _check_channel(connection, channel)
-            await _check_status(connection, status)
-            for number in order or ():
-                await _order_id(connection, number, channel)
-        point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
-        with working("working …"):
-            from flows.backfill import backfill as run
-            from tasks.backfill import Selection
-
-            selection = Selection.model_validate(
-                {
-                    "channel": channel,
-                    "status": status,
-                    "scenario": scenario,
-                    "placed_from": since,
-                    "placed_to": until,
-                    "numbers": order or [],
-                }
-            )
-            first, last = selection.bounds()
-            async with opened.store.read() as connection:
-                rows = await work.of_orders(
-                    connection,
-                    channel=channel,
-                    status=status,
-                    method=scenario,
-                    placed_from=first,
-                    placed_to=last,
-                    numbers=selection.numbers,
-                )
-            await prefect_answers()
-            # The state that the flow returns is wanted, not the data in it.
-            state = cast("State[Any]", await cast("Any", run)(selection, dry_run, notify, return_state=True))
-    chosen = [{"order": number, "scenario": due.scenario, "finished": finished} for due, number, finished in rows]
-    if as_json:
-        shown.as_json(
-            {
-                "dry_run": dry_run,
-                "notify": notify,
-                "chosen": chosen,
-                "state": state.name,
-                "said": state.message,
-            }
-        )
-    else:
-        shown.print_chosen(chosen)
-        shown.line(f"{state.name}: {state.message}")
-    return DONE if state.is_completed() else ATTENTION
-
-
+app.command("deployments.cli_backfill:backfill", name="backfill")
 app.command("deployments.cli_revert:revert", name="revert")
 app.command("deployments.cli_match:match", name="match")
 app.command("deployments.cli_payments:payments_app", name="payments")
 app.command("deployments.cli_notices:notices_app", name="notices", help="Notices: try the rules for them on a letter.")
 app.command("deployments.cli_payouts:payouts_app", name="payouts", help="Payouts: list them, show of what one is made.")
+app.command("deployments.cli_balance:balance_app", name="balance", help="Balance: customers' money for orders to come.")
+app.command("deployments.cli_balance:invoices_app", name="invoices", help="Invoices without an order.")
 app.command("deployments.cli_hold:hold_app", name="hold", help="Hold: money that cards have authorized.")
+app.command("deployments.cli_templates:templates_app", name="templates", help="Templates: the texts of messages.")
 app.command("deployments.cli_resolve:resolve_app", name="resolve")
 app.command("deployments.cli_report:report_app", name="report", help="Report: what can be said of the shop as a whole.")
 database_app.command("deployments.cli_database:database_rights", name="rights")
+orders_app.command("deployments.cli_by_hand:orders_hold_out", name="hold-out")
+orders_app.command("deployments.cli_by_hand:orders_put_back", name="put-back")
+orders_app.command("deployments.cli_by_hand:orders_status", name="status")
+rules_app.command("deployments.cli_preview:rules_preview", name="preview")
+for _name in ("history", "diff", "back", "explain"):
+    rules_app.command(f"deployments.cli_rules:rules_{_name}", name=_name)
 
 
 @app.command
@@ -860,23 +791,22 @@ async def rules_apply(
 
         kvit rules apply cz.yaml --because "invoices from November"
     """
-    from store import rules
+    from tasks.rules import save_rules
 
     found, refused = parsed_rules(files)
     applied: list[Json] = []
     if not refused:
         async with opened_home() as opened, opened.store.write() as connection:
-            for channel, (file, parsed) in found.items():
-                version = await rules.save(
+            for file, parsed in found.values():
+                saved = await save_rules(
                     connection,
                     parsed.model_dump(mode="json", exclude_unset=True),
-                    channel=channel,
                     author=user_name(),
                     reason=because or f"applied from {Path(file).name}",
                     now=opened.clock(),
+                    where=file,
                 )
-                in_force = version or (await rules.history(connection, channel))[0].version
-                applied.append({"file": file, "channel": channel, "version": in_force, "changed": version is not None})
+                applied.append({"file": file, **saved._asdict()})
     if as_json:
         shown.as_json({"channels": applied, "refused": refused})
     else:
@@ -988,6 +918,7 @@ async def check(*, as_json: AsJson = False) -> int:
 
     Exit 1 when anything fails.
     """
+    from deployments.cli_templates import all_remarks
     from store import rules
 
     found: list[Json] = []
@@ -1001,6 +932,8 @@ async def check(*, as_json: AsJson = False) -> int:
         for channel, versioned in channels.items():
             if problems := _roles_played(opened, versioned.rules):
                 found.append({"name": f"rules of {channel}", "ok": False, "said": "; ".join(problems)})
+        wrong = [one.said for one in await all_remarks(opened) if not one.warning]
+        found.append({"name": "messages", "ok": not wrong, "said": "; ".join(wrong) or "every text can be written"})
         found += await asyncio.gather(*(_asked(name, one) for name, one in opened.connectors.items()))
     if as_json:
         shown.as_json({"checks": found})

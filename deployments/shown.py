@@ -408,6 +408,7 @@ def order_row(row: Mapping[str, Any]) -> Json:
         "total": _amount(row["total_minor"], row["currency"]),
         "currency": row["currency"],
         "placed_at": moment(row["placed_at"]),
+        "held_out": row["held_out"],
     }
 
 
@@ -423,7 +424,7 @@ def print_orders(orders: Sequence[Json]) -> None:
                 words(one["method"]),
                 one["total"],
                 one["currency"],
-                one["status"],
+                f"{one['status']} (held out)" if one["held_out"] else one["status"],
             )
             for one in orders
         ),
@@ -557,6 +558,7 @@ def print_order(one: Json) -> None:
             ("Placed", f"{_time(one['placed_at'])} UTC"),
             ("Method", words(one["method"])),
             ("Status", own),
+            *([("Held out by", one["held_out"])] if one["held_out"] else []),
             ("Payment", words(one["payment_state"])),
             ("Total", f"{one['total']} {currency}"),
             ("Paid", f"{one['paid']} {currency}"),

@@ -6,8 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.roles import Carrier
 from domain.changes import StatusChange
-from domain.orders import CLOSED, Move, Order, Status, transition
-from domain.payments import Method
+from domain.hands import WORK, waits_for_money
+from domain.orders import CLOSED, Move, Order, transition
 from domain.rules import ChannelRules
 from domain.scenarios import cause_of
 from store import journal, orders, rules, stock
@@ -15,9 +15,6 @@ from store.journal import Actor
 from tasks import holds
 from tasks.installation import Installation
 from tasks.tell import tell_later
-
-_WORK = frozenset({Status.PAID, Status.PROCESSING, Status.IN_PRODUCTION, Status.READY, Status.DISPATCHED})
-"""What only an order may become that is paid, or whose money is to come later."""
 
 
 async def follow(connection: AsyncConnection, opened: Installation, system: str, change: StatusChange) -> str | None:
@@ -66,7 +63,7 @@ async def _follow(
         return None
     if move is Move.FORBIDDEN:
         return f"{order.number}: {system} made it “{wanted}”, but an order that is {now_is} can't become that"
-    if meant in _WORK and _waits_for_money(order) and not of_carrier:
+    if meant in WORK and waits_for_money(order) and not of_carrier:
         await _tell_back(connection, opened, order)
         return f"{order.number}: {system} made it “{wanted}”, but {order.to_pay} is missing; it stays {now_is} here"
     history_id = await orders.set_status(
@@ -94,13 +91,6 @@ async def _follow(
     await journal.append(connection, [entry])
     await tell_later(connection, opened, order, history_id)
     return None
-
-
-def _waits_for_money(order: Order) -> bool:
-    if order.to_pay.minor <= 0:
-        return False
-    money_later = order.method is Method.CASH_ON_DELIVERY or order.due_on is not None
-    return not money_later or order.standard_status is Status.AWAITING_PAYMENT
 
 
 async def _tell_back(connection: AsyncConnection, opened: Installation, order: Order) -> None:

@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ from store.journal import Actor
 from store.tables import EffectRow, InboxRow, PaymentRow
 from tasks.installation import Installation
 
-PARTS = ("latency", "burst", "matching")
+PARTS = ("latency", "burst", "chain", "matching")
 MATCHING = (10_000, 100_000, 1_000_000)
 SINGLE = 20
+CHAIN = 15
 BURST = 500
 _PRICE_MINOR = 29000
 
@@ -216,6 +218,24 @@ async def _floor(running: Running, stripe: StripeStandIn, count: int) -> dict[st
     }
 
 
+async def _chain() -> dict[str, Any]:
+    """Measure from WayForPay's callback until the order is in production in Planfix, both stand-ins."""
+    from deployments.chain import Stage
+    from deployments.chain_wayforpay_planfix import measure
+
+    _log.print(f"chain: {CHAIN} orders from the gateway's callback to production in Planfix")
+    with tempfile.TemporaryDirectory(prefix="kvit-bench-") as folder:
+        async with AsyncExitStack() as stack:
+            found = await measure(Stage(Path(folder) / "home", stack), CHAIN)
+    seconds, calls = [took.in_planfix for took, _ in found], [bare for _, bare in found]
+    return {
+        "orders": CHAIN,
+        "callback_to_production_s": {"p50": _percentile(seconds, 0.5), "p95": _percentile(seconds, 0.95)},
+        "callback_accepted_s": {"p50": _percentile([took.accepted for took, _ in found], 0.5)},
+        "calls_alone_s": {"p50": _percentile(calls, 0.5), "p95": _percentile(calls, 0.95)},
+    }
+
+
 def _matching() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for size in MATCHING:
@@ -266,7 +286,9 @@ def main() -> None:
     if unknown := parts - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     began = datetime.now(UTC)
-    result = asyncio.run(_measure(parts - {"matching"}))
+    result = asyncio.run(_measure(parts & {"latency", "burst"}))
+    if "chain" in parts:
+        result["chain"] = asyncio.run(_chain())
     if "matching" in parts:
         result["matching"] = _matching()
     result["took_s"] = round((datetime.now(UTC) - began) / timedelta(seconds=1))
