@@ -17,6 +17,7 @@ from connectors.templates import Form, OwnTexts, Rendered, Templates
 from domain.by_hand import ByHandError
 from domain.rules import ChannelRules, RulesError, Template, Way, parse_rules
 from store import orders, rules
+from tasks.cells import cells
 from tasks.installation import Installation, installation
 from tasks.notify import context_of, facts_of
 from tasks.rules import Saved, save_rules
@@ -180,7 +181,7 @@ async def show_sample(channel: str, template: Template, language: str, parts: Ma
         raise RulesError(str(error)) from None
     rows = [("Subject", mail.subject), ("Text", mail.text), ("HTML", mail.html), ("SMS", sms.text)]
     await acreate_table_artifact(
-        [{"Part": part, f"In {written}": said} for part, said in rows],
+        table=cells({"Part": part, f"In {written}": said} for part, said in rows),
         key="message-text",
         description=f"“{template.value}” of {own.channel} with a made-up order. Nothing was saved.",
     )
