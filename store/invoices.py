@@ -35,6 +35,21 @@ class Invoice:
     file: str | None
     cancelled: bool
 
+    @property
+    def item(self) -> OpenItem:
+        """What a payment can settle."""
+        return OpenItem(
+            id=self.item_id,
+            order_id=None,
+            channel=self.channel,
+            number=self.number,
+            status=Status.CANCELLED if self.cancelled else Status.AWAITING_PAYMENT,
+            amount=self.total,
+            open=self.open,
+            references=frozenset(),
+            customer=self.customer_id,
+        )
+
 
 async def add(connection: AsyncConnection, *, customer_id: int, channel: str, total: Money, number: str) -> int:
     """Store the open item of an invoice that has no order, and return its id."""
@@ -123,21 +138,11 @@ async def named(connection: AsyncConnection, number: str, channel: str | None) -
     return await _found(connection, DocumentRow.number == number, *of_channel)
 
 
-async def lock(connection: AsyncConnection, invoice: Invoice) -> OpenItem:
-    """Lock an invoice against being paid or cancelled meanwhile, and return it as an open item."""
+async def lock(connection: AsyncConnection, invoice: Invoice) -> Invoice:
+    """Lock an invoice against being paid or cancelled meanwhile, and return it as it stands then."""
     await connection.execute(select(OpenItemRow.id).where(OpenItemRow.id == invoice.item_id).with_for_update())
     (now_there,) = await _found(connection, OpenItemRow.id == invoice.item_id)
-    return OpenItem(
-        id=invoice.item_id,
-        order_id=None,
-        channel=invoice.channel,
-        number=invoice.number,
-        status=Status.CANCELLED if now_there.cancelled else Status.AWAITING_PAYMENT,
-        amount=now_there.total,
-        open=now_there.open,
-        references=frozenset(),
-        customer=invoice.customer_id,
-    )
+    return now_there
 
 
 async def cancel(connection: AsyncConnection, invoice: Invoice, *, now: datetime) -> None:

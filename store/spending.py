@@ -32,7 +32,6 @@ from store.tables import AllocationRow, BalanceEntry, OrderRow, PaymentRow
 class Held:
     """Orders of one customer that wait for his balance, locked with it; items and methods are by the order's id."""
 
-    customer_id: int
     balance: Money
     items: dict[int, OpenItem]
     methods: dict[int, Method]
@@ -77,7 +76,7 @@ async def hold(connection: AsyncConnection, customer_id: int, currency: str) -> 
         if row.id not in reverted and still[row.id].open.minor > 0
     )
     methods = {row.id: Method(row.method) for row in told}
-    return Held(customer_id, await balances.balance(connection, customer_id, currency), still, methods, waiting)
+    return Held(await balances.balance(connection, customer_id, currency), still, methods, waiting)
 
 
 async def pay(

@@ -91,8 +91,7 @@ async def top_up(
         now=now,
         cause=cause,
     )
-    own = await own_rules(connection, customer_id)
-    if lets_go and sets_free(own.rules.balance, method):
+    if lets_go and sets_free((await own_rules(connection, customer_id)).rules.balance, method):
         await work.add(connection, SCENARIO, "entry", [entry_id], now=now)
     return entry_id
 

@@ -200,16 +200,15 @@ async def confirm(
     if not reference:
         raise ByHandError("give what the money is known by, such as a receipt's number")
     async with opened.store.write() as connection:
-        one = await _named(connection, number, channel)
+        one = await _locked(connection, number, channel)
         if one.cancelled:
             raise ByHandError(f"invoice {one.number} is cancelled; top up the balance with `kvit balance add` instead")
         if one.open.minor <= 0:
             return False, f"invoice {one.number} is paid already; nothing was done"
         own = await own_rules(connection, one.customer_id)
-        item = await invoices.lock(connection, one)
         payment_id = await spending.settle(
             connection,
-            item,
+            one.item,
             source=_HAND,
             external_id=f"item:{one.item_id}:{reference}"[:200],
             method=Method.BANK_TRANSFER,
@@ -222,7 +221,7 @@ async def confirm(
         await top_up(
             connection,
             one.customer_id,
-            item.open,
+            one.open,
             method=None,
             reason=f"invoice {one.number}, by {actor.name}: {because}",
             payment_id=payment_id,
@@ -238,11 +237,9 @@ async def cancel(opened: Installation, number: str, *, channel: str | None, auth
     """Take back an invoice without an order that nobody has paid. Raises ByHandError."""
     actor, because = word_of(opened, author, because)
     async with opened.store.write() as connection:
-        one = await _named(connection, number, channel)
+        one = await _locked(connection, number, channel)
         if one.cancelled:
             return f"invoice {one.number} is cancelled already"
-        await invoices.lock(connection, one)
-        one = await _named(connection, number, channel)
         if one.open != one.total:
             raise ByHandError(f"{one.total - one.open} was paid for invoice {one.number}, so it can't be cancelled")
         if one.kind is not DocumentKind.PROFORMA:
@@ -260,14 +257,15 @@ async def cancel(opened: Installation, number: str, *, channel: str | None, auth
     return f"invoice {one.number} is cancelled; money that comes for it is left to a person"
 
 
-async def _named(connection: AsyncConnection, number: str, channel: str | None) -> Invoice:
+async def _locked(connection: AsyncConnection, number: str, channel: str | None) -> Invoice:
+    """Return the invoice of a number, locked before anything is decided about it. Raises ByHandError."""
     number = plain(number)
     same = await invoices.named(connection, number, channel or None)
     if not same:
         raise ByHandError(f"no invoice without an order is numbered {number:.60}")
     if len(same) > 1:
         raise ByHandError(f"invoice {number} is in {', '.join(one.channel for one in same)}; name the channel")
-    return same[0]
+    return await invoices.lock(connection, same[0])
 
 
 @task(name="issue", cache_policy=NO_CACHE)

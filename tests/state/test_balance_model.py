@@ -23,11 +23,11 @@ from store import reverts, work
 from store.audit import audit
 from store.journal import Actor
 from store.tables import WorkRow
-from tasks.balance import SCENARIO, change_by_hand, release_waiting
+from tasks.balance import SCENARIO, balance_of, change_by_hand, release_waiting
 from tasks.installation import Installation
 from tasks.match import match_payments
 from tasks.money_back import match_money_back
-from tasks.open_invoice import issue
+from tasks.open_invoice import confirm, issue
 
 LIMIT, MOST, PRICE = 5_000, 3, 10_000
 _serial = itertools.count(1)
@@ -238,3 +238,17 @@ def test_whatever_happens_at_once_nothing_is_released_twice_or_overdrawn_and_bal
     finally:
         loop.run_until_complete(context.__aexit__(None, None, None))
         loop.close()
+
+
+async def test_two_people_who_confirm_an_invoice_at_once_book_its_money_once(url: str, tmp_path: Path) -> None:
+    async with shop(tmp_path / "shop", url=url, clock=Clock()) as opened:
+        await stock_up(opened)
+        await buy(opened, "CZ5001", "bank_transfer")
+        for place in range(6):
+            told: dict[str, Any] = {"channel": None, "author": "Eva", "because": "at the till"}
+            issued = await issue(opened, "C0900", "50.00", title=f"Top-up {place}", **told)
+            done = await asyncio.gather(
+                *(confirm(opened, issued.number, reference=f"cash {one}", **told) for one in "ab")
+            )
+            assert sorted(changed for changed, _ in done) == [False, True]
+        assert str((await balance_of(opened, "C0900", channel=None)).balance) == "300.00 CZK"
