@@ -26,7 +26,7 @@ from domain.rules import parse_rules
 from flows.scenarios import SCENARIOS
 from store import effects, orders, payments, rules, stock, work
 from store.journal import Actor
-from store.tables import StockMove
+from store.tables import StockMove, WorkRow
 from tasks.dispatch import consignment_of
 from tasks.installation import Installation, open_installation, working_on
 from tasks.order_intake import take_order
@@ -169,6 +169,25 @@ async def carry_on(scenario: str, *ids: int) -> State[Any]:
     """Run a scenario's flow for payments or orders, and return the state in which its run ended."""
     flow, parameter = SCENARIOS[scenario]
     return cast("State[Any]", await flow(**{parameter: [*ids]}, return_state=True))
+
+
+async def due_now(opened: Installation) -> list[tuple[str, int]]:
+    """Return what is due, as (scenario, the id of its payment, order or entry)."""
+    async with opened.store.read() as connection:
+        rows = await connection.execute(
+            select(WorkRow.scenario, WorkRow.subject_id)
+            .where(WorkRow.due_at.is_not(None), WorkRow.due_at <= opened.clock())
+            .order_by(WorkRow.id)
+        )
+    return [(row.scenario, row.subject_id) for row in rows.all()]
+
+
+async def carry_on_all(opened: Installation) -> list[str]:
+    """Carry on all that is due until nothing is, one by one; return how the runs ended."""
+    ended: list[str] = []
+    while due := await due_now(opened):
+        ended += [f"{scenario}: {(await carry_on(scenario, id_)).name}" for scenario, id_ in due]
+    return ended
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 from elsewhere import Board, Safe, Stall
-from shop_builders import Clock, buy, cancel, carry_on, change_rules, letters, order_document, order_of, pay, steps_of
-from sqlalchemy import select
+from shop_builders import (
+    Clock,
+    buy,
+    cancel,
+    carry_on_all,
+    change_rules,
+    due_now,
+    letters,
+    order_document,
+    order_of,
+    pay,
+    steps_of,
+)
 
 from connectors.roles import Told, WebhookEvent
 from domain.changes import StatusChange
@@ -18,7 +29,6 @@ from domain.order_document import parse_order
 from flows.authorization import holds_waiting
 from store import inbox, journal, payments, stock
 from store.audit import audit
-from store.tables import WorkRow
 from tasks.dispatch import start_dispatch
 from tasks.holds import HoldError, decide_hold, rows
 from tasks.installation import Installation
@@ -53,20 +63,11 @@ class Shop:
 
     async def due(self) -> list[tuple[str, int]]:
         """Return what is due, as (scenario, subject's id)."""
-        async with self.opened.store.read() as connection:
-            rows_ = await connection.execute(
-                select(WorkRow.scenario, WorkRow.subject_id)
-                .where(WorkRow.due_at.is_not(None), WorkRow.due_at <= self.clock())
-                .order_by(WorkRow.id)
-            )
-        return [(row.scenario, row.subject_id) for row in rows_.all()]
+        return await due_now(self.opened)
 
     async def works(self) -> list[str]:
         """Carry on all that is due until nothing is; return how the runs ended."""
-        ended: list[str] = []
-        while due := await self.due():
-            ended += [f"{scenario}: {(await carry_on(scenario, id_)).name}" for scenario, id_ in due]
-        return ended
+        return await carry_on_all(self.opened)
 
     async def parked(self) -> list[str]:
         """Return what of the messages from outside a person must look at."""

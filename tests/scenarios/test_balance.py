@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 from pypdf import PdfReader
-from shop_builders import EMAIL, NAME, NOW, Clock, buy, carry_on, change_rules, order_of, pay, payment_row
-from sqlalchemy import select
+from shop_builders import EMAIL, NAME, NOW, Clock, buy, carry_on, change_rules, due_now, order_of, pay, payment_row
 
 from domain.by_hand import ByHandError
 from store.audit import audit
-from store.tables import WorkRow
 from tasks import open_invoice
 from tasks.balance import balance_of, change_by_hand, release_by_hand, statement_pdf
 from tasks.installation import Installation
@@ -32,22 +30,13 @@ async def opened(opened: Installation, clock: Clock) -> AsyncGenerator[Installat
 
 
 async def works(opened: Installation) -> list[str]:
-    """Carry on all that is due until nothing is; return how the runs ended."""
+    """Carry on all that is due until nothing is, each scenario's together; return how the runs ended."""
     ended: list[str] = []
-    while True:
-        async with opened.store.read() as connection:
-            due = (
-                await connection.execute(
-                    select(WorkRow.scenario, WorkRow.subject_id)
-                    .where(WorkRow.due_at.is_not(None), WorkRow.due_at <= opened.clock())
-                    .order_by(WorkRow.id)
-                )
-            ).all()
-        if not due:
-            return ended
-        for scenario in dict.fromkeys(row.scenario for row in due):
-            state = await carry_on(scenario, *(row.subject_id for row in due if row.scenario == scenario))
+    while due := await due_now(opened):
+        for scenario in dict.fromkeys(scenario for scenario, _ in due):
+            state = await carry_on(scenario, *(id_ for name, id_ in due if name == scenario))
             ended.append(f"{scenario}: {state.name}")
+    return ended
 
 
 async def waits(opened: Installation, number: str, *, days_ago: int, **fields: Any) -> int:

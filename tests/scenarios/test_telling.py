@@ -11,6 +11,7 @@ from shop_builders import (
     Clock,
     buy,
     carry_on,
+    carry_on_all,
     change_rules,
     order_of,
     pay,
@@ -18,7 +19,6 @@ from shop_builders import (
     steps_of,
     take_payments,
 )
-from sqlalchemy import select
 
 from connectors.errors import Rejected
 from connectors.roles import Income, Told, WebhookEvent
@@ -27,7 +27,6 @@ from domain.orders import Order
 from domain.payments import Kind
 from store import inbox, orders
 from store.audit import audit
-from store.tables import WorkRow
 from tasks.installation import Installation
 from tasks.intake import take_webhook, work_off_inbox
 from tasks.resolve_message import MessageError, settle
@@ -48,9 +47,8 @@ RULES: dict[str, Any] = {
 class Place:
     """A shop with a CRM and a shop system beside it."""
 
-    def __init__(self, opened: Installation, clock: Clock) -> None:
+    def __init__(self, opened: Installation) -> None:
         self.opened = opened
-        self.clock = clock
         self.board = Board()
         self.stall = Stall()
         opened.connectors["board"] = self.board
@@ -72,19 +70,7 @@ class Place:
 
     async def works(self) -> list[str]:
         """Carry on all that is due until nothing is; return how the runs ended."""
-        ended: list[str] = []
-        while True:
-            async with self.opened.store.read() as connection:
-                due = (
-                    await connection.execute(
-                        select(WorkRow.scenario, WorkRow.subject_id)
-                        .where(WorkRow.due_at.is_not(None), WorkRow.due_at <= self.clock())
-                        .order_by(WorkRow.id)
-                    )
-                ).all()
-            if not due:
-                return ended
-            ended += [f"{row.scenario}: {(await carry_on(row.scenario, row.subject_id)).name}" for row in due]
+        return await carry_on_all(self.opened)
 
     async def parked(self) -> list[str]:
         """Return what of the messages from outside a person must look at."""
@@ -95,7 +81,7 @@ class Place:
 @pytest.fixture
 async def place(opened: Installation, clock: Clock) -> AsyncGenerator[Place]:
     await change_rules(opened, RULES)
-    yield Place(opened, clock)
+    yield Place(opened)
     async with opened.store.read() as connection:
         assert await audit(connection, now=clock()) == []
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from elsewhere import Stall
-from shop_builders import Clock, buy, carry_on, change_rules, letters, order_of, pay, steps_of
-from sqlalchemy import select
+from shop_builders import Clock, buy, carry_on_all, change_rules, letters, order_of, pay, steps_of
 
 from domain.documents import document_from_json
 from domain.orders import Order
@@ -17,7 +16,6 @@ from domain.rules import DocumentKind
 from store import effects, stock
 from store.audit import audit
 from store.documents import live, of_order
-from store.tables import WorkRow
 from tasks.installation import Installation
 from tasks.waiting import ExtendError, extend
 
@@ -41,27 +39,10 @@ async def opened(opened: Installation, clock: Clock) -> AsyncGenerator[Installat
         assert await audit(connection, now=clock()) == []
 
 
-async def works(opened: Installation) -> list[str]:
-    """Carry on all that is due until nothing is; return how the runs ended."""
-    ended: list[str] = []
-    while True:
-        async with opened.store.read() as connection:
-            due = (
-                await connection.execute(
-                    select(WorkRow.scenario, WorkRow.subject_id)
-                    .where(WorkRow.due_at.is_not(None), WorkRow.due_at <= opened.clock())
-                    .order_by(WorkRow.id)
-                )
-            ).all()
-        if not due:
-            return ended
-        ended += [f"{row.scenario}: {(await carry_on(row.scenario, row.subject_id)).name}" for row in due]
-
-
 async def waits(opened: Installation, **fields: Any) -> int:
     """Place an order by bank transfer, carry its beginning on, and return its id."""
     order_id = await buy(opened, method="bank_transfer", **fields)
-    assert await works(opened) == ["order_placed: Done"]
+    assert await carry_on_all(opened) == ["order_placed: Done"]
     return order_id
 
 
@@ -84,16 +65,16 @@ async def test_goods_are_kept_until_the_end_of_the_last_day(opened: Installation
 async def test_the_customer_is_reminded_once_before_the_last_day(opened: Installation, clock: Clock) -> None:
     await waits(opened)
     clock.forward(days=1)
-    assert await works(opened) == []
+    assert await carry_on_all(opened) == []
     clock.forward(days=1)
-    assert await works(opened) == ["remind: Done"]
-    assert (reminders(opened), await works(opened)) == (1, [])
+    assert await carry_on_all(opened) == ["remind: Done"]
+    assert (reminders(opened), await carry_on_all(opened)) == (1, [])
 
 
 async def test_on_the_last_day_a_person_is_told_to_call(opened: Installation, clock: Clock) -> None:
     order_id = await waits(opened)
     clock.forward(days=3)
-    assert await works(opened) == ["remind: Done", "last_day: Needs a person"]
+    assert await carry_on_all(opened) == ["remind: Done", "last_day: Needs a person"]
     (step,) = [s for name, s in (await steps_of(opened, order_id)).items() if name == "call customer"]
     assert step["reason"].startswith("378.00 CZK is missing, and the last day is 2026-11-26; call the customer")
 
@@ -101,13 +82,13 @@ async def test_on_the_last_day_a_person_is_told_to_call(opened: Installation, cl
 async def test_a_person_puts_the_day_off_by_one_action_and_all_begins_anew(opened: Installation, clock: Clock) -> None:
     order_id = await waits(opened)
     clock.forward(days=3)
-    await works(opened)
+    await carry_on_all(opened)
     day = await extend(opened, "CZ5001", 3, channel=None, author="Eva", because="she pays on Friday")
     assert day == date(2026, 11, 29)
     assert (await steps_of(opened, order_id))["call customer"]["state"] == "skipped"
-    assert await works(opened) == []
+    assert await carry_on_all(opened) == []
     clock.forward(days=3)
-    assert await works(opened) == ["remind: Done", "last_day: Needs a person"]
+    assert await carry_on_all(opened) == ["remind: Done", "last_day: Needs a person"]
     assert reminders(opened) == 2
     assert await reserved(opened) == 2
 
@@ -122,9 +103,9 @@ async def test_after_the_banks_lag_the_rules_decide(
     order_id = await waits(opened)
     before = (await order_of(opened, order_id)).status
     clock.forward(days=5, hours=12)
-    assert not [run for run in await works(opened) if run.startswith("expire")]
+    assert not [run for run in await carry_on_all(opened) if run.startswith("expire")]
     clock.forward(days=1)
-    assert await works(opened) == ["expire: Done"]
+    assert await carry_on_all(opened) == ["expire: Done"]
     assert (await order_of(opened, order_id)).status == (status or before)
     assert await reserved(opened) == kept
 
@@ -133,10 +114,10 @@ async def test_who_has_paid_is_neither_reminded_nor_called_nor_ended(opened: Ins
     await change_rules(opened, {"placed": {"bank_transfer": {"at_expiry": "cancel"}}})
     order_id = await waits(opened)
     await pay(opened, method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     status = (await order_of(opened, order_id)).status
     clock.forward(days=10)
-    assert await works(opened) == ["remind: Done", "last_day: Done", "expire: Done"]
+    assert await carry_on_all(opened) == ["remind: Done", "last_day: Done", "expire: Done"]
     assert reminders(opened) == 0
     assert (await order_of(opened, order_id)).status == status
 
@@ -144,9 +125,9 @@ async def test_who_has_paid_is_neither_reminded_nor_called_nor_ended(opened: Ins
 async def test_a_customer_who_paid_on_the_last_day_need_not_be_called(opened: Installation, clock: Clock) -> None:
     order_id = await waits(opened)
     clock.forward(days=3)
-    await works(opened)
+    await carry_on_all(opened)
     await pay(opened, method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     assert (await steps_of(opened, order_id))["call customer"]["state"] == "skipped"
 
 
@@ -154,9 +135,9 @@ async def test_an_order_that_is_partly_paid_is_not_ended_by_itself(opened: Insta
     await change_rules(opened, {"placed": {"bank_transfer": {"at_expiry": "cancel"}}})
     order_id = await waits(opened)
     await pay(opened, amount="100.00", method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     clock.forward(days=10)
-    await works(opened)
+    await carry_on_all(opened)
     assert (await order_of(opened, order_id)).status != "expired"
     assert (await steps_of(opened, order_id))["expire"]["reason"] == "100.00 CZK of it was paid; a person decides"
 
@@ -165,9 +146,9 @@ async def test_money_for_an_expired_order_is_late_and_not_lost(opened: Installat
     await change_rules(opened, {"placed": {"bank_transfer": {"at_expiry": "cancel"}}})
     await waits(opened)
     clock.forward(days=10)
-    await works(opened)
+    await carry_on_all(opened)
     await pay(opened, method="bank_transfer")
-    assert await works(opened) == ["bank_transfer: Needs a person"]
+    assert await carry_on_all(opened) == ["bank_transfer: Needs a person"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +168,7 @@ async def test_what_can_not_be_put_off_is_refused_in_a_sentence(
     await buy(opened, "CZ5002")
     await buy(opened, "CZ5003", method="bank_transfer")
     await pay(opened, "CZ5003", method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     with pytest.raises(ExtendError, match=why):
         await extend(opened, number, days, channel=None, author="Eva", because=because)
 
@@ -207,7 +188,7 @@ async def on_credit(opened: Installation, number: str = "CZ5001", **fields: Any)
 async def test_on_credit_assembling_starts_at_once_and_the_invoice_says_when_it_is_due(opened: Installation) -> None:
     order = await on_credit(opened)
     assert order.due_on == date(2026, 12, 7)
-    assert await works(opened) == ["deferred: Done"]
+    assert await carry_on_all(opened) == ["deferred: Done"]
     steps = await steps_of(opened, order.id)
     done = {name for name, effect in steps.items() if effect["state"] == "done"}
     assert {"invoice", "message placed", "placed status", "stock", "dispatch"} <= done
@@ -225,10 +206,10 @@ async def test_the_money_that_comes_later_settles_the_order_and_nothing_is_done_
     noted = {"bank_transfer": {"dispatch": {"start": True, "note": True}}}
     await change_rules(opened, {"connectors": {"shop": "stall"}, "scenarios": noted})
     order = await on_credit(opened)
-    await works(opened)
+    await carry_on_all(opened)
     clock.forward(days=10)
     await pay(opened, method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     assert (await order_of(opened, order.id)).to_pay.minor == 0
     assert len(stall.notes) == 1
     subjects = [str(letter["Subject"]) for letter in letters(opened)]
@@ -238,7 +219,7 @@ async def test_the_money_that_comes_later_settles_the_order_and_nothing_is_done_
         done = [e["step"] for e in await effects.of_order(connection, order.id) if e["state"] == "done"]
     assert [done.count(step) for step in ("invoice", "stock", "dispatch")] == [1, 1, 1]
     clock.forward(days=10)
-    await works(opened)
+    await carry_on_all(opened)
     assert reminders(opened) == 0
 
 
@@ -246,11 +227,11 @@ async def test_who_owes_is_reminded_before_and_after_the_due_date_and_then_calle
     opened: Installation, clock: Clock
 ) -> None:
     await on_credit(opened)
-    await works(opened)
+    await carry_on_all(opened)
     clock.forward(days=12, hours=16)
-    assert (await works(opened), reminders(opened)) == (["remind: Done"], 1)
+    assert (await carry_on_all(opened), reminders(opened)) == (["remind: Done"], 1)
     clock.forward(days=5)
-    assert await works(opened) == ["overdue: Done", "last_day: Needs a person"]
+    assert await carry_on_all(opened) == ["overdue: Done", "last_day: Needs a person"]
     assert reminders(opened) == 2
 
 
@@ -259,16 +240,16 @@ async def test_beyond_the_credit_limit_an_order_waits_for_its_money(opened: Inst
     second = await on_credit(opened, "CZ5002")
     third = await on_credit(opened, "CZ5003")
     assert [one.due_on is not None for one in (first, second, third)] == [True, True, False]
-    assert sorted(await works(opened)) == ["deferred: Done", "deferred: Done", "order_placed: Done"]
+    assert sorted(await carry_on_all(opened)) == ["deferred: Done", "deferred: Done", "order_placed: Done"]
     assert "dispatch" not in await steps_of(opened, third.id)
 
 
 async def test_the_limit_is_free_again_when_what_was_owed_is_paid(opened: Installation) -> None:
     for number in ("CZ5001", "CZ5002"):
         await on_credit(opened, number)
-    await works(opened)
+    await carry_on_all(opened)
     await pay(opened, method="bank_transfer")
-    await works(opened)
+    await carry_on_all(opened)
     assert (await on_credit(opened, "CZ5003")).due_on is not None
 
 
@@ -284,12 +265,12 @@ async def test_a_due_date_that_the_shop_gives_counts(opened: Installation) -> No
     day = date(2026, 12, 24)
     order = await order_of(opened, await buy(opened, method="bank_transfer", due_on=day.isoformat()))
     assert order.due_on == day
-    assert await works(opened) == ["deferred: Done"]
+    assert await carry_on_all(opened) == ["deferred: Done"]
 
 
 async def test_the_due_date_of_an_order_on_credit_can_be_put_off(opened: Installation, clock: Clock) -> None:
     await on_credit(opened)
-    await works(opened)
+    await carry_on_all(opened)
     clock.forward(days=1)
     day = await extend(opened, "CZ5001", 7, channel=None, author="Eva", because="agreed by phone")
     assert day == date(2026, 12, 7) + timedelta(days=7)
