@@ -28,11 +28,10 @@ from deployments.command import ATTENTION, DONE, Wrong
 from deployments.demo import stopped_by_signals
 from deployments.processes import Running, free_port, machine
 from domain.order_document import parse_order
-from domain.rules import parse_rules
-from store import rules
 from store.audit import audit
 from store.journal import Actor
 from tasks.installation import Installation, utc_now
+from tasks.rules import save_rules
 
 RULES = Path(__file__).parent / "rules"
 CHAINS = {
@@ -130,12 +129,8 @@ class Stage:
     async def apply(self, name: str) -> None:
         """Put a document of deployments/rules into force, by its file's name."""
         written = yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
-        parsed = parse_rules(written, where=name)
-        document = parsed.model_dump(mode="json", exclude_unset=True)
         async with self.opened.store.write() as connection:
-            await rules.save(
-                connection, document, channel=parsed.channel, author=_ACTOR.name, reason="chain", now=self.clock()
-            )
+            await save_rules(connection, written, author=_ACTOR.name, reason="chain", now=self.clock(), where=name)
 
     async def order(self, document: Mapping[str, Any]) -> int:
         """Take an order in as an import does; return its id. Raises OrderError for one that can't be taken."""

@@ -20,6 +20,7 @@ from domain.rules import parse_rules
 from store import payments, rules, stock
 from store.journal import Actor
 from tasks.installation import Installation
+from tasks.rules import save_rules
 
 _HERE = Path(__file__).parent
 SAMPLE = _HERE / "sample"
@@ -58,12 +59,9 @@ async def fill(opened: Installation) -> int:
     now = opened.clock()
     async with opened.store.write() as connection:
         for file in sorted(RULES.glob("*.yaml")):
-            parsed = parse_rules(yaml.safe_load(file.read_text(encoding="utf-8")), where=file.name)
-            document = parsed.model_dump(mode="json", exclude_unset=True)
-            if await rules.document(connection, parsed.channel) is None:
-                await rules.save(
-                    connection, document, channel=parsed.channel, author=_ACTOR.name, reason="sample", now=now
-                )
+            written = cast("dict[str, Any]", yaml.safe_load(file.read_text(encoding="utf-8")))
+            if await rules.document(connection, str(written["channel"])) is None:
+                await save_rules(connection, written, author=_ACTOR.name, reason="sample", now=now, where=file.name)
         if not await stock.levels(connection):
             with (SAMPLE / "stock.csv").open(encoding="utf-8", newline="") as rows:
                 for row in csv.DictReader(rows):
