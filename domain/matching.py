@@ -139,6 +139,15 @@ def names_of(
     return frozenset((kind, value) for kind, value in named.items() if value)
 
 
+def named_customer(match: Match) -> int | None:
+    """Return the one customer whose items a payment names, if at least one of them is named for sure."""
+    named = [one for one in match.candidates if any(evidence.kind not in WHO for evidence in one.evidence)]
+    sure = any(evidence.sure and evidence.kind not in WHO for one in named for evidence in one.evidence)
+    customers = {one.item.customer for one in named}
+    customer = customers.pop() if sure and len(customers) == 1 else None
+    return customer if isinstance(customer, int) else None
+
+
 class Reader:
     """Reads what payments carry, for a set of channels; one serves for any number of payments."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from domain.allocation import OpenItem
-from domain.matching import WHO, Match, Reader, Reference, decide
+from domain.matching import Match, Reader, Reference, decide, named_customer
 from domain.money import Money
 from domain.orders import Status
 from domain.payments import Payment
@@ -221,7 +221,7 @@ class _Side:
         candidates = self._items.candidates(past, references, self._channels)
         match = decide(past.payment, references, candidates, self._channels, self._reader)
         policy = match.policy
-        if policy is Policy.BALANCE and not match.parts and not _is_certain(match):
+        if policy is Policy.BALANCE and not match.parts and named_customer(match) is None:
             policy = Policy.OPERATOR
         said = [match.outcome.replace("_", " "), _POLICIES[policy]]
         if match.parts and match.surplus.minor > 0:
@@ -236,14 +236,6 @@ class _Side:
             return Surplus.OPERATOR
         own = self._narrowed[item.channel].of_customer(item.group, self._items.number_of(item))
         return own.outcomes.surplus
-
-
-def _is_certain(match: Match) -> bool:
-    """Say whether it is certain whose balance a payment belongs to: one customer's, of whom something is named."""
-    named = [c for c in match.candidates if any(e.kind not in WHO for e in c.evidence)]
-    sure = any(e.sure and e.kind not in WHO for c in named for e in c.evidence)
-    customers = {c.item.customer for c in named}
-    return sure and len(customers) == 1 and isinstance(customers.pop(), int)
 
 
 def preview_payments(

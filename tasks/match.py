@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import OpenItem, Part
-from domain.matching import WHO, Match, Reader, Reference, decide
+from domain.matching import Match, Reader, Reference, decide, named_customer
 from domain.money import Money
 from domain.payments import Outcome, Payment
 from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
@@ -198,27 +198,12 @@ async def _with_the_rest(
         return replace(match, reason=f"{match.reason}; it is to be sent back"), None
     if match.policy is not Policy.BALANCE:
         return match, None
-    customer_id = _named_customer(match)
+    customer_id = named_customer(match)
     if customer_id is None or payment.amount.minor <= 0:
         said = f"{match.reason}; whose balance it belongs to is not certain"
         return replace(match, policy=Policy.OPERATOR, reason=said), None
     said = f"{match.reason}; it is kept on the customer's balance"
     return replace(match, reason=said), Credit(customer_id, payment.amount)
-
-
-def _named_customer(match: Match) -> int | None:
-    """Return the one customer whose items a payment names, if at least one of them is named for sure."""
-    named = [
-        (
-            candidate.item.customer,
-            any(evidence.sure and evidence.kind not in WHO for evidence in candidate.evidence),
-        )
-        for candidate in match.candidates
-        if any(evidence.kind not in WHO for evidence in candidate.evidence)
-    ]
-    customers = {customer for customer, _ in named}
-    customer = customers.pop() if len(customers) == 1 and any(sure for _, sure in named) else None
-    return customer if isinstance(customer, int) else None
 
 
 async def _with_the_surplus(
