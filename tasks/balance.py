@@ -32,11 +32,12 @@ from store.journal import Actor
 from store.spending import Held
 from tasks.cells import cells
 from tasks.installation import Installation, installation
+from tasks.named import actor_named, customer_named, plain, reason_given
 from tasks.step import current_actor, run_log
 
 SCENARIO = "balance_release"
 EntryId = int
-_NAME_MAX, _TEXT_MAX, _REFERENCE_MAX = 200, 2_000, 80
+_REFERENCE_MAX = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,28 +259,11 @@ class Balance:
     entries: tuple[Line, ...]
 
 
-async def customer_named(connection: AsyncConnection, number: str, channel: str | None) -> int:
-    """Return the customer of a number. Raises ByHandError for none, and for several in as many channels."""
-    number = plain(number)
-    same = await decisions.customers(connection, number, channel or None)
-    if not same:
-        raise ByHandError(f"customer {number:.80} is not known{f' in channel {channel}' if channel else ''}")
-    if len(same) > 1:
-        raise ByHandError(f"customer {number:.80} is in {', '.join(one for _, one in same)}; name the channel")
-    return same[0][0]
-
-
-def plain(text: str) -> str:
-    """Return a text on one line, without what can't be seen or stored."""
-    return " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
-
-
 def word_of(opened: Installation, author: str, because: str) -> tuple[Actor, str]:
     """Return who says something and why, fit to be written down. Raises ByHandError where no reason is given."""
-    because = plain(because)[:_TEXT_MAX]
-    if not because:
+    if not (said := reason_given(because)):
         raise ByHandError("say why; it stands in the history")
-    return Actor(name=plain(author)[:_NAME_MAX] or "an operator", run=current_actor(opened).run), because
+    return actor_named(opened, author), said
 
 
 async def balance_of(opened: Installation, customer: str, *, channel: str | None) -> Balance:

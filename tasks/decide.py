@@ -33,9 +33,9 @@ from store.rules import Versioned
 from tasks.balance import top_up
 from tasks.installation import Installation, installation
 from tasks.match import Credit, PaymentId, surplus_goes
-from tasks.step import current_actor, run_log
+from tasks.named import actor_named, customer_named, plain, reason_given, the_one
+from tasks.step import run_log
 
-_NAME_MAX, _TEXT_MAX = 200, 2_000
 _MAX_ID = 1 << 63
 
 
@@ -112,11 +112,11 @@ async def decide(
     ByHandError.
     """
     word = _Word(
-        Actor(name=_plain(author)[:_NAME_MAX] or "an operator", run=current_actor(opened).run),
-        _plain(because)[:_TEXT_MAX],
+        actor_named(opened, author),
+        reason_given(because),
         opened.clock(),
     )
-    channel = _plain(channel or "") or None
+    channel = plain(channel or "") or None
     _check_use(decision, to, customer, word)
     if not 0 < payment_id < _MAX_ID:
         raise _unknown(payment_id)
@@ -125,7 +125,7 @@ async def decide(
         if seen is None:
             raise _unknown(payment_id)
         named = await _orders_named(connection, to, seen["currency"], channel)
-        owner = await _customer_named(connection, customer, channel) if customer else None
+        owner = await customer_named(connection, customer, channel) if customer else None
     async with opened.store.write() as connection:
         standing = await decisions.standing(connection, payment_id)
         if standing is None:
@@ -138,11 +138,6 @@ async def decide(
         decided = await _told(connection, payment_id, decision, changed=changed)
     run_log().info("payment %s · by hand · %s%s", payment_id, decision, "" if changed else ": it was so already")
     return decided
-
-
-def _plain(text: str) -> str:
-    """Return a text on one line, without what can't be seen or stored."""
-    return " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
 
 
 def _check_use(decision: Decision, to: Sequence[str], customer: str | None, word: _Word) -> None:
@@ -177,26 +172,12 @@ async def _orders_named(
 ) -> _Orders:
     found: dict[int, tuple[str, Money | None]] = {}
     for text in texts:
-        number, amount = named_amount(_plain(text), currency)
-        id_ = _the_one(f"order {number}", await orders.ids_of(connection, number, channel), channel)
+        number, amount = named_amount(plain(text), currency)
+        id_ = the_one(f"order {number}", await orders.ids_of(connection, number, channel), channel)
         if id_ in found:
             raise ByHandError(f"order {number} is named twice; name it once, with all that it gets")
         found[id_] = (number, amount)
     return found
-
-
-async def _customer_named(connection: AsyncConnection, number: str, channel: str | None) -> int:
-    number = _plain(number)
-    return _the_one(f"customer {number}", await decisions.customers(connection, number, channel), channel)
-
-
-def _the_one(what: str, same: Sequence[tuple[int, str]], channel: str | None) -> int:
-    """Return the id of the one of a number; same are all of that number, with their channels."""
-    if not same:
-        raise ByHandError(f"{what} is not known{f' in channel {channel}' if channel else ''}")
-    if len(same) > 1:
-        raise ByHandError(f"{what} is in {', '.join(one for _, one in same)}; name the channel")
-    return same[0][0]
 
 
 # Whether there is anything to do, and whether it can be done

@@ -25,9 +25,10 @@ from domain.rules import DocumentKind
 from domain.scenarios import cause_of
 from store import balances, documents, invoices, journal, orders, payments, spending, work
 from store.invoices import Invoice
-from tasks.balance import Own, customer_named, own_rules, plain, top_up, word_of
+from tasks.balance import Own, own_rules, top_up, word_of
 from tasks.installation import Installation, installation
 from tasks.invoice import numbered, print_open_invoices
+from tasks.named import customer_named, plain
 
 _TITLE_MAX = 200
 _HAND = "hand"
