@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,11 +35,33 @@ def types() -> dict[str, Any]:
     return found
 
 
-def load(settings: dict[str, Any], *, home: Path, where: str) -> Any:
+def load(settings: dict[str, Any], *, home: Path, where: str, processes: int = 1) -> Any:
     """Make one connector from its stanza in kvit.yaml; where names the stanza in error texts.
 
-    Raises Misconfigured with one sentence per wrong field.
+    processes says how many processes share the limits of the stanza: each gets its part of them. Raises Misconfigured
+    with one sentence per wrong field.
     """
+    made, config = _config_of(settings, home=home, where=where)
+    return made.CONNECTOR(_part_of(config, processes))
+
+
+def own_rates(stanzas: list[dict[str, Any]], *, home: Path) -> dict[str, float | None]:
+    """Return the outside systems of kvit.yaml whose requests can be paced, with their own limits in requests a second.
+
+    Raises Misconfigured as load does.
+    """
+    found: dict[str, float | None] = {}
+    for stanza in stanzas:
+        name = str(stanza.get("name"))
+        _, config = _config_of(stanza, home=home, where=f"kvit.yaml, connector {name}")
+        limits: Any = getattr(config, "limits", None)
+        if limits is not None or hasattr(config, "concurrent"):
+            found[name] = getattr(limits, "per_second", None)
+    return found
+
+
+def _config_of(settings: dict[str, Any], *, home: Path, where: str) -> tuple[Any, Any]:
+    """Return the module of a stanza's connector, and its settings. Raises Misconfigured."""
     kind = str(settings.get("type", ""))
     # Only the module that is asked for: each brings the libraries of its own format or system.
     found = any(module.name == kind for module in iter_modules(__path__))
@@ -48,10 +70,25 @@ def load(settings: dict[str, Any], *, home: Path, where: str) -> Any:
         raise Misconfigured(f"{where}: type “{kind}” is not known; choose one of {', '.join(sorted(types()))}")
     values = {k: from_environment(v, f"{where}, {k}") for k, v in settings.items() if k != "type"}
     try:
-        config = known.CONFIG(**values, home=home)
+        return known, known.CONFIG(**values, home=home)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         raise Misconfigured(
             "; ".join(f"{where}: {'.'.join(map(str, p['loc']))}: {p['msg']}" for p in problems)
         ) from None
-    return known.CONNECTOR(config)
+
+
+def _part_of(config: BaseModel, processes: int) -> BaseModel:
+    """Return settings with what one of so many processes may ask for at once, and in a second; at least one at once."""
+    if processes == 1:
+        return config
+    changed: dict[str, Any] = {}
+    for field in type(config).model_fields:
+        value: Any = getattr(config, field)
+        if field == "concurrent":
+            changed[field] = max(1, value // processes)
+        elif field == "per_second" and value is not None:
+            changed[field] = value / processes
+        elif field == "limits":
+            changed[field] = _part_of(cast("BaseModel", value), processes)
+    return config.model_copy(update=changed)

@@ -1,9 +1,13 @@
 """Bitrix24: each order has a deal, or an item of a smart process, that shows its status, its sums and its payments.
 
-It is reached by an incoming webhook of the portal with the right `crm`; an app's OAuth isn't used. The card is found by
-the order's number, in fields that no person fills in (of a deal "External source" and the id there, of an item its
-external code), or in a custom field. It is made where there is none. What people change on it later is left alone, but
-for the stage and the sums; a payment is a comment in the timeline.
+It is reached by an incoming webhook of the portal with the right `crm`, or as an OAuth app that the portal has
+installed. An app's access token holds an hour and is renewed a minute before. Each renewal replaces the refresh token:
+the newest is kept in the folder `bitrix24` of KVIT_HOME, which all processes share, and the configured one only begins.
+Tokens are sent in bodies, since addresses are logged on the way.
+
+The card is found by the order's number, in fields that no person fills in (of a deal "External source" and the id
+there, of an item its external code), or in a custom field. It is made where there is none. What people change on it
+later is left alone, but for the stage and the sums; a payment is a comment in the timeline.
 
 When a person changes the stage, the portal calls an outgoing webhook for the event ONCRMDEALUPDATE, or of a smart
 process ONCRMDYNAMICITEMUPDATE, once, and never again if that is lost; so what was changed is polled too. Both only say
@@ -14,32 +18,33 @@ to an earlier question is known by that and not believed. A new card and product
 what customers write; their answers are known by the order's number and by the card's id.
 
 Unverified: that a new item can be found by its fields at once, as it is here after it was made; that amounts may be
-sent as text, which keeps them exact.
+sent as text, which keeps them exact; that the OAuth server takes its parameters in a body, as the protocol has it,
+where Bitrix24's own examples have them in the address.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import json
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, cast
 from urllib.parse import parse_qsl, urlencode
-from weakref import WeakValueDictionary
 
 import httpx
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from connectors import Config
 from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.exact_json import as_objects, read_exact
 from connectors.http import Client, Limits
+from connectors.kept_token import Access, KeptToken, Token, digest
+from connectors.pacing import Turns
 from connectors.roles import NOWHERE, BadSignature, Income, Origin, Page, WebhookEvent
 from domain.changes import StatusChange
 from domain.money import Money
@@ -59,6 +64,10 @@ _NO_ENTRY = frozenset(
 )
 # What a list refuses this way it refuses whatever order is looked for: it has no such type, or no such field.
 _NO_LIST = frozenset({"NOT_FOUND", "INVALID_ARG_VALUE", "ENTITY_TYPE_NOT_SUPPORTED"})
+
+# What an access token that holds no longer is refused with.
+_RENEW = frozenset({"expired_token", "invalid_token"})
+_EARLY = timedelta(minutes=1)
 
 _FORM_BYTES_MAX = 64 * 1024
 # How a command of a batch names the card that the command before it has found.
@@ -80,8 +89,22 @@ class Bitrix24Config(Config):
     """Settings of a Bitrix24 portal. Custom fields are named by their codes, such as UF_CRM_1720019876534."""
 
     base_url: str = Field(description="Address of the portal, such as https://example.bitrix24.eu")
-    user: int = Field(ge=1, description="Number of the incoming webhook's user, which comes after /rest/ in its URL")
-    token: SecretStr = Field(description="Secret of the incoming webhook: what comes after the user in its URL")
+    user: int | None = Field(
+        default=None, ge=1, description="Number of the incoming webhook's user, which comes after /rest/ in its URL"
+    )
+    token: SecretStr | None = Field(
+        default=None, description="Secret of the incoming webhook: what comes after the user in its URL"
+    )
+    client_id: str | None = Field(
+        default=None, pattern="^[!-~]{1,200}$", description="Of an OAuth app, instead of user and token: its client_id"
+    )
+    client_secret: SecretStr | None = Field(default=None, description="The app's client_secret")
+    refresh_token: SecretStr | None = Field(
+        default=None,
+        description="The app's refresh token from its installation, to begin with. The newest that came of it is kept "
+        "in KVIT_HOME; another one here takes its place",
+    )
+    oauth_url: str = Field(default="https://oauth.bitrix.info", description="Address of Bitrix24's OAuth server")
     application_token: SecretStr = Field(
         description="Token of the outgoing webhook, as the portal shows it; while it is being replaced, both, "
         "with a comma between"
@@ -132,10 +155,38 @@ class Bitrix24Config(Config):
 
     @field_validator("token")
     @classmethod
-    def _in_a_path(cls, value: SecretStr) -> SecretStr:
-        if not re.fullmatch("[0-9A-Za-z]{1,100}", value.get_secret_value()):
+    def _in_a_path(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch("[0-9A-Za-z]{1,100}", value.get_secret_value()):
             raise ValueError("it has letters and digits only; copy it again")
         return value
+
+    @field_validator("client_secret", "refresh_token")
+    @classmethod
+    def _copied_whole(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch("[!-~]+", value.get_secret_value()):
+            raise ValueError("it is empty, or there is a space or a line break in it; copy it again")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Bitrix24Config:
+        hook = {"user": self.user, "token": self.token}
+        app = {"client_id": self.client_id, "client_secret": self.client_secret, "refresh_token": self.refresh_token}
+        hooks, apps = (
+            any(value is not None for value in hook.values()),
+            any(value is not None for value in app.values()),
+        )
+        if hooks and apps:
+            raise ValueError(
+                "user and token are of an incoming webhook, client_id, client_secret and refresh_token of an OAuth "
+                "app; set up one of the two"
+            )
+        missing = [name for name, value in (app if apps else hook).items() if value is None]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} missing: an incoming webhook needs user and token, an OAuth app client_id, "
+                "client_secret and refresh_token"
+            )
+        return self
 
     @field_validator("application_token")
     @classmethod
@@ -161,6 +212,18 @@ class _Refused(Rejected):
         self.code = code
 
 
+class _Expired(Misconfigured):
+    """The access token of an app is refused."""
+
+
+class _Granted(BaseModel):
+    """What the OAuth server answers."""
+
+    access_token: str = Field(pattern="^[!-~]{1,2000}$")
+    refresh_token: str = Field(pattern="^[!-~]{1,2000}$")
+    expires_in: int = Field(ge=1)
+
+
 @dataclass(frozen=True, slots=True)
 class _Item:
     """A deal, or an item of a smart process, with those of its fields that were told."""
@@ -171,14 +234,6 @@ class _Item:
     def text(self, field: str) -> str | None:
         value = self.values.get(field)
         return value if isinstance(value, str) and value else None
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]] | None:
-    """Return a list of objects, or None where it is none."""
-    if not isinstance(value, list):
-        return None
-    found = cast("list[Any]", value)
-    return [cast("Mapping[str, Any]", one) for one in found] if all(isinstance(one, dict) for one in found) else None
 
 
 def _object(value: Any) -> Mapping[str, Any] | None:
@@ -236,19 +291,37 @@ def _written(address: Address) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Bitrix24:
     """A Bitrix24 portal whose deals, or items of one smart process, are the cards of orders."""
 
-    def __init__(self, config: Bitrix24Config) -> None:
+    def __init__(self, config: Bitrix24Config, *, clock: Callable[[], datetime] = _utc_now) -> None:
+        """Make the connector; clock says until when an app's access token holds."""
         self._config = config
+        self._clock = clock
+        self._oauth: Client | None = None
+        self._access: Access | None = None
+        if config.refresh_token is not None:
+            self._oauth = Client(config.name, config.oauth_url, config.limits)
+            begun_with = digest(config.refresh_token.get_secret_value())
+            kept = KeptToken(config.name, config.home / "bitrix24" / config.name, begun_with)
+            self._access = Access(kept, self._renewed, clock)
         self._tokens = [token.strip().encode() for token in config.application_token.get_secret_value().split(",")]
         self._client = Client(config.name, config.base_url, config.limits)
         self._deals = config.entity_type_id == _DEAL
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Between looking for an order's card and making it nobody else may make it.
+        self._turns = Turns(config.name)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        if self._access is not None:
+            await self._access.aclose()
+        if self._oauth is not None:
+            await self._oauth.aclose()
 
     async def check(self) -> str:
         """Say that the portal was reached and has the fields; raises one of the three errors."""
@@ -273,7 +346,8 @@ class Bitrix24:
             kind = (_object(fields[field]) or {}).get("type")
             if (kind == "money") is not config.money_fields:
                 raise Misconfigured(f"{name}: {field} is of another kind than money_fields says")
-        return f"{name}: Bitrix24 answers, accepts the webhook, and its cards have all fields"
+        way_in = "the app's token" if self._access else "the webhook"
+        return f"{name}: Bitrix24 answers, accepts {way_in}, and its cards have all fields"
 
     # Cards
 
@@ -290,7 +364,7 @@ class Bitrix24:
         """
         if status is not None and not re.fullmatch("[0-9A-Za-z_:-]{1,50}", status):
             raise Rejected(f"{self._config.name}: “{status:.50}” is not the id of a stage")
-        async with self._turn(order):
+        async with self._turns.of(order.number):
             return str((await self._told(order, status)).id)
 
     async def add_income(
@@ -300,7 +374,7 @@ class Bitrix24:
         key: str,  # noqa: ARG002 - the income's reference is in the comment
     ) -> str:
         """Add a payment as a comment to the card, unless it is there; return the comment's id."""
-        async with self._turn(order):
+        async with self._turns.of(order.number):
             card, comment = await self._noted(order, income)
             if comment is not None:
                 return comment
@@ -320,13 +394,6 @@ class Bitrix24:
     ) -> str | None:
         """Return the id of the comment that tells of a payment; None only after all comments were read."""
         return (await self._noted(order, income))[1]
-
-    def _turn(self, order: Order) -> asyncio.Lock:
-        """Return the lock of an order's card: between looking for it and making it nobody else may make it."""
-        lock = self._turns.get(order.number)
-        if lock is None:
-            lock = self._turns[order.number] = asyncio.Lock()
-        return lock
 
     async def _told(self, order: Order, status: str | None) -> _Item:
         rows = self._config.product_rows
@@ -444,7 +511,7 @@ class Bitrix24:
         ]
         asked = {**self._owner("", card_id), "productRows": rows}
         told = await self._call("crm.item.productrow.set", asked, writes=True)
-        kept = _objects((_object(told["result"]) or {}).get("productRows"))
+        kept = as_objects((_object(told["result"]) or {}).get("productRows"))
         if kept is None or not {_id(row["ownerId"]) for row in kept if "ownerId" in row} <= {card_id}:
             raise self._unreadable("crm.item.productrow.set", in_doubt=True)
         prices = sorted(Decimal(row["price"]) for row in rows)
@@ -455,7 +522,7 @@ class Bitrix24:
         """Say whether a card has product rows; a person may have changed those that were written."""
         if not told:
             return False
-        rows = _objects((_object(told["also"]) or {}).get("productRows"))
+        rows = as_objects((_object(told["also"]) or {}).get("productRows"))
         if rows is None:
             raise self._unreadable("crm.item.productrow.list")
         return bool(rows)
@@ -478,7 +545,7 @@ class Bitrix24:
         """Yield all comments of a card, page by page; the first page was asked for with the card."""
         told, seen = first, list[int | None]()
         while True:
-            page = _objects(told)
+            page = as_objects(told)
             ids = [_id(comment.get("ID")) for comment in page or ()]
             if page is None or None in ids or not all("COMMENT" in comment for comment in page):
                 raise self._unreadable("crm.timeline.comment.list")
@@ -675,12 +742,63 @@ class Bitrix24:
 
     async def _call(self, method: str, params: Mapping[str, Any], *, writes: bool = False) -> Mapping[str, Any]:
         """Call a method and return its answer, which has a `result`. writes says that a lost answer leaves doubt."""
-        path = f"/rest/{self._config.user}/{self._config.token.get_secret_value()}/{method}.json"
-        response = await self._client.request("POST", path, json=params)
+        if self._access is None:
+            token = self._config.token.get_secret_value() if self._config.token else ""
+            return await self._sent(f"/rest/{self._config.user}/{token}/{method}.json", method, params, writes=writes)
+        access = await self._access.token()
+        path = f"/rest/{method}.json"
         try:
-            told = _object(json.loads(response.content, parse_float=Decimal, parse_constant=_no_number))
-        except (ValueError, RecursionError):
-            told = None
+            return await self._sent(path, method, {**params, "auth": access}, writes=writes)
+        except _Expired as error:
+            access = await self._access.token(instead_of=access)
+            if writes:
+                # It may have been said of another request, and this one carried out.
+                raise Transient(f"{error}; a new one is there", in_doubt=True, busy=True) from None
+        return await self._sent(path, method, {**params, "auth": access}, writes=writes)
+
+    async def _renewed(self, before: Token | None) -> Token:
+        """Ask for the next token. Raises Transient (never in doubt: it does nothing on the portal) or Misconfigured."""
+        name, config = self._config.name, self._config
+        if self._oauth is None or config.client_secret is None or config.refresh_token is None:
+            raise Misconfigured(f"{name}: it is no app")
+        began = config.refresh_token.get_secret_value()
+        form = {
+            "grant_type": "refresh_token",
+            "client_id": config.client_id,
+            "client_secret": config.client_secret.get_secret_value(),
+            "refresh_token": before.refresh if before else began,
+        }
+        now = self._clock()
+        try:
+            response = await self._oauth.request("POST", "/oauth/token/", data=form)
+            told = _answer(response)
+            code = str(told.get("error", "")) if told else ""
+            if code == "invalid_grant":
+                raise Misconfigured(
+                    f"{name}: the refresh token is not accepted any more: it is older than 180 days, the answer that "
+                    "replaced it was lost, or somebody else has used it (all processes must share KVIT_HOME). Install "
+                    "the app in the portal anew, and set refresh_token to the new one"
+                )
+            said = code if re.fullmatch("[0-9A-Za-z_]{1,60}", code) else ""
+            if code and response.status_code < 500 and response.status_code != 429:
+                raise Misconfigured(f"{name}: the OAuth server gives no token ({said or 'an error'})")
+            raise_for_status(name, response, said)
+            granted = _Granted.model_validate(told)
+        except ValidationError:
+            raise Transient(f"{name}: the answer of the OAuth server has no tokens") from None
+        except Transient as error:
+            raise Transient(str(error), busy=error.busy, retry_after=error.retry_after) from None
+        until = now + max(timedelta(seconds=granted.expires_in) - _EARLY, timedelta(seconds=1))
+        return Token(access=granted.access_token, until=until, refresh=granted.refresh_token, origin=digest(began))
+
+    async def _sent(
+        self, path: str, method: str, params: Mapping[str, Any], *, writes: bool = False
+    ) -> Mapping[str, Any]:
+        """Send a call, and return its answer as _call does."""
+        response = await self._client.request("POST", path, json=params)
+        told = _answer(response)
+        if told and self._access and str(told.get("error")) in _RENEW:
+            raise _Expired(f"{self._config.name}: the access token is not accepted")
         if told and "error" in told:
             self._refuse(told, response)
         raise_for_status(self._config.name, response)
@@ -748,7 +866,7 @@ class Bitrix24:
         raise _Refused(said, code)
 
     def _items(self, result: Any) -> list[_Item]:
-        listed = _objects((_object(result) or {}).get("items"))
+        listed = as_objects((_object(result) or {}).get("items"))
         if listed is None:
             raise self._unreadable("crm.item.list")
         items = [_Item(id_, values) for values in listed if (id_ := _id(values.get("id"))) is not None]
@@ -765,6 +883,14 @@ class Bitrix24:
 
     def _unreadable(self, method: str, *, in_doubt: bool = False) -> Transient:
         return Transient(f"{self._config.name}: the answer to {method} is not what was asked for", in_doubt=in_doubt)
+
+
+def _answer(response: httpx.Response) -> Mapping[str, Any] | None:
+    """Return the object of an answer, or None where it is none."""
+    try:
+        return _object(read_exact(response.content))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _form(body: bytes) -> dict[str, str]:
@@ -792,10 +918,6 @@ def _until(told: Mapping[str, Any]) -> float | None:
     """Return in how many seconds a method that was used too much may be used again, if that is told."""
     reset = _number((_object(told.get("time")) or {}).get("operating_reset_at"))
     return min(max(float(reset) - time.time(), 0.0), 3600.0) if reset is not None else None
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
 
 
 CONFIG = Bitrix24Config

@@ -40,8 +40,9 @@ _AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{0,10})?")
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(T.*|Z|[+-][0-9]{2}:[0-9]{2})?")
 _IDENTITY = re.compile(r"(?=\D*[0-9])\S{7,}")
 _NOT_BOOKED = {"PDNG": "pending", "INFO": "for information only", "FUTR": "due in the future"}
-# Each takes some 250 bytes once it is parsed, so a file of 64 MiB could take gigabytes.
-MAX_PARTS = 4_000_000
+# Each takes some 250 bytes once it is parsed, so a file of 64 MiB could take gigabytes. 100 000 entries come to 4.7
+# million.
+MAX_PARTS = 6_000_000
 _NO_CURRENCY = "XXX"  # ISO 4217's own code for it; only an empty statement that names none can have it
 
 

@@ -6,7 +6,9 @@ Under one number of ours CDEK takes any number of orders, so an order is looked 
 CDEK signs no webhooks and sends each only once. They are taken at /webhooks/NAME/TOKEN, where TOKEN is webhook_token;
 subscribe that address to ORDER_STATUS. A webhook only says where to look: what counts is what CDEK says when asked.
 There is no list of orders that changed, so a status whose webhook got lost is heard of with the order's next one, or
-with its money. Money is polled day by day from the registries that CDEK has paid out.
+with its money. Money is polled day by day from the registries that CDEK has paid out. A registry is also the report of
+the lump sum that it came to at the bank: what was collected, less what CDEK kept, is what is looked for on the bank
+statement. Its orders are settled by its lines, and nothing by the lump sum.
 
 An answer about an order is known by the order's uuid or number, and one that it isn't there by the number that it
 quotes, or else it has to come twice. What was ordered or deleted is looked at; a registry is known by its number. That
@@ -25,8 +27,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -49,14 +50,25 @@ from pydantic import (
 )
 
 from connectors import Config
-from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.errors import Misconfigured, Rejected, Transient, doubted, raise_for_status
 from connectors.files import sync_folder, write_whole
 from connectors.http import Client, Limits
-from connectors.roles import NOWHERE, BadSignature, Consignment, Origin, Page, Shipment, WebhookEvent
+from connectors.roles import (
+    NOWHERE,
+    BadSignature,
+    Consignment,
+    Origin,
+    Page,
+    PayoutPage,
+    PayoutReport,
+    Shipment,
+    WebhookEvent,
+)
 from domain.changes import StatusChange
 from domain.money import Money, MoneyError, exponent
 from domain.orders import Address
 from domain.payments import IncomingPayment, Method
+from domain.payouts import LineKind, Payout, PayoutLine, problems
 from domain.rules import Seller
 
 _log = logging.getLogger(__name__)
@@ -122,8 +134,8 @@ class CdekConfig(Config):
     currency: str = Field(default="RUB", description="Currency of the contract; money is collected in it alone")
     collect_as: Literal["goods", "delivery"] = Field(
         default="goods",
-        description="What the recipient's receipt says that the money is for; delivery where the goods are paid "
-        "beforehand",
+        description="What the recipient's receipt says that the money is for. Where only the delivery is paid when the "
+        "parcel comes, it is the delivery in any case",
     )
     goods: str = Field(default="Товары по заказу", min_length=1, max_length=200, description="How goods are called")
     vat_rate: Literal[0, 5, 7, 10, 20, 22] | None = Field(
@@ -148,6 +160,10 @@ class CdekConfig(Config):
         "you began with: the other tells the same money once more",
     )
     account: str | None = Field(default=None, description="What to call the account that the money arrives on")
+    payers: tuple[Annotated[str, Field(min_length=3, max_length=80)], ...] = Field(
+        default=("СДЭК", "CDEK"),
+        description="Words of the payer's name, or its account, as the bank has it for what CDEK pays out",
+    )
     days: int = Field(default=14, ge=1, le=365, description="Days that the first poll looks back")
     overlap: int = Field(default=7, ge=0, le=60, description="Days that each later poll looks at once more")
     poll_every: float = Field(default=1.0, gt=0, le=30, description="Seconds between two looks at what CDEK is doing")
@@ -304,18 +320,26 @@ class _Token(_Object):
 class _Line(_Object):
     cdek_number: _Tracking
     payment_sum: _Amount | None = None
+    transfer_sum: _Maybe = None
 
 
 class _Registry(_Object):
     registry_number: Annotated[_Text, Field(pattern=r"^[0-9A-Za-z._-]{1,60}$")]
     payment_date: date | None = None
     payment_order_number: _Text | None = None
+    total: Annotated[_Maybe, Field(validation_alias="sum")] = None
     orders: list[_Line] | None = None
 
     def collected(self, tracking_number: str) -> Decimal:
         """Return what was collected for a parcel, which may stand in a registry in several lines."""
         lines = [line for line in self.orders or () if line.cdek_number == tracking_number]
         return sum((line.payment_sum or Decimal(0) for line in lines), Decimal(0))
+
+    def transferred(self, tracking_number: str) -> Decimal | None:
+        """Return what was paid out for a parcel, or None where CDEK doesn't tell."""
+        told = [line.transfer_sum for line in self.orders or () if line.cdek_number == tracking_number]
+        known = [one for one in told if one is not None]
+        return sum(known, Decimal(0)) if len(known) == len(told) else None
 
 
 class _PaidOut(_Object):
@@ -502,15 +526,6 @@ def _exact(text: str) -> Decimal | str:
     return Decimal(text) if re.fullmatch(r"-?[0-9]{1,16}\.[0-9]{1,8}", text) else text
 
 
-@contextmanager
-def _doubt(in_doubt: bool) -> Generator[None]:
-    """Say of every Transient whether something was ordered that nobody knows of yet: asking alone changes nothing."""
-    try:
-        yield
-    except Transient as error:
-        raise Transient(str(error), in_doubt=in_doubt, retry_after=error.retry_after, busy=error.busy) from None
-
-
 class Cdek:
     """A CDEK account as a carrier, and as a source of statuses and of the money that it collects."""
 
@@ -646,7 +661,7 @@ class Cdek:
             raise Rejected(f"{where}: a consignment has 1 to {_PARCELS_MAX} parcels, not {consignment.parcels}")
         nothing = Money.zero(config.currency)
         wanted = collect or nothing
-        of_goods = wanted if config.collect_as == "goods" else nothing
+        of_goods = wanted if config.collect_as == "goods" and not consignment.only_delivery else nothing
         sizes = {"length": config.length, "width": config.width, "height": config.height}
         packages: list[dict[str, Any]] = []
         for place in range(1, consignment.parcels + 1):
@@ -689,14 +704,14 @@ class Cdek:
             try:
                 uuid = await self._post(document)
             except _TokenRefused:
-                with _doubt(in_doubt=True):
+                with doubted():
                     if (order := await self._known(number)) is not None:
                         return order
                 uuid = await self._post(document)
-            with _doubt(in_doubt=True):
+            with doubted():
                 return await self._settled(uuid, number)
         except Rejected:
-            with _doubt(in_doubt=True):
+            with doubted():
                 order = await self._known(number)
             if order is None or await self._is_cancelled(order, number):
                 raise
@@ -738,7 +753,7 @@ class Cdek:
 
     async def _look(self, uuid: str, ours: str, number: Mapping[str, str]) -> tuple[_Order | _Invalid | None, bool]:
         """Return an order, and whether the answer says which one it is about."""
-        with _doubt(in_doubt=False):
+        with doubted(in_doubt=False):
             response = await self._call("GET", f"/orders/{uuid}" if uuid else "/orders", params=number)
             told = self._answer(_Envelope, response)
             codes = set(told.codes)
@@ -778,7 +793,7 @@ class Cdek:
                 try:
                     self._refuse(response, told)
                 except Rejected:
-                    with _doubt(in_doubt=True):
+                    with doubted():
                         left = await self._ask(order.uuid)
                     if left is not None and not left.removed and left.deletion not in _PENDING:
                         raise
@@ -789,7 +804,7 @@ class Cdek:
                 raise Rejected(f"{self._name}: CDEK won't delete {order.tracking_number}; ask CDEK")
             return True if left is None or left.removed else None
 
-        with _doubt(in_doubt=True):
+        with doubted():
             await self._until(look, "an order is still being deleted")
 
     async def _send_back(self, order: _Order) -> None:
@@ -817,7 +832,7 @@ class Cdek:
         path = self._folder / f"{order.tracking_number}.pdf"
         if not await self._on_disk(path.exists):
             # The parcel is ordered: were that not in doubt, an order that is called off would leave it to be delivered.
-            with _doubt(in_doubt=True):
+            with doubted():
                 try:
                     pdf = await self._print(order)
                 except Rejected as error:
@@ -977,6 +992,82 @@ class Cdek:
         more = days[-1] < today
         return Page(tuple(events.items()), f"{days[-1]}:more" if more else f"{days[-1]}", more)
 
+    @property
+    def payout_source(self) -> str:
+        """The source of the money that is collected, and of the lump sums that it is paid out in."""
+        return f"cdek:{self._name}"
+
+    @property
+    def payout_payers(self) -> Sequence[str]:
+        """Names and accounts that the bank writes for CDEK."""
+        return self._config.payers
+
+    async def payouts(self, cursor: str | None, *, now: datetime) -> PayoutPage:
+        """Return the registries that were paid out on up to ten days, each as the report of its lump sum.
+
+        The cursor is that of fetch, and so are the days. A registry that says something else than before is another
+        report of the same payout.
+        """
+        today = now.astimezone(_MOSCOW).date()
+        first = min(self._first_day(cursor, today), today)
+        days = [first + timedelta(days=at) for at in range(min((today - first).days + 1, _DAYS_AT_ONCE))]
+        reports: dict[str, PayoutReport] = {}
+        for day in days:
+            for registry in (await self._day(day, paid_out=False)).registries or ():
+                if registry.payment_date and registry.orders:
+                    report = self._report(registry, registry.payment_date)
+                    reports[report.external_id] = report
+        more = days[-1] < today
+        return PayoutPage(tuple(reports.values()), f"{days[-1]}:more" if more else f"{days[-1]}", more)
+
+    def _report(self, registry: _Registry, paid_on: date) -> PayoutReport:
+        number = registry.registry_number
+        body = registry.model_dump_json().encode()
+        named = f"{number}#{hashlib.sha256(body).hexdigest()[:16]}"
+        try:
+            payout = self._payout(registry, paid_on)
+            wrong = "; ".join(f"{one.where}: {one.reason}" for one in problems(payout)[:3])
+        except (MoneyError, Rejected) as error:
+            payout, wrong = None, f"registry {number}: {error}"
+        return PayoutReport(external_id=named, body=body, payout=None if wrong else payout, refused=wrong)
+
+    def _payout(self, registry: _Registry, paid_on: date) -> Payout:
+        """Return the lump sum that a registry is; raises MoneyError, or Rejected where CDEK leaves out an amount."""
+        numbers = dict.fromkeys(line.cdek_number for line in registry.orders or ())
+        lines = [line for number in numbers if (line := self._line(registry, number, paid_on))]
+        zero = Money.zero(self._config.currency)
+        net = sum((line.net for line in lines), zero)
+        return Payout(
+            source=self.payout_source,
+            external_id=registry.registry_number,
+            gross=sum((line.gross for line in lines), zero),
+            fee=sum((line.fee for line in lines), zero),
+            net=net if registry.total is None else Money.from_decimal(registry.total, self._config.currency),
+            paid_on=paid_on,
+            reference=registry.payment_order_number,
+            lines=tuple(lines),
+        )
+
+    def _line(self, registry: _Registry, number: str, paid_on: date) -> PayoutLine | None:
+        collected, transferred = registry.collected(number), registry.transferred(number)
+        if transferred is None:
+            raise Rejected(f"CDEK doesn't say what was transferred for {number}")
+        if not collected and not transferred:
+            return None
+        gross = Money.from_decimal(collected, self._config.currency)
+        net = Money.from_decimal(transferred, self._config.currency)
+        # As the payment is called that is made of the line, by which the two find each other.
+        told_by = paid_on.isoformat() if self._config.money == "payment" else registry.registry_number
+        kind = LineKind.PAYMENT if collected > 0 else LineKind.OTHER if collected else LineKind.FEE
+        return PayoutLine(
+            external_id=f"{told_by}/{number}",
+            kind=kind,
+            gross=gross,
+            fee=gross - net,
+            net=net,
+            provider_reference=f"{told_by}/{number}",
+        )
+
     def _first_day(self, cursor: str | None, today: date) -> date:
         if not cursor:
             return today - timedelta(days=self._config.days)
@@ -1014,7 +1105,7 @@ class Cdek:
         return told
 
     async def _listed(self, day: date, *, paid_out: bool) -> _Day:
-        with _doubt(in_doubt=False):
+        with doubted(in_doubt=False):
             response = await self._call(
                 "GET", "/payment" if paid_out else "/registries", params={"date": day.isoformat()}
             )
@@ -1055,7 +1146,7 @@ class Cdek:
         except MoneyError as error:
             raise Rejected(f"{self._name}: {error}") from None
         payment = IncomingPayment(
-            source=f"cdek:{self._name}",
+            source=self.payout_source,
             external_id=f"{name}/{number}",
             method=Method.CASH_ON_DELIVERY,
             amount=amount,
@@ -1133,7 +1224,7 @@ class Cdek:
             "client_id": config.client_id,
             "client_secret": config.client_secret.get_secret_value(),
         }
-        with _doubt(in_doubt=False):  # asking for a token orders nothing
+        with doubted(in_doubt=False):  # asking for a token orders nothing
             response = await self._client.request("POST", "/oauth/token", data=form)
             if response.status_code in (400, 401):
                 raise Misconfigured(f"{self._name}: CDEK doesn't accept client_id and client_secret")

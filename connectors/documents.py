@@ -26,6 +26,7 @@ from connectors.pdf import (
     number,
     one_line,
 )
+from connectors.printing import PRESS
 from domain.documents import Document, DocumentLine
 from domain.payment_qr import PaymentQrError, payment_qr
 from domain.rules import DocumentKind
@@ -83,6 +84,7 @@ _WORDS: dict[str, tuple[str, str, str, str, str]] = {
     "gross": ("S DPH", "Cu TVA", "З ПДВ", "С НДС", "Gross"),
     "total": ("Celkem", "Total", "Разом", "Итого", "Total"),
     "paid": ("Již uhrazeno", "Achitat", "Сплачено", "Оплачено", "Paid"),
+    "on_delivery": ("Při dodání", "La livrare", "При отриманні", "При получении", "On delivery"),
     "to_pay": ("K úhradě", "De plată", "До сплати", "К оплате", "To pay"),
     "settled": (
         "Uhrazeno, neplaťte.",
@@ -351,7 +353,8 @@ class _Paper(Sheet):
         last = ("total", document.total)
         if document.kind is not DocumentKind.CREDIT_NOTE:
             self.style(9.5)
-            for label, amount in (("total", document.total), ("paid", document.paid)):
+            later = [("on_delivery", document.on_delivery)] if document.on_delivery else []
+            for label, amount in (("total", document.total), ("paid", document.paid), *later):
                 self.put(x + 3, y, 24, words[label])
                 self.put(x + 27, y, width - 30, money(amount, language), align="R")
                 y += 5.5
@@ -411,11 +414,19 @@ class _Paper(Sheet):
         notes = [words["with_vat"] if self.taxed else words["no_vat"]]
         if document.kind is DocumentKind.PROFORMA:
             notes.append(words["no_tax_document"])
-        elif document.kind is DocumentKind.INVOICE and document.total and not document.to_pay:
+        elif document.kind is DocumentKind.INVOICE and document.total and not (document.to_pay or document.on_delivery):
             notes.insert(0, words["settled"])
         top = self._room(10)
         self.style(8.5, color=GRAY)
         self.paragraph(_MARGIN, top, _WIDTH, " ".join(notes))
+
+
+def print_document(document: Document, home: Path) -> bytes:
+    """Return the PDF, the same bytes for the same document and logo; the logo is a file in home.
+
+    A language that isn't ours is printed in English.
+    """
+    return _Paper(document, _logo(home, document.seller.logo)).print()
 
 
 class Printer:
@@ -424,9 +435,13 @@ class Printer:
     def __init__(self, config: Config) -> None:
         self._home = config.home
 
-    def print(self, document: Document) -> bytes:
-        """Return the PDF, the same bytes for the same document; a language that isn't ours is printed in English."""
-        return _Paper(document, _logo(self._home, document.seller.logo)).print()
+    async def print(self, document: Document) -> bytes:
+        """Return the PDF, the same bytes for the same document. Raises Transient when it can't be printed now."""
+        return await PRESS.run(print_document, document, self._home)
+
+    async def aclose(self) -> None:
+        """End the processes that print, if there are any."""
+        await PRESS.aclose()
 
 
 CONFIG = Config

@@ -93,6 +93,15 @@ def translated(system: str) -> Generator[None]:
         raise Transient(f"{system}: no usable answer ({type(error).__name__})", in_doubt=True) from None
 
 
+@contextmanager
+def doubted(*, in_doubt: bool = True) -> Generator[None]:
+    """Say of each Transient whether there is doubt: after a write, as long as a look can't show what came of it."""
+    try:
+        yield
+    except Transient as error:
+        raise Transient(str(error), in_doubt=in_doubt, retry_after=error.retry_after, busy=error.busy) from None
+
+
 def raise_for_status(system: str, response: httpx.Response, reason: str = "") -> None:
     """Raise for every answer that is no success; reason is the system's own short code or text, if it gave one.
 

@@ -15,6 +15,8 @@ from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 from pydantic import BaseModel, ConfigDict, Field
 
 from connectors.errors import Transient, translated
+from connectors.observed import Call
+from connectors.pacing import in_line, its_turn, turn
 
 # httpx logs each URL at INFO; URLs can carry tokens (Fio's do).
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -124,19 +126,21 @@ class Client:
         start = max(now, self._next_start)
         self._next_start = start + 1 / self._limits.per_second
         if start > now:
-            await asyncio.sleep(start - now)
+            async with in_line(self.system):
+                await asyncio.sleep(start - now)
 
     async def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send one request and return the answer, whatever its status.
 
         Raises Transient (in doubt when the request may have arrived) or Misconfigured.
         """
-        async with self._slots:
+        async with its_turn(self.system, self._slots):
             await self._pace()
+            await turn(self.system)
             # The timeouts of httpx bound each wait for some bytes; an answer that drips never meets them.
-            with translated(self.system):
+            with Call(self.system, method) as call, translated(self.system):
                 async with asyncio.timeout(self._limits.timeout):
-                    return await self._exchange(method, path, **options)
+                    return call.answered(await self._exchange(method, path, **options))
 
     async def _exchange(self, method: str, path: str, **options: Any) -> httpx.Response:
         async with self._http.stream(method, path, **options) as response:

@@ -27,6 +27,7 @@ from connectors.pdf import (
     money,
     one_line,
 )
+from connectors.printing import PRESS
 from connectors.roles import Consignment, Shipment
 
 _MARGIN = 7.0
@@ -66,7 +67,7 @@ def tracking_number(key: str) -> str:
     return f"KV{digits}{_check_digit(digits)}"
 
 
-def _print(consignment: Consignment, number: str, language: str) -> bytes:
+def print_label(consignment: Consignment, number: str, language: str) -> bytes:
     """Return the label's PDF, a page per parcel; only the first says what to collect, lest it be collected twice."""
     words = {term: texts[LANGUAGES.index(language)] for term, texts in _WORDS.items()}
     sheet = Sheet(width=105, height=148, margin=_MARGIN, language=language, title=number, made_on=_UNDATED)
@@ -151,12 +152,15 @@ class Labels:
     def _shipment(self, number: str) -> Shipment:
         return Shipment(tracking_number=number, label=f"labels/{number}.pdf")
 
-    def _create(self, consignment: Consignment, key: str) -> Shipment:
-        number, recipient = tracking_number(key), consignment.recipient
+    def _is_there(self, number: str) -> bool:
+        """Say whether a label was printed. Raises Rejected for one that was cancelled since."""
         if self._cancelled(number).exists():
             raise Rejected(f"labels: {number} was cancelled and can't be ordered again under the same key")
-        if self._file(number).exists():
-            return self._shipment(number)
+        return self._file(number).exists()
+
+    def _examine(self, consignment: Consignment) -> None:
+        """Raise Rejected for what can't be delivered."""
+        recipient = consignment.recipient
         where = f"labels: order {consignment.order_number}"
         if not recipient.name.strip() or not (recipient.street.strip() or recipient.city.strip()):
             raise Rejected(f"{where}: the delivery address has no name, or neither street nor town; complete it")
@@ -164,8 +168,10 @@ class Labels:
             raise Rejected(f"{where}: {consignment.collect} can't be collected on delivery")
         if not 1 <= consignment.parcels <= _PARCELS_MAX:
             raise Rejected(f"{where}: a consignment has 1 to {_PARCELS_MAX} parcels, not {consignment.parcels}")
-        write_whole(self._file(number), _print(consignment, number, self._language))
-        return self._shipment(number)
+
+    def _write(self, number: str, label: bytes) -> None:
+        if not self._is_there(number):
+            write_whole(self._file(number), label)
 
     def _cancel(self, number: str) -> None:
         # The number becomes a file's name, so nothing else than one of ours may get that far.
@@ -185,10 +191,16 @@ class Labels:
 
     async def create(self, consignment: Consignment, key: str) -> Shipment:
         """Print the label of a key, or return the one already printed; raises Rejected for what can't be delivered."""
+        number = tracking_number(key)
         try:
-            return await asyncio.to_thread(self._create, consignment, key)
+            if await asyncio.to_thread(self._is_there, number):
+                return self._shipment(number)
+            self._examine(consignment)
+            label = await PRESS.run(print_label, consignment, number, self._language)
+            await asyncio.to_thread(self._write, number, label)
         except OSError as error:
             raise _refused(error) from error
+        return self._shipment(number)
 
     async def find(self, consignment: Consignment, key: str) -> Shipment | None:  # noqa: ARG002 - the role's
         """Return the consignment whose label exists and was not cancelled."""
@@ -212,6 +224,10 @@ class Labels:
             return await asyncio.to_thread(self._check)
         except OSError as error:
             raise _refused(error) from error
+
+    async def aclose(self) -> None:
+        """End the processes that print, if there are any."""
+        await PRESS.aclose()
 
 
 CONFIG = LabelsConfig

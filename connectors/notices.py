@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NoReturn, Self
+from typing import Literal, Self
 from warnings import catch_warnings, simplefilter
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -47,7 +47,7 @@ from connectors.letters import (
     signing_domains,
 )
 from connectors.mail import address
-from connectors.roles import NOWHERE, BadSignature, Hint, Origin, Page
+from connectors.roles import Hint, NoWebhooks, Page
 from domain.money import Money, MoneyError, exponent
 from domain.payments import IncomingPayment, Method
 
@@ -447,8 +447,10 @@ class Reading:
     text: str = ""
 
 
-class Notices:
+class Notices(NoWebhooks):
     """A mailbox with payment notices, as a source that is polled."""
+
+    no_webhooks = "this connector reads letters from its mailbox; it takes no webhooks"
 
     def __init__(self, config: NoticesConfig) -> None:
         self._config = config
@@ -466,18 +468,6 @@ class Notices:
             await self._open(mailbox)
             idle = "tells by itself what arrives" if mailbox.has_idle else "has to be asked what has arrived"
         return f"{self._config.name}: the mailbox answers and accepts the login; its server {idle}"
-
-    def verify(
-        self,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        now: datetime,
-        origin: Origin = NOWHERE,
-    ) -> NoReturn:
-        """Refuse every webhook: notices come by e-mail alone."""
-        del headers, body, now, origin
-        raise BadSignature("this connector reads letters from its mailbox; it takes no webhooks")
 
     async def truth(self, body: bytes) -> list[IncomingPayment | Hint]:
         """Return what a stored letter means: a payment, a hint to the gateway, or nothing.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -16,9 +19,11 @@ from babel import Locale
 from babel.dates import format_date
 from babel.numbers import format_decimal
 from barcode.codex import Code128  # pyright: ignore[reportMissingTypeStubs]  # it is typed, but ships no marker
+from fontTools.ttLib import TTFont  # pyright: ignore[reportMissingTypeStubs]  # typed in part, ships no marker
 from fpdf import FPDF
 from fpdf.enums import XPos, YPos
-from fpdf.fonts import TTFFont
+from fpdf.fonts import SubsetMap, TTFFont
+from PIL import Image
 
 from domain.money import Money, exponent
 from domain.orders import Address
@@ -44,6 +49,8 @@ _SMALLEST = 5.0
 _PAGES = "\ue000" * 4
 # Open Sans has no glyph for these signs.
 _SIGNS = str.maketrans({"₴": "UAH", "₽": "RUB", "₸": "KZT", "₾": "GEL"})
+# All that a PDF needs of a TrueType font whose glyphs it names by their numbers (ISO 32000-1, 9.9).
+_EMBEDDED = ("cvt ", "fpgm", "glyf", "head", "hhea", "hmtx", "loca", "maxp", "prep")
 
 
 def one_line(text: str, longest: int = 400) -> str:
@@ -91,6 +98,54 @@ def address_lines(address: Address | Seller, language: str) -> list[str]:
     return [text for line in lines if (text := one_line(line, 120))]
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A cut of the font, read once: as fpdf2 has read it, and the part of its file that sheets embed glyphs from."""
+
+    key: str
+    read: TTFFont
+    file: bytes
+    glyphs: tuple[str, ...]
+
+    def fresh(self) -> TTFFont:
+        """Return the cut as if it had just been read: what a sheet notes about the glyphs it uses is its own.
+
+        fpdf2 has no way to share a font between files. That these five attributes are all that it changes in one is
+        relied on; printing the same document again and in another process gives the same bytes only if it is so.
+        """
+        font = copy(self.read)
+        # Boxes around the glyphs stay as the font has them, so their outlines needn't be read.
+        font.ttfont = TTFont(BytesIO(self.file), lazy=True, recalcBBoxes=False, recalcTimestamp=False)
+        font.ttfont.setGlyphOrder(list(self.glyphs))
+        font.cw, font.missing_glyphs, font.biggest_size_pt = font.cw.copy(), [], 0
+        font.subset = SubsetMap(font)
+        return font
+
+
+@cache
+def _cuts() -> tuple[_Cut, ...]:
+    reader = FPDF()
+    for style, name in _CUTS.items():
+        reader.add_font(_FONT, style, FONTS / name)
+    return tuple(_cut(key, font) for key, font in reader.fonts.items() if isinstance(font, TTFFont))
+
+
+def _cut(key: str, font: TTFFont) -> _Cut:
+    glyphs = tuple(font.ttfont.getGlyphOrder())
+    for table in set(font.ttfont.keys()).difference(_EMBEDDED, ("GlyphOrder",)):
+        del font.ttfont[table]
+    file = BytesIO()
+    font.ttfont.save(file)
+    font.close()
+    return _Cut(key, font, file.getvalue(), glyphs)
+
+
+@cache
+def _printable() -> frozenset[int]:
+    """Return the code points that the font has a glyph for in any cut, and the one that stands for a page's number."""
+    return frozenset([ord(_PAGES[0])]).union(*(cut.read.cmap for cut in _cuts()))
+
+
 class Sheet(FPDF):
     """A PDF in Open Sans, with nothing in it that differs between two printings of the same content.
 
@@ -99,9 +154,7 @@ class Sheet(FPDF):
 
     def __init__(self, *, width: float, height: float, margin: float, language: str, title: str, made_on: date) -> None:
         super().__init__(format=(width, height))
-        for style, name in _CUTS.items():
-            self.add_font(_FONT, style, FONTS / name)
-        self._glyphs = {ord(_PAGES[0])}.union(*(font.cmap for font in self.fonts.values() if isinstance(font, TTFFont)))
+        self.fonts.update((cut.key, cut.fresh()) for cut in _cuts())
         self.alias_nb_pages(_PAGES)
         self.set_creation_date(datetime(made_on.year, made_on.month, made_on.day, tzinfo=UTC))
         self.set_producer("Kvit")
@@ -123,7 +176,8 @@ class Sheet(FPDF):
 
     def _shown(self, text: str) -> str:
         """Mark every letter that the font lacks; left out, it would not be missed."""
-        return "".join(char if ord(char) in self._glyphs else "\N{REPLACEMENT CHARACTER}" for char in text)
+        known = _printable()
+        return "".join(char if ord(char) in known else "\N{REPLACEMENT CHARACTER}" for char in text)
 
     def put(self, x: float, y: float, width: float, text: str, *, align: str = "L") -> None:
         """Write one line into a box, in the chosen style, made smaller where it would not fit, then cut."""
@@ -164,8 +218,10 @@ class Sheet(FPDF):
         # Plain ASCII is left to the compact modes; UTF-8 is what an EPC payment declares.
         encoding = None if content.isascii() else "utf-8"
         code = segno.make(content, error="m", boost_error=False, micro=False, encoding=encoding)
-        picture = BytesIO()
-        code.save(picture, kind="png", scale=8)
+        rows = [bytes(0 if module else 255 for module in row) for row in code.matrix_iter()]
+        small = Image.frombytes("L", (len(rows), len(rows)), b"".join(rows))
+        # Readers may blur a picture that is made larger, so each module is eight dots wide.
+        picture = small.resize((8 * len(rows), 8 * len(rows)), Image.Resampling.NEAREST).convert("1")
         self.image(picture, x, y, side, side)
 
     def code128(self, y: float, height: float, content: str, *, module: float = 0.5) -> None:

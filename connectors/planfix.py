@@ -19,28 +19,28 @@ second (429 is understood). Statuses are named by their numbers, as names are ch
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import html
 import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, cast
-from weakref import WeakValueDictionary
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import httpx
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from connectors import Config
-from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.errors import Misconfigured, Rejected, Transient, doubted, raise_for_status
+from connectors.exact_json import as_object, as_objects, as_text, read_object
 from connectors.http import Client, Limits
+from connectors.pacing import Turns
 from connectors.roles import NOWHERE, BadSignature, Income, Origin, Page, WebhookEvent
+from connectors.zones import ZoneName
 from domain.changes import StatusChange
 from domain.orders import Order
 
@@ -120,7 +120,7 @@ class PlanfixConfig(Config):
     income_payment_field: _FieldId | None = Field(
         default=None, description="Line field of the data tag for the payment's id at the gateway"
     )
-    time_zone: str = Field(
+    time_zone: ZoneName = Field(
         default="UTC",
         description="Time zone of the user whose token it is, such as Europe/Kyiv: Planfix reads times in it",
     )
@@ -155,15 +155,6 @@ class PlanfixConfig(Config):
             raise ValueError("it must be a regular expression with one group, which is the number")
         return value
 
-    @field_validator("time_zone")
-    @classmethod
-    def _exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ValueError, OSError, KeyError):
-            raise ValueError("it is no time zone; write one such as Europe/Kyiv") from None
-        return value
-
     @model_validator(mode="after")
     def _tag_has_fields(self) -> PlanfixConfig:
         if self.income_tag is not None and None in (self.income_reference_field, self.income_amount_field):
@@ -195,18 +186,6 @@ class _Task:
     values: Mapping[int, Any]
 
 
-def _objects(value: Any) -> list[Mapping[str, Any]] | None:
-    """Return a list of objects, or None where it is none."""
-    if not isinstance(value, list):
-        return None
-    found = cast("list[Any]", value)
-    return [cast("Mapping[str, Any]", one) for one in found] if all(isinstance(one, dict) for one in found) else None
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
 def _id(value: Any) -> int | None:
     """Return an id, which is a number, and in what scenarios send a text."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value):
@@ -216,8 +195,8 @@ def _id(value: Any) -> int | None:
 
 def _values(told: Mapping[str, Any]) -> dict[int, Any]:
     """Return the values of custom fields by the fields' numbers."""
-    listed = _objects(told.get("customFieldData")) or []
-    found = ((_id(_object(one.get("field")).get("id")), one.get("value")) for one in listed)
+    listed = as_objects(told.get("customFieldData")) or []
+    found = ((_id(as_object(one.get("field")).get("id")), one.get("value")) for one in listed)
     return {field: value for field, value in found if field is not None}
 
 
@@ -228,40 +207,6 @@ def _row(listed: Mapping[str, Any]) -> Any:
 
 def _field(field: int, value: Any) -> dict[str, Any]:
     return {"field": {"id": field}, "value": value}
-
-
-def _json(value: Any) -> str:
-    """Write JSON in which a Decimal is a number with its own digits, as a float can't have them all."""
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[str, Any]", value).items()
-        return "{" + ",".join(f"{json.dumps(name)}:{_json(part)}" for name, part in pairs) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_json, cast("list[Any]", value))) + "]"
-    return json.dumps(value)
-
-
-def _read(content: bytes) -> Mapping[str, Any] | None:
-    """Read an object of JSON, its numbers exactly; None where it is none."""
-    try:
-        told = json.loads(content, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return None
-    return _object(told) if isinstance(told, dict) else None
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
-
-
-@contextmanager
-def _doubt() -> Generator[None]:
-    """Say of a look at what was just written that there is doubt while it can't be seen."""
-    try:
-        yield
-    except Transient as error:
-        raise Transient(str(error), in_doubt=True, retry_after=error.retry_after, busy=error.busy) from None
 
 
 class Planfix:
@@ -278,7 +223,8 @@ class Planfix:
             "Content-Type": "application/json",
         }
         self._client = Client(config.name, config.base_url, config.limits, headers=headers)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Between looking at an order's task and writing to it nobody else may write to it.
+        self._turns = Turns(config.name)
         self._polled: tuple[int, list[tuple[int, str]]] = 0, []
 
     async def aclose(self) -> None:
@@ -308,7 +254,7 @@ class Planfix:
         wanted = None if status is None else _id(status)
         if status is not None and wanted is None:
             raise Rejected(f"{self._config.name}: “{status:.50}” is not the number of a status")
-        async with self._turn(order):
+        async with self._turns.of(order.number):
             return str((await self._told(order, wanted)).id)
 
     async def add_income(
@@ -324,7 +270,7 @@ class Planfix:
         config = self._config
         if not config.income_comment and config.income_tag is None:
             return ""
-        async with self._turn(order):
+        async with self._turns.of(order.number):
             task = await self._task(order) or await self._make(order, None)
             if (noted := await self._noted(task, income)) is not None:
                 return noted
@@ -348,13 +294,6 @@ class Planfix:
         task = await self._task(order)
         return None if task is None else await self._noted(task, income)
 
-    def _turn(self, order: Order) -> asyncio.Lock:
-        """Return the lock of an order's task: between looking at it and writing nobody else may write."""
-        lock = self._turns.get(order.number)
-        if lock is None:
-            lock = self._turns[order.number] = asyncio.Lock()
-        return lock
-
     async def _told(self, order: Order, status: int | None) -> _Task:
         task = await self._task(order)
         if task is None:
@@ -375,7 +314,7 @@ class Planfix:
             response = await self._request("POST", f"/task/{task.id}", changes, params={"silent": "false"})
         except _Refused:
             # What was refused may have been something else.
-            with _doubt():
+            with doubted():
                 now_is = await self._get(task.id)
             if self._changes(now_is, order, status):
                 raise
@@ -383,13 +322,13 @@ class Planfix:
         queued = response.status_code == 202
         left = changes
         for _ in range(_LOOKS_AFTER_QUEUED if queued else 1):
-            with _doubt():
+            with doubted():
                 now_is = await self._get(task.id)
             if not (left := self._changes(now_is, order, status)):
                 return now_is
         if queued:
             raise Transient(f"{name}: task {task.id} is busy; its change is queued and not made yet", in_doubt=True)
-        if response.content and (_read(response.content) or {}).get("result") != "success":
+        if response.content and (read_object(response.content) or {}).get("result") != "success":
             raise self._unreadable(f"/task/{task.id}", in_doubt=True)
         if "status" in left:
             raise Rejected(f"{name}: task {task.id} did not come to stand at status {status}; is it of its process?")
@@ -412,12 +351,12 @@ class Planfix:
         try:
             made = self._made((await self._call("POST", "/task/", asked, writes=True)).get("id"), "task")
         except _Refused:
-            with _doubt():
+            with doubted():
                 found = await self._task(order)
             if found is None:
                 raise
             return found
-        with _doubt():
+        with doubted():
             found = await self._task(order)
         if found is None:
             said = f"task {made} was made for order {order.number}, but it isn't found by its number"
@@ -486,7 +425,7 @@ class Planfix:
             await self._call("POST", path, body, writes=True)
         except _Refused as error:
             refused = error  # of this, if it isn't found
-        with _doubt():
+        with doubted():
             found = await look()
         if found is None and refused is not None:
             raise refused
@@ -504,7 +443,7 @@ class Planfix:
         asked = {"fields": "id,task,description,isDeleted", "typeList": "Comments", "resultOrder": "Asc"}
         async for comments in self._pages(path, asked, "comments"):
             for comment in comments:
-                theirs = _id(comment.get("task")) or _id(_object(comment.get("task")).get("id"))
+                theirs = _id(comment.get("task")) or _id(as_object(comment.get("task")).get("id"))
                 if theirs not in (None, task.id):
                     raise self._unreadable(path)
                 sure = sure or theirs is not None
@@ -524,7 +463,7 @@ class Planfix:
         sure = False
         async for entries in self._pages(f"/datatag/{tag}/entry/list", asked, "dataTagEntries"):
             for entry in entries:
-                theirs, values = _id(_object(entry.get("task")).get("id")), _values(entry)
+                theirs, values = _id(as_object(entry.get("task")).get("id")), _values(entry)
                 if "task" not in entry or field not in values:
                     raise self._unreadable(f"/datatag/{tag}/entry/list")
                 sure = sure or values[field] == income.reference
@@ -571,7 +510,7 @@ class Planfix:
         """
         if not any(hmac.compare_digest(origin.token.encode(), known) for known in self._webhook_tokens):
             raise BadSignature("the secret in the address is missing, or is not webhook_token")
-        told = _read(body) if len(body) <= _BODY_BYTES_MAX else None
+        told = read_object(body) if len(body) <= _BODY_BYTES_MAX else None
         task = None if told is None else _id(told.get("task"))
         if told is None or task is None:
             raise BadSignature('the body is not the JSON {"task": …, "changed": …}, with the number of a task')
@@ -584,7 +523,7 @@ class Planfix:
 
         Raises Transient, Rejected or Misconfigured.
         """
-        told = _read(body)
+        told = read_object(body)
         task_id = None if told is None else _id(told.get("task"))
         if task_id is None:
             raise Rejected(f"{self._config.name}: a stored event names no task")
@@ -644,7 +583,7 @@ class Planfix:
 
     async def _get(self, task_id: int) -> _Task:
         told = await self._call("GET", f"/task/{task_id}", params={"fields": self._fields()})
-        task = self._as_task(_object(told.get("task")))
+        task = self._as_task(as_object(told.get("task")))
         if task.id != task_id:
             raise self._unreadable(f"/task/{task_id}")
         return task
@@ -690,7 +629,7 @@ class Planfix:
 
     async def _listed(self, path: str, asked: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
         try:
-            listed = _objects((await self._call("POST", path, asked)).get(name))
+            listed = as_objects((await self._call("POST", path, asked)).get(name))
         except _Refused as error:
             if error.code in _NO_LIST:
                 said = "is one of the configured numbers of fields, template and data tag wrong?"
@@ -704,13 +643,13 @@ class Planfix:
         id_, name = _id(told.get("id")), told.get("name")
         if id_ is None or not isinstance(name, str | None):
             raise self._unreadable("/task")
-        changed = _object(told.get("dateOfLastUpdate"))
+        changed = as_object(told.get("dateOfLastUpdate"))
         moment = changed.get("datetime") or f"{changed.get('date') or ''} {changed.get('time') or ''}".strip()
         return _Task(
             id=id_,
             name=name or "",
-            status=_id(_object(told.get("status")).get("id")) if told.get("status") is not None else None,
-            template=(_id(_object(told["template"]).get("id")) or 0) if "template" in told else None,
+            status=_id(as_object(told.get("status")).get("id")) if told.get("status") is not None else None,
+            template=(_id(as_object(told["template"]).get("id")) or 0) if "template" in told else None,
             deleted=told.get("isDeleted") is True,
             changed=str(moment)[:40],
             values=_values(told),
@@ -733,7 +672,7 @@ class Planfix:
         writes: bool = False,
     ) -> Mapping[str, Any]:
         """Ask for something and return the answer, which must tell of success; writes: without it there is doubt."""
-        told = _read((await self._request(method, path, body, params=params)).content)
+        told = read_object((await self._request(method, path, body, params=params)).content)
         if told is None or told.get("result") != "success":
             raise self._unreadable(path, in_doubt=writes)
         return told
@@ -746,9 +685,9 @@ class Planfix:
         *,
         params: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        content = None if body is None else _json(body).encode()
+        content = None if body is None else as_text(body).encode()
         response = await self._client.request(method, path, content=content, params=params)
-        told = _read(response.content)
+        told = read_object(response.content)
         if told is not None and told.get("result") == "fail":
             self._refuse(told, response)
         raise_for_status(self._config.name, response)

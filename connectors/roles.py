@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from domain.changes import StatusChange
 from domain.documents import Document
-from domain.fiscal import FiscalReceipt
+from domain.fiscal import FiscalReceipt, Registered
 from domain.holds import Hold
 from domain.money import Money
 from domain.order_document import OrderDocument
@@ -99,6 +99,19 @@ class WebhookReader(Protocol):
         ...
 
 
+class NoWebhooks:
+    """What a reader is whose system sends no webhooks: no_webhooks says so, and what is done instead."""
+
+    no_webhooks: ClassVar[str]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, *, now: datetime, origin: Origin = NOWHERE
+    ) -> WebhookEvent:
+        """Refuse every webhook."""
+        del headers, body, now, origin
+        raise BadSignature(self.no_webhooks)
+
+
 @runtime_checkable
 class AnswersWebhooks(Protocol):
     """A reader of webhooks whose provider waits for a certain answer, and repeats the webhook until it gets it."""
@@ -184,6 +197,32 @@ class Gateway(Protocol):
         ...
 
 
+@runtime_checkable
+class SecondReceipts(Protocol):
+    """A gateway that has a second fiscal receipt registered once goods that were paid before are handed over."""
+
+    @property
+    def transaction_source(self) -> str:
+        """The source of the payments that it does this for."""
+        ...
+
+    async def handed_over(self, reference: str) -> Registered | None:
+        """Return the second receipt of a payment, or None where nobody has asked for one.
+
+        Raises Transient (also while it isn't decided whether one is registered), Rejected or Misconfigured.
+        """
+        ...
+
+    async def hand_over(self, reference: str, key: str, *, email: str | None, phone: str | None) -> Registered | None:
+        """Have the second receipt of a payment registered, once, over what was not refunded; None where none is.
+
+        email and phone are the customer's, one of whom is needed. Raises Transient (in doubt when it may have been
+        taken on: then `handed_over` tells), Rejected (also where the first receipt leaves no room for it) or
+        Misconfigured.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Income:
     """A payment of an order as other systems are told of it; reference is ours, unique and the same each time."""
@@ -244,7 +283,7 @@ class Crm(Protocol):
 
 @runtime_checkable
 class PaysOut(Protocol):
-    """A gateway that pays out lump sums: how the movements on a bank statement are known to be its own."""
+    """A gateway or carrier that pays out lump sums: how the movements on a bank statement are known to be its own."""
 
     @property
     def payout_source(self) -> str:
@@ -262,7 +301,8 @@ class PayoutReport:
     """A payout as a gateway's API tells it: body is what is kept of it, payout what it was read as.
 
     payout is None when it can't be taken; refused then says why. hints are, by the line's id, events as the gateway's
-    own webhooks would have been: what WebhookReader.truth is asked about when the line is no payment that we know.
+    own webhooks would have been: what WebhookReader.truth is asked about when the line is no payment that we know;
+    none are needed where it is polled for its payments too.
     """
 
     external_id: str
@@ -283,7 +323,7 @@ class PayoutPage:
 
 @runtime_checkable
 class PayoutSource(Protocol):
-    """A gateway that can be polled for the reports of its payouts. It plays PaysOut and WebhookReader too."""
+    """A gateway or carrier that is polled for the reports of its payouts. It plays PaysOut and WebhookReader too."""
 
     async def payouts(self, cursor: str | None, *, now: datetime) -> PayoutPage:
         """Return the payouts after a cursor, whose shape is the connector's own; None means from the start.
@@ -384,13 +424,17 @@ class RefusesRepeats(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consignment:
-    """What a carrier is asked to take. collect is the amount to collect on delivery, if any."""
+    """What a carrier is asked to take. collect is the amount to collect on delivery, if any.
+
+    only_delivery says that it is the price of the delivery alone, because the goods are paid.
+    """
 
     order_number: str
     sender: Seller
     recipient: Address
     phone: str | None
     collect: Money | None
+    only_delivery: bool = False
     parcels: int = 1
     note: str = ""
 
@@ -445,8 +489,8 @@ class Accounting(Protocol):
 class DocumentPrinter(Protocol):
     """Turns a document into a PDF file."""
 
-    def print(self, document: Document) -> bytes:
-        """Return the PDF; pure and slow, so it is called in a thread."""
+    async def print(self, document: Document) -> bytes:
+        """Return the PDF; pure, and done where it doesn't hold the event loop up. May raise Transient."""
         ...
 
 

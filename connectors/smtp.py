@@ -21,6 +21,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from connectors import Config
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
 from connectors.mail import address, build
+from connectors.observed import Call
+from connectors.pacing import its_turn, turn
 from connectors.roles import OutgoingMessage
 
 # RFC 4954, 6: credentials are wanted, too weak, wrong, or need encryption.
@@ -109,7 +111,8 @@ class Smtp:
     @asynccontextmanager
     async def _session(self) -> AsyncGenerator[aiosmtplib.SMTP]:
         config = self._config
-        async with self._slots:
+        await turn(config.name)
+        async with its_turn(config.name, self._slots), Call(config.name):
             client = aiosmtplib.SMTP(
                 hostname=config.host,
                 port=config.port,

@@ -126,13 +126,17 @@ class DocumentPart(TypedDict):
 
 
 class InstructionsPart(TypedDict):
-    """How to pay; what is empty or None is left out of the message."""
+    """How to pay; what is empty or None is left out of the message.
+
+    amount is what is to be paid now, and on_delivery what the carrier collects besides.
+    """
 
     iban: str
     bic: str | None
     variable_symbol: str | None
     rf: str | None
     amount: Money
+    on_delivery: NotRequired[Money | None]
     due_on: date | None
 
 

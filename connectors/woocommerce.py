@@ -23,12 +23,10 @@ last change (orderby=modified) in versions before 9, and what plugins add to or 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import html
-import json
 import logging
 import re
 import secrets
@@ -42,7 +40,6 @@ from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, cast
 from urllib.parse import quote, urlsplit
-from weakref import WeakValueDictionary
 
 import httpx
 from pydantic import (
@@ -58,7 +55,9 @@ from pydantic import (
 
 from connectors import Config
 from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.exact_json import read_exact
 from connectors.http import Client, Limits
+from connectors.pacing import Turns
 from connectors.roles import NOWHERE, BadSignature, Origin, Page, WebhookEvent
 from domain.changes import StatusChange
 from domain.money import Money, MoneyError, exponent
@@ -179,6 +178,12 @@ class WooCommerceConfig(Config):
         default=True,
         description="Write discounts as lines of their own, which are negative; false takes them off the prices, for "
         "gateways that register receipts",
+    )
+    paid_on_delivery: tuple[str, ...] = Field(
+        default=(),
+        description="Shipping methods of which the carrier collects the price, while the rest of the order is paid "
+        "before: the `method_id` of the shop's orders, such as cdek_pickup, or with the instance, such as "
+        "flat_rate:3. Of an order that is paid on delivery all is collected anyway",
     )
     days: int = Field(default=3, ge=1, le=30, description="Days that the first poll looks back")
     overlap: int = Field(
@@ -301,6 +306,8 @@ class _Line(_Object):
 
     name: _Text = ""
     method_title: _Text = ""
+    method_id: _Text = ""
+    instance_id: _Text = ""
     sku: _Text = ""
     quantity: Annotated[Decimal | int, Field(ge=0, le=1_000_000)] = 1
     subtotal: _Amount = Decimal(0)
@@ -553,7 +560,8 @@ class WooCommerce:
         key, secret = config.consumer_key.get_secret_value(), config.consumer_secret.get_secret_value()
         auth = httpx.BasicAuth(key, secret) if config.basic else _OAuth(key, secret)
         self._client = Client(config.name, config.base_url, config.limits, auth=auth)
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # Between looking for an order's note and adding it nobody else may add it.
+        self._turns = Turns(config.name)
         self._polled: tuple[tuple[int, int], list[str]] = (0, 0), []
 
     async def aclose(self) -> None:
@@ -834,6 +842,7 @@ class WooCommerce:
             },
             "delivery": {
                 "method": next((_plain(line.method_title, 80) for line in order.shipping_lines), "") or None,
+                "paid_on_delivery": self._paid_on_delivery(order, total, method),
                 "address": _address(goes_to),
             },
             "lines": lines,
@@ -842,6 +851,21 @@ class WooCommerce:
             return parse_order(document, where=where)
         except OrderError as error:
             raise Rejected(str(error)) from None
+
+    def _paid_on_delivery(self, order: _Order, total: Money, method: Method) -> str | None:
+        """Return what of an order the carrier collects, if its goods are paid before and their delivery is not."""
+        known = self._config.paid_on_delivery
+        gross = sum(
+            (
+                line.total + line.total_tax
+                for line in order.shipping_lines
+                if line.method_id in known or f"{line.method_id}:{line.instance_id}" in known
+            ),
+            Decimal(0),
+        )
+        minor = int(gross.scaleb(exponent(total.currency)).to_integral_value(ROUND_HALF_UP))
+        apart = method is not Method.CASH_ON_DELIVERY and 0 < minor < total.minor
+        return Money(minor, total.currency).amount if apart else None
 
     def _language(self, order: _Order) -> str | None:
         field = self._config.language_field
@@ -1007,7 +1031,7 @@ class WooCommerce:
         The note ends with a short reference, by which it is known again. Raises as set_status does.
         """
         order_id, mark = await self._id_of(order), _mark(key)
-        async with self._turn(order_id):
+        async with self._turns.of(order_id):
             known = await self._note(order_id, mark)
             if known is not None:
                 return known
@@ -1073,7 +1097,7 @@ class WooCommerce:
         if amount.minor <= 0:
             raise Rejected(f"{self._config.name}: {amount} can't be refunded")
         order_id, mark = await self._id_of(order), _mark(key)
-        async with self._turn(order_id):
+        async with self._turns.of(order_id):
             known = await self._refund(order_id, mark)
             if known is None:
                 sent = {
@@ -1096,13 +1120,6 @@ class WooCommerce:
                 said = f"{self._config.name}: refund {known.id} of order {order.number}"
                 raise Rejected(f"{said} is over {known.amount}, not {amount}")
             return str(known.id)
-
-    def _turn(self, order_id: int) -> asyncio.Lock:
-        """Return the lock of an order: between looking for a note and adding it nobody else may add it."""
-        lock = self._turns.get(order_id)
-        if lock is None:
-            lock = self._turns[order_id] = asyncio.Lock()
-        return lock
 
     def _require_status(self, status: str) -> None:
         if not re.fullmatch(_STATUS, status):
@@ -1225,7 +1242,7 @@ class WooCommerce:
             self._refuse(response)
         what = path.lstrip("/")
         try:
-            told: Any = json.loads(response.content, parse_float=Decimal, parse_constant=_no_number)
+            told: Any = read_exact(response.content)
         except (ValueError, RecursionError):
             raise self._unreadable(what, in_doubt=writes) from None
         # A failure with the status of a success says nothing of the object.
@@ -1280,10 +1297,6 @@ def _is_id(text: str) -> bool:
 
 def _is_per_cent(value: Any) -> bool:
     return isinstance(value, (int, Decimal)) and 0 <= value <= 100
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
 
 
 def _chunks(ids: Sequence[int], size: int) -> list[Sequence[int]]:

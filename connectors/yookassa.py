@@ -12,8 +12,13 @@ A payment's amount is what was taken: of a hold the captured part. It is booked 
 YooKassa doesn't say of a canceled payment whether it had been held. It counts as a hold that was given back when the
 shop canceled it, when it expired, or when its bank had given an authorization code; otherwise as a failed attempt.
 
-Requests carry the stored key as Idempotence-Key. It holds for 24 hours, so the payment or the payment's refunds are
-asked first; a refund carries the key in its metadata, too, as `kvit_key`.
+Requests carry the stored key as Idempotence-Key. It holds for 24 hours, so the payment, the payment's refunds or its
+receipts are asked first; a refund carries the key in its metadata, too, as `kvit_key`.
+
+A second receipt, for goods that are handed over after they were paid, has the lines of the first as YooKassa keeps it,
+without what the receipts of refunds say went back, and says full_payment, settled by the prepayment. It must come to
+what was captured without what was refunded; where it doesn't, such as after a refund with no receipt of its own, a
+person has to have it registered. Only a first receipt that says full_prepayment is followed by one, whoever sent it.
 
 An answer is known to be the one to its question by the id in it, a refund's by its key, and a list by the time or the
 payment of all that is in it; the refunds of a payment must come to what it says was refunded. That there is no such
@@ -22,7 +27,8 @@ ones do: a poll looks back, and `reconcile` tells of what it missed all the same
 
 Not verified against the real YooKassa: that `amount` is the captured part once a part was captured (a capture whose
 answer says otherwise is refused, so it would show at once), how long and how often notifications are repeated, and
-whether a shop of its own may ask GET /me, which is documented for partners (the check then lists a payment instead).
+whether a shop of its own may ask GET /me, which is documented for partners (the check then lists a payment instead),
+and whether GET /receipts shows the receipts that went with captures and refunds (without them no second one is sent).
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -55,10 +61,10 @@ from pydantic import (
 )
 
 from connectors import Config
-from connectors.errors import Misconfigured, Rejected, Transient, raise_for_status
+from connectors.errors import Misconfigured, Rejected, Transient, doubted, raise_for_status
 from connectors.http import Client, Limits
 from connectors.roles import NOWHERE, BadSignature, Origin, Page, WebhookEvent
-from domain.fiscal import FiscalReceipt
+from domain.fiscal import FiscalReceipt, Registered
 from domain.holds import Hold, HoldState
 from domain.money import Money, MoneyError
 from domain.payments import IncomingPayment, Kind, Method
@@ -88,6 +94,14 @@ _KEY = "kvit_key"
 _REASON_MAX = 250
 _TITLE_MAX = 128
 _LINES_MAX = 100
+# What a line of a receipt that YooKassa shows has in common with one that it takes.
+_SENT_ON = frozenset(
+    """
+    description quantity amount vat_code measure mark_quantity payment_subject payment_mode country_of_origin_code
+    customs_declaration_number excise product_code planned_status mark_code_info mark_mode
+    payment_subject_industry_details supplier agent_type
+    """.split()
+)
 
 _RANK = {"pending": 0, "waiting_for_capture": 1, "succeeded": 2, "canceled": 2}
 _EXPIRED = frozenset({"expired_on_capture", "deal_expired"})
@@ -95,6 +109,7 @@ _EXPIRED = frozenset({"expired_on_capture", "deal_expired"})
 _AFTER_HOLD = _EXPIRED | {"canceled_by_merchant"}
 _UUID = r"^[0-9A-Za-z-]{36}$"  # such an id is safe in a path
 _WORD = "[a-z0-9_]{1,60}"
+_EMAIL = r"[^@\s]+@[^@\s]+"
 
 
 _PaymentMode = Literal[
@@ -173,7 +188,7 @@ class YooKassaConfig(Config):
     payment_mode: _PaymentMode = Field(
         default="full_payment",
         description="How receipts say it is paid (tag 1214). After full_prepayment the law wants a second receipt when "
-        "the goods are handed over, which is not made here",
+        "the goods are handed over: the rules of the channel say when that is, in `holds.second_receipt`",
     )
     measure: str | None = Field(
         default="piece",
@@ -273,6 +288,40 @@ class _Refund(_Object):
     cancellation_details: _Cancellation | None = None
 
 
+class _Item(_Object):
+    description: str
+    quantity: float
+    amount: _Sum
+    vat_code: int
+    payment_mode: str = ""
+
+
+class _Settlement(_Object):
+    type: str
+    amount: _Sum
+
+
+class _Receipt(_Object):
+    id: Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+    type: Literal["payment", "refund"]
+    status: Literal["pending", "succeeded", "canceled"]
+    payment_id: _Id | None = None
+    refund_id: _Id | None = None
+    items: list[dict[str, Any]]
+    settlements: list[_Settlement] = []
+    tax_system_code: int | None = None
+
+    @property
+    def modes(self) -> set[str]:
+        """How its lines say they are paid."""
+        return {str(item.get("payment_mode", "")) for item in self.items}
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it tells of goods that are handed over after they were paid."""
+        return self.type == "payment" and any(one.type == "prepayment" for one in self.settlements)
+
+
 class _Listing(_Object):
     type: Literal["list"]
     items: list[dict[str, Any]]
@@ -324,6 +373,7 @@ class _Event(_Object):
 
 _Read = TypeVar("_Read", bound=_Object)
 _Listed = TypeVar("_Listed", _Payment, _Refund)
+_Goods = tuple[Any, ...]
 
 
 def _ms(time: datetime) -> int:
@@ -340,7 +390,12 @@ def _between(field: str, begin: int, end: int) -> dict[str, Any]:
 
 def _is_asked_for(one: Mapping[str, Any], path: str, params: Mapping[str, Any]) -> bool:
     """Say whether what is in a list may be what was asked for, give or take a second."""
-    if ("payment_id" in one) is not (path == "/refunds"):
+    if path == "/receipts":
+        # The receipts of a payment's refunds may be among its own, and name the refund alone.
+        about = one.get("payment_id", params.get("payment_id")), one.get("refund_id", params.get("refund_id"))
+        asked = params.get("payment_id", about[0]), params.get("refund_id", about[1])
+        return one.get("type") in ("payment", "refund") and about == asked and one.get(f"{one['type']}_id") is not None
+    if one.get("type") in ("payment", "refund") or ("payment_id" in one) is not (path == "/refunds"):
         return False
     for name, wanted in params.items():
         field, _, how = name.partition(".")
@@ -376,6 +431,16 @@ def _made_with(key: str, refunds: Sequence[_Refund]) -> _Refund | None:
     """Return the refund that was made with a key, unless that was canceled."""
     mine = (one for one in refunds if (one.metadata or {}).get(_KEY) == key and one.status != "canceled")
     return next(mine, None)
+
+
+def _goods(item: Mapping[str, Any], read: _Item) -> _Goods:
+    """Return by what a line of a receipt is known in the receipt of a refund."""
+    mark = json.dumps(item.get("mark_code_info"), sort_keys=True)
+    return read.description, Decimal(read.amount.value), read.amount.currency, read.vat_code, mark
+
+
+def _as_number(quantity: Decimal) -> int | float:
+    return int(quantity) if quantity == quantity.to_integral_value() else float(quantity)
 
 
 def _why(details: _Cancellation | None) -> str:
@@ -654,7 +719,7 @@ class YooKassa:
         if self._released(await self._payment(hold.reference)):
             return
         try:
-            done = await self._post(f"/payments/{hold.reference}/cancel", {}, key, _Payment)
+            done = await self._post(f"/payments/{hold.reference}/cancel", None, key, _Payment)
         except Rejected:
             if self._released(await self._payment(hold.reference)):
                 return
@@ -692,7 +757,12 @@ class YooKassa:
         if because.strip():
             body["description"] = because.strip()[:_REASON_MAX]
         if receipt is not None:
-            body["receipt"] = self._receipt(receipt, amount)
+            mode = self._config.payment_mode
+            if mode == "full_prepayment" and any(
+                one.is_second and one.status != "canceled" for one in await self._receipts("payment_id", id_)
+            ):
+                mode = "full_payment"  # what comes back was handed over
+            body["receipt"] = self._receipt(receipt, amount, mode)
         try:
             made = await self._post("/refunds", body, key, _Refund)
         except Rejected:
@@ -726,14 +796,19 @@ class YooKassa:
         if amount.minor <= 0 or amount > left:
             raise Rejected(f"{self._name}: {amount} can't be given back of {left} that are left of the payment")
 
-    def _receipt(self, receipt: FiscalReceipt, amount: Money) -> dict[str, Any]:
-        """Return a fiscal receipt (54-FZ) as YooKassa takes it; raises Rejected where it can't be right."""
-        phone = re.sub("[^0-9]", "", receipt.phone or "")
-        customer = {"email": receipt.email} if receipt.email and len(receipt.email) <= 254 else {}
-        if 4 <= len(phone) <= 15:
-            customer["phone"] = phone
+    def _customer(self, email: str | None, phone: str | None) -> dict[str, str]:
+        digits = re.sub("[^0-9]", "", phone or "")
+        # One that can be no address would have the whole receipt refused, though there is a phone number.
+        customer = {"email": email} if email and len(email) <= 254 and re.fullmatch(_EMAIL, email) else {}
+        if 4 <= len(digits) <= 15:
+            customer["phone"] = digits
         if not customer:
             raise Rejected(f"{self._name}: a receipt needs an e-mail address or a phone number of the customer")
+        return customer
+
+    def _receipt(self, receipt: FiscalReceipt, amount: Money, mode: str | None = None) -> dict[str, Any]:
+        """Return a fiscal receipt (54-FZ) as YooKassa takes it; raises Rejected where it can't be right."""
+        customer = self._customer(receipt.email, receipt.phone)
         if not 1 <= len(receipt.lines) <= _LINES_MAX:
             raise Rejected(f"{self._name}: a receipt has 1 to {_LINES_MAX} lines, and not {len(receipt.lines)}")
         items: list[dict[str, Any]] = []
@@ -748,7 +823,7 @@ class YooKassa:
                 raise Rejected(f"{self._name}: line {place} can't stand on a receipt: {said}")
             total += line.amount.minor * line.quantity
             item = {"description": title, "quantity": line.quantity, "amount": _sum(line.amount), "vat_code": vat_code}
-            item |= {"payment_subject": self._config.payment_subject, "payment_mode": self._config.payment_mode}
+            item |= {"payment_subject": self._config.payment_subject, "payment_mode": mode or self._config.payment_mode}
             items.append(item | ({"measure": self._config.measure} if self._config.measure else {}))
         if total != amount.minor:
             raise Rejected(f"{self._name}: the lines of the receipt don't come to {amount}")
@@ -756,6 +831,137 @@ class YooKassa:
         if self._config.tax_system_code is not None:
             told["tax_system_code"] = self._config.tax_system_code
         return told
+
+    # The second receipt
+
+    async def handed_over(self, reference: str) -> Registered | None:
+        """Return a payment's second receipt, or None where there is none. Raises the three errors.
+
+        It raises Transient while it isn't registered yet. One that could not be registered counts for none.
+        """
+        found = [one for one in await self._receipts("payment_id", reference) if one.is_second]
+        return next((self._registered(one) for one in found if one.status != "canceled"), None)
+
+    async def hand_over(self, reference: str, key: str, *, email: str | None, phone: str | None) -> Registered | None:
+        """Have the second receipt of a payment registered, once, and return it; None where all of it was refunded.
+
+        The payment's receipts are asked first. Raises Transient (in doubt when it may have been taken on, and until it
+        is registered), Rejected (also where its lines can't be told) or Misconfigured.
+        """
+        payment = await self._payment(reference)
+        receipts = await self._receipts("payment_id", reference)
+        failed = 0
+        for one in receipts:
+            if one.is_second and one.status != "canceled":
+                return self._registered(one)
+            failed += one.is_second
+        if payment.status != "succeeded":
+            raise Rejected(f"{self._name}: no receipt follows a payment that is {payment.status}")
+        refunds = await self._refunds(reference)
+        self._require_all(payment, refunds)
+        if any(one.status == "pending" for one in refunds):
+            raise Transient(f"{self._name}: a refund of the payment is not decided yet", busy=True)
+        left = self._money(payment.amount)
+        for refund in refunds:
+            if refund.status == "succeeded":
+                left = left - self._money(refund.amount)
+        if left.minor <= 0:
+            return None
+        first = self._first(receipts)
+        body: dict[str, Any] = {"type": "payment", "payment_id": payment.id, "send": True}
+        body |= {"customer": self._customer(email, phone), "items": await self._items_left(first, refunds, left)}
+        body["settlements"] = [{"type": "prepayment", "amount": _sum(left)}]
+        if (tax := first.tax_system_code or self._config.tax_system_code) is not None:
+            body["tax_system_code"] = tax
+        try:
+            # By the key of one that could not be registered YooKassa would only answer about that.
+            made = await self._post("/receipts", body, f"{key[:60]}-{failed}" if failed else key, _Receipt)
+        except Rejected:
+            # Somebody else may have been quicker.
+            with doubted():
+                mine = await self.handed_over(reference)
+            if mine is not None:
+                return mine
+            raise
+        if (made.type, made.payment_id, self._total(made)) != ("payment", reference, left):
+            raise Transient(f"{self._name}: the answer to a receipt is about another one", in_doubt=True)
+        return self._registered(made)
+
+    def _registered(self, receipt: _Receipt) -> Registered:
+        if receipt.status == "pending":
+            raise Transient(f"{self._name}: the second receipt is not registered yet", in_doubt=True, busy=True)
+        if receipt.status == "canceled":
+            raise Rejected(
+                f"{self._name}: the cash register did not take the second receipt; see there why, then have this step "
+                "done again"
+            )
+        return Registered(reference=receipt.id, amount=self._total(receipt))
+
+    def _first(self, receipts: Sequence[_Receipt]) -> _Receipt:
+        """Return the receipt that a second one follows; raises where there is none, or none such."""
+        kept = [one for one in receipts if one.type == "payment" and not one.is_second and one.status != "canceled"]
+        if any(one.status == "pending" for one in kept):
+            raise Transient(f"{self._name}: the payment's first receipt is not registered yet", busy=True)
+        if len(kept) != 1:
+            said = f"has {len(kept)} first receipts" if kept else "has no receipt that is registered"
+            raise Rejected(f"{self._name}: the payment {said}; have the second one registered at YooKassa")
+        if kept[0].modes != {"full_prepayment"}:
+            modes = " and ".join(sorted(re.sub("[^a-z_]", "", mode)[:40] or "nothing" for mode in kept[0].modes))
+            raise Rejected(
+                f"{self._name}: the payment's receipt says {modes}, and a second one follows full_prepayment alone; "
+                "set payment_mode of this connector, or where else receipts are made, to full_prepayment, or "
+                "holds.second_receipt of the channel to never"
+            )
+        return kept[0]
+
+    async def _items_left(self, first: _Receipt, refunds: Sequence[_Refund], left: Money) -> list[dict[str, Any]]:
+        """Return the lines of a first receipt without what went back, which must come to what is left."""
+        back: dict[_Goods, Decimal] = {}
+        for refund in refunds:
+            if refund.status != "succeeded":
+                continue
+            for receipt in await self._receipts("refund_id", refund.id):
+                if receipt.status == "canceled":
+                    continue
+                for raw in receipt.items:
+                    item = self._read(_Item, raw)
+                    goods = _goods(raw, item)
+                    back[goods] = back.get(goods, Decimal(0)) + Decimal(str(item.quantity))
+        items: list[dict[str, Any]] = []
+        total = Decimal(0)
+        for raw in first.items:
+            item = self._read(_Item, raw)
+            quantity = Decimal(str(item.quantity))
+            gone = min(quantity, back.get(goods := _goods(raw, item), Decimal(0)))
+            if gone:
+                back[goods] -= gone
+            if quantity > gone:
+                kept = {name: value for name, value in raw.items() if name in _SENT_ON}
+                items.append(kept | {"quantity": _as_number(quantity - gone), "payment_mode": "full_payment"})
+                total += self._of_line(item, quantity - gone)
+        if any(back.values()) or total != left.minor:
+            raise Rejected(
+                f"{self._name}: the lines of the first receipt, without those of refunds, don't come to the {left} "
+                "that are left of the payment; have the second one registered at YooKassa"
+            )
+        return items
+
+    def _of_line(self, item: _Item, quantity: Decimal) -> Decimal:
+        """Return what a quantity of a line costs, in minor units."""
+        return (self._money(item.amount).minor * quantity).quantize(Decimal(1), ROUND_HALF_UP)
+
+    def _total(self, receipt: _Receipt) -> Money:
+        items = [self._read(_Item, raw) for raw in receipt.items]
+        currency = items[0].amount.currency if items else "RUB"
+        return Money(int(sum(self._of_line(item, Decimal(str(item.quantity))) for item in items)), currency)
+
+    async def _receipts(self, by: Literal["payment_id", "refund_id"], id_: str) -> list[_Receipt]:
+        if not re.fullmatch(_UUID, id_):
+            raise Rejected(f"{self._name}: what is asked about is no id of a payment")
+        found: list[_Receipt] = []
+        async for page in self._pages("/receipts", {by: id_}):
+            found += [self._read(_Receipt, raw) for raw in page]
+        return found
 
     # What an answer means
 
@@ -892,11 +1098,10 @@ class YooKassa:
             raise Transient(f"{self._name}: an answer is not about what was asked")
         return self._read(model, sent)
 
-    async def _post(self, path: str, body: Mapping[str, Any], key: str, model: type[_Read]) -> _Read:
+    async def _post(self, path: str, body: Mapping[str, Any] | None, key: str, model: type[_Read]) -> _Read:
         """Ask for something to be done, once per key. Raises Transient (mostly in doubt), Rejected or Misconfigured."""
-        response = await self._client.request(
-            "POST", path, content=json.dumps(body).encode(), headers={"Idempotence-Key": key}
-        )
+        content = None if body is None else json.dumps(body).encode()
+        response = await self._client.request("POST", path, content=content, headers={"Idempotence-Key": key})
         sent = self._object(response)
         try:
             return self._read(model, sent)

@@ -274,23 +274,6 @@ async def play(stage: Stage) -> None:
     await _times(shop)
 
 
-async def measure(stage: Stage, count: int) -> list[tuple[Took, float]]:
-    """Bring orders into production one by one; return how long each took, and how long its calls take alone."""
-    gateway = await stage.beside(WayForPayStandIn())
-    account = await stage.beside(PlanfixStandIn())
-    await stage.open(settings(gateway, account, None), RULES)
-    shop = Workshop(stage, gateway, account)
-    found: list[tuple[Took, float]] = []
-    for place in range(1, count + 1):
-        number = f"PF{7000 + place}"
-        await shop.order(number, "8400.00")
-        took = await _measured(shop, number, gateway.pay(number, "8400"))
-        await shop.until(number, IN_PRODUCTION, "8400", incomes=1)
-        await stage.at_rest()
-        found.append((took, await _bare(shop, number)))
-    return found
-
-
 async def _parts_and_notice(shop: Workshop, mailbox: MailServer | None, why: str) -> None:
     stage, gateway = shop.stage, shop.gateway
     stage.show("PF1001 is paid in three parts: told by a letter, by a callback, and by the bank's statement")

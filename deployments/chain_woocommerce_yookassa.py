@@ -1,6 +1,6 @@
 """The chain WooCommerce → YooKassa → Bitrix24 → bank → 1C → CDEK: retail and dealers, cards held and invoices paid.
 
-Nine orders of one shop go from their first event to their last. Every outside system is a stand-in on a real socket,
+Ten orders of one shop go from their first event to their last. Every outside system is a stand-in on a real socket,
 and the clock is set forward where days must pass.
 """
 
@@ -91,6 +91,7 @@ class Shop:
                 "language": "ru",
                 "methods": {"yookassa_bank_card": "card"},
                 "statuses": {"assembled": "ready"},
+                "paid_on_delivery": ["cdek_pickup"],
                 "discount_lines": False,
             },
             {
@@ -101,6 +102,7 @@ class Shop:
                 "secret_key": self.kassa.secret_key,
                 "webhook_networks": ["127.0.0.0/8"],
                 "holds": True,
+                "payment_mode": "full_prepayment",
             },
             {
                 "name": "bitrix24",
@@ -208,6 +210,12 @@ class Shop:
         order = await self.order(number)
         async with self.stage.opened.store.read() as connection:
             return await orders.live_shipment(connection, order.id)
+
+    async def invoices(self, number: str) -> list[str]:
+        """Return the numbers of an order's invoices."""
+        order = await self.order(number)
+        async with self.stage.opened.store.read() as connection:
+            return [one["number"] for one in await documents.of_order(connection, order.id) if one["kind"] == "invoice"]
 
     async def reserved(self, sku: str) -> int:
         """Return how many of an article are set aside."""
@@ -333,7 +341,9 @@ async def play(stage: Stage) -> None:
     await _invoices_are_paid(shop)
     await _orders_go_to_1c(shop)
     await _statuses_follow(shop)
+    await _goods_are_paid_online(shop)
     await _parcels_arrive(shop)
+    await _goods_are_handed_over(shop, held)
     await _cdek_pays_out(shop)
     await _the_last_day(shop)
     await _a_hold_expires(shop, held["W1004"])
@@ -341,7 +351,7 @@ async def play(stage: Stage) -> None:
 
 
 async def _orders_are_placed(shop: Shop) -> None:
-    shop.stage.show("customers place nine orders in WooCommerce")
+    shop.stage.show("customers place orders in WooCommerce")
     card = {"payment_method": "yookassa_bank_card", "status": "pending"}
     shop.place("W1001", items=[("TEA-PUE", 2)], **card)
     shop.place("W1002", items=[("TEA-SEN", 3)], **card)
@@ -443,7 +453,7 @@ async def _an_operator_decides(shop: Shop, held: dict[str, str]) -> None:
         f"in WooCommerce, W1003 as by `kvit hold release`; of W1003 nothing is set aside or sent",
         not any(said_no)
         and taken == {"W1001": ["2750.00"], "W1002": ["1000.00"]}
-        and receipts == ["pending", "pending"]
+        and receipts == ["succeeded", "succeeded"]
         and shop.effects("cancel", held["W1003"]) == ["1000.00"]
         and shop.in_shop("W1003") == (await shop.order("W1003")).status == "cancelled"
         and shop.card("W1003")["stageId"] == "LOSE"
@@ -562,9 +572,37 @@ async def _statuses_follow(shop: Shop) -> None:
     )
 
 
+async def _goods_are_paid_online(shop: Shop) -> None:
+    """Let a customer pay goods of 650 by card, and leave 350 for the delivery to be paid when it is picked up."""
+    stage = shop.stage
+    stage.show("a customer pays for the goods online, and is to pay for the delivery at pick-up")
+    card = {"payment_method": "yookassa_bank_card", "status": "pending", "delivery_id": "cdek_pickup"}
+    shop.place("W1010", items=[("TEA-SEN", 1)], **card)
+    payment = shop.kassa.hold("W1010", shop.minor("W1010") - 350_00)["object"]["id"]
+    await shop.settle()
+    refused = await shop.decides("W1010", Decision.CAPTURE, "all is in stock")
+    await shop.settle()
+    order, parcels = await shop.order("W1010"), shop.parcels("W1010")
+    of_goods = [str(item["payment"]["value"]) for one in parcels for item in one.body["packages"][0]["items"]]
+    of_delivery = [str(one.body.get("delivery_recipient_cost", {}).get("value")) for one in parcels]
+    stage.prove(
+        34,
+        "Goods paid online and delivery paid at pick-up, in one order: paid for so far, it goes",
+        f"W1010 costs {order.total}; YooKassa was asked to take {said(shop.effects('capture', payment))}, and it is "
+        f"{order.status}, invoiced as {said(await shop.invoices('W1010'))}; CDEK is to collect {said(of_delivery)} for "
+        f"the delivery and {said(of_goods)} for the goods",
+        not refused
+        and shop.effects("capture", payment) == ["650.00"]
+        and (order.status, str(order.paid), str(order.to_pay)) == ("processing", "650.00 RUB", "350.00 RUB")
+        and len(await shop.invoices("W1010")) == 1
+        and [Decimal(one) for one in of_delivery] == [350]
+        and [Decimal(one) for one in of_goods] == [0],
+    )
+
+
 async def _parcels_arrive(shop: Shop) -> None:
     shop.stage.show("CDEK takes parcels to their customers")
-    numbers = ("W1001", "W1008", "W1009")
+    numbers = ("W1001", "W1008", "W1009", "W1010")
     for number in numbers:
         await shop.carry(number, WAY[0])
     await shop.settle()
@@ -582,6 +620,33 @@ async def _parcels_arrive(shop: Shop) -> None:
         came == ["processing", "dispatched", "completed"]
         and shop.in_shop("W1001") == "completed"
         and shop.card("W1001")["stageId"] == "WON",
+    )
+
+
+async def _goods_are_handed_over(shop: Shop, held: dict[str, str]) -> None:
+    """See what the tax office was told of goods that were paid before, and that asking once more tells it nothing."""
+    from tasks.repeat import repeat
+
+    stage = shop.stage
+    because = "the customer asks for the receipt"
+    await repeat(stage.opened, "W1001", "second receipt", channel="woo", author="Ольга", because=because)
+    stage.wake()
+    await shop.settle()
+    sums = {number: shop.effects("receipt", held[number]) for number in ("W1001", "W1002", "W1003", "W1004")}
+    of_goods = [amount for what, id_, amount in shop.kassa.effects if what == "receipt" and id_ not in held.values()]
+    modes = {item["payment_mode"] for one in shop.kassa.receipts.values() for item in one["items"]}
+    async with stage.opened.store.read() as connection:
+        done = await effects.of_order(connection, (await shop.order("W1001")).id)
+    history = [one["state"] for one in done if one["step"] == "second receipt" and one["state"] == EffectState.DONE]
+    stage.prove(
+        23,
+        "When the goods are handed over, the second fiscal receipt follows",
+        f"YooKassa was asked for second receipts over {sums} and, of W1010, whose delivery was not paid by card, over "
+        f"{said(of_goods)}, each once, though a person asked for W1001's again; the receipts say {said(sorted(modes))}",
+        sums == {"W1001": ["2750.00"], "W1002": ["1000.00"], "W1003": [], "W1004": []}
+        and of_goods == ["650.00"]
+        and modes == {"full_prepayment", "full_payment"}
+        and len(history) == 1,
     )
 
 
@@ -603,6 +668,17 @@ async def _cdek_pays_out(shop: Shop) -> None:
         exact.to_pay.minor == 0
         and short.to_pay.minor > 0
         and ["W1009" in why and "450.00 RUB is still missing" in why for why in waiting] == [True],
+    )
+    both, letters = await shop.order("W1010"), shop.letters("W1010")
+    stage.prove(
+        34,
+        "Goods paid online and delivery paid at pick-up, in one order: the registry pays the rest",
+        f"W1010 is paid with {both.settled} and {both.status}; invoices: {said(await shop.invoices('W1010'))}; "
+        f"parcels: {len(shop.parcels('W1010'))}; letters: {said(letters)}",
+        both.settled == both.total
+        and both.status == "completed"
+        and len(await shop.invoices("W1010")) == len(shop.parcels("W1010")) == 1
+        and letters.count("Заказ W1010: оплата получена") == 1,
     )
 
 

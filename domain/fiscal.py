@@ -25,3 +25,11 @@ class FiscalReceipt:
     lines: tuple[FiscalLine, ...]
     email: str | None = None
     phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A receipt that a gateway has had registered: the gateway's reference of it, and the sum that it is over."""
+
+    reference: str
+    amount: Money

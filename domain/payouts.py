@@ -1,4 +1,6 @@
-"""Payouts: a gateway's lump sum on the bank statement, and the report that says whose payments it is made of.
+"""Payouts: a gateway's or a carrier's lump sum on the bank statement, and the report of whose payments it is made.
+
+A carrier pays out what it collected on delivery just as a gateway does; its report is a registry, or a remittance file.
 
 Everywhere gross is what customers paid, negative where it went back to them; fee is what the gateway kept, negative
 where it gave a fee back; and net, which is gross less fee, is what is paid out.
@@ -28,6 +30,9 @@ Easter and Christmas, are five days without a booking, and some banks take two m
 
 NAME_MIN = 6
 """A payout's id or reference of fewer letters and digits may be anything in a text: an order, a house number."""
+
+SHORT_MIN = 4
+"""A shorter one counts beside something else: where id and reference both stand there, or where the payer is known."""
 
 ID_MAX, SOURCE_MAX = 200, 80
 _JOINED_MAX = 6
@@ -112,6 +117,29 @@ class PayoutFile(StatementFile):
     """What a file of payout reports says; a payout of which anything is bad is refused as a whole."""
 
     payouts: tuple[Payout, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemittanceFile(StatementFile):
+    """What a file of a carrier's remittances says: its entries settle the orders, and its payouts the lump sums.
+
+    A payout's lines have the external ids of the entries' payments.
+    """
+
+    payouts: tuple[Payout, ...] = ()
+
+
+REMITTANCE = "remittance"
+"""The source of every payment that a carrier's remittance file tells of."""
+
+
+def payments_source(source: str) -> str:
+    """Return under which source the payments of a payout's source are stored."""
+    return REMITTANCE if source.startswith(CARRIER) else source
+
+
+CARRIER = "cod:"
+"""How the source of a payout begins, and the account of its payments, that a carrier's remittance file tells of."""
 
 
 def problems(payout: Payout) -> tuple[Refusal, ...]:
@@ -287,7 +315,8 @@ def find_payout(
     It is one when exactly one payout that has not arrived yet has its currency and its very amount, is expected around
     its day, and the movement is recognisable as the gateway's: the payout's id or reference stands in it as a whole
     token, or it comes from a payer that the gateway is known by. payers are these, names or accounts, by source. What
-    else is in the movement doesn't count: a gateway writes a variable symbol of its own.
+    else is in the movement doesn't count: a gateway writes a variable symbol of its own. Short names count together,
+    and between payouts of a known payer.
     """
     if payment.method is not Method.BANK_TRANSFER or payment.kind is not Kind.PAYMENT or not payment.amount:
         return None
@@ -296,11 +325,15 @@ def find_payout(
     if named := [payout for payout in expected if _names(payout) & tokens]:
         return _by_name(payment, named)
     sources = {source for source, known in payers.items() if any(_comes_from(payment, payer) for payer in known)}
-    return _by_payer(payment, expected, sources) if sources else None
+    if sources:
+        return _by_payer(payment, expected, sources, tokens)
+    twice = [payout for payout in expected if len(names := _names(payout, SHORT_MIN)) > 1 and names <= tokens]
+    fitting = [one for one in twice if _fits(one, payment)]
+    return Arrived(fitting[0]) if len(fitting) == 1 else None
 
 
 def _by_name(payment: IncomingPayment, named: Sequence[Expected]) -> Arrived | Unclear:
-    fitting = [one for one in named if _is_open(one, payment) and _in_time(one, payment) and one.net == payment.amount]
+    fitting = [one for one in named if _fits(one, payment)]
     if len(fitting) == 1:
         return Arrived(fitting[0])
     if fitting:
@@ -317,9 +350,13 @@ def _off(one: Expected, payment: IncomingPayment) -> str:
     return f"which was to arrive on {one.paid_on}, and this was booked on {payment.booked_on}"
 
 
-def _by_payer(payment: IncomingPayment, expected: Sequence[Expected], sources: set[str]) -> Arrived | Unclear | None:
+def _by_payer(
+    payment: IncomingPayment, expected: Sequence[Expected], sources: set[str], tokens: frozenset[str]
+) -> Arrived | Unclear | None:
     around = [one for one in expected if one.source in sources and _is_open(one, payment) and _in_time(one, payment)]
     fitting = [one for one in around if one.net == payment.amount]
+    named = [one for one in fitting if _names(one, SHORT_MIN) & tokens]
+    fitting = named if len(named) == 1 else fitting
     if len(fitting) == 1:
         return Arrived(fitting[0])
     if fitting:
@@ -354,10 +391,14 @@ def _in_time(one: Expected, payment: IncomingPayment) -> bool:
     return -EARLY_DAYS <= (payment.booked_on - one.paid_on).days <= LATE_DAYS
 
 
-def _names(one: Expected) -> frozenset[str]:
+def _fits(one: Expected, payment: IncomingPayment) -> bool:
+    return _is_open(one, payment) and _in_time(one, payment) and one.net == payment.amount
+
+
+def _names(one: Expected, shortest: int = NAME_MIN) -> frozenset[str]:
     """Return what names a payout, in normal form."""
     given = (one.external_id, one.reference or "")
-    return frozenset(normal_number(text) for text in given if len(compact(text)) >= NAME_MIN)
+    return frozenset(normal_number(text) for text in given if len(compact(text)) >= shortest)
 
 
 def _tokens(payment: IncomingPayment) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Payouts of gateways: their reports, which payments of ours their lines are, and where their lump sums arrived."""
+"""Payouts of gateways and carriers: reports, which payments of ours their lines are, where lump sums arrived."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, func, insert, or_, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.money import Money
@@ -29,9 +29,12 @@ from domain.payouts import (
     gateway,
     identify,
     in_words,
+    payments_source,
 )
 from domain.payouts import PayoutLine as Line
 from domain.rules import Policy
+from store import archive, archived
+from store.archived import Name
 from store.payments import payment_of
 from store.sql import chunks, insert_new, take_turns_at
 from store.tables import PaymentRow, PayoutLine, PayoutRow
@@ -74,7 +77,7 @@ async def add(connection: AsyncConnection, payout: Payout, *, inbox_id: int | No
         "reference": payout.reference,
         "received_at": now,
     }
-    made = await connection.scalar(insert_new(connection.dialect, PayoutRow).values(**values).returning(PayoutRow.id))
+    made = await connection.scalar(insert_new(PayoutRow).values(**values).returning(PayoutRow.id))
     if made is None:
         id_, known = await find(connection, payout.source, payout.external_id)
         return Stored(id_, new=False, problem=_difference(known, payout))
@@ -166,7 +169,9 @@ async def link(connection: AsyncConnection, payout_id: int) -> dict[str, Unident
 async def link_new(connection: AsyncConnection, payment_ids: Sequence[int]) -> None:
     """Find the lines that payments which have come since are."""
     for some in chunks(list(payment_ids)):
-        named = select(PaymentRow.provider_reference).where(PaymentRow.id.in_(some)).scalar_subquery()
+        # A carrier names no payment: what it collected is known by its own id.
+        columns = (PaymentRow.provider_reference, PaymentRow.external_id)
+        named = union_all(*(select(column).where(PaymentRow.id.in_(some)) for column in columns))
         await _link(connection, await _unlinked(connection, PayoutLine.provider_reference.in_(named)))
 
 
@@ -193,7 +198,7 @@ async def _link(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> dict[s
     done: set[int] = set()
     for source in sorted({row.source for row in rows}):
         mine = [row for row in rows if row.source == source]
-        known = await _known(connection, source, mine)
+        known = await _known(connection, payments_source(source), mine)
         of: dict[tuple[str, str], list[int]] = defaultdict(list)
         for id_, one in known.items():
             of[one.kind, one.movement.external_id].append(id_)
@@ -242,6 +247,9 @@ async def _known(connection: AsyncConnection, source: str, rows: Sequence[Row[An
         PaymentRow.external_id: sorted({row.external_id for row in rows}),
         PaymentRow.provider_reference: sorted({row.provider_reference for row in rows if row.provider_reference}),
     }
+    names = [Name("payment", source, external_id) for external_id in given[PaymentRow.external_id]]
+    names += [Name("provider", source, reference) for reference in given[PaymentRow.provider_reference]]
+    await archive.bring_back(connection, names, because="a payout's report names a payment of it")
     found: dict[int, _Known] = {}
     for column, values in given.items():
         for some in chunks(values):
@@ -288,6 +296,13 @@ async def not_told(connection: AsyncConnection, incoming: Sequence[IncomingPayme
 
     Such a one has the same source, kind, amount and provider reference; each of a report's stands for one.
     """
+    named = {Name("payment", one.source, one.external_id) for one in incoming}
+    belongs = {Name("provider", one.source, one.provider_reference) for one in incoming if one.provider_reference}
+    found = await archived.find(connection, [*named, *belongs])
+    # A repeat of what is archived brings nothing back.
+    if not named <= found.keys():
+        again = {id_ for name, id_ in found.items() if name.kind == "provider"}
+        await archive.bring_back_all(connection, again, because="money of it moved once more")
     told: dict[tuple[str, str, str, str, int], int] = defaultdict(int)
     known: set[tuple[str, str]] = set()
     for source in sorted({payment.source for payment in incoming}):

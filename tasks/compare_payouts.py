@@ -1,4 +1,4 @@
-"""Payouts: what gateways report is held against the bank's statements and our payments."""
+"""Payouts: what gateways and carriers report is held against the bank's statements and our payments."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tasks.installation import Installation
 from tasks.payouts import known_payers
 
 _TODO = {
-    Problem.NOT_ARRIVED: "import the statements that are missing; if it is on none, ask the gateway where it went",
-    Problem.OTHER_AMOUNT: "compare the gateway's report with the statement, and ask the gateway about the rest",
+    Problem.NOT_ARRIVED: "import the statements that are missing; if it is on none, ask who pays it out where it went",
+    Problem.OTHER_AMOUNT: "compare its report with the statement, and ask who pays it out about the rest",
     Problem.LINE_AMOUNT: "look the payment up at the gateway: what was refunded there may be missing here",
     Problem.LINE_UNKNOWN: "start `pull payments`; what was paid before Kvit was set up stays unknown",
 }

@@ -1,4 +1,6 @@
-"""Payouts: a gateway's report settles orders line by line, and the lump sum on the bank statement is no order's.
+"""Payouts: a report settles orders line by line, and the lump sum on the bank statement is no order's.
+
+The report is a gateway's, or that of a carrier about what it collected on delivery.
 
 Whichever comes first waits for the other: the report in its table, the movement among the unmatched payments.
 """
@@ -185,6 +187,6 @@ async def show_payouts() -> int:
             }
             for row in rows
         ),
-        description="Gateways' payouts: what customers paid, what the gateway kept, and what arrived at the bank",
+        description="Payouts of gateways and carriers: what customers paid, what was kept, what arrived at the bank",
     )
     return len(problems)

@@ -28,6 +28,7 @@ import httpx
 from document_builders import BUYER, SELLER, document, line
 
 from connectors import load, signatures
+from connectors.documents import print_document
 from connectors.errors import OutsideError, Rejected
 from connectors.iban import wrong_ibans
 from connectors.labels import Labels
@@ -44,7 +45,7 @@ from domain.money import Money
 from domain.order_document import CSV_COLUMNS, OrderDocument, OrderError, parse_order
 from domain.orders import Address
 from domain.payments import IncomingPayment, StatementEntry, StatementFile, incoming_from_statement
-from domain.payouts import KINDS, Payout, PayoutFile, movement, problems
+from domain.payouts import KINDS, Payout, PayoutFile, RemittanceFile, movement, problems
 from domain.rules import RulesError, parse_rules
 from web import signature
 
@@ -97,7 +98,7 @@ def entries(file: StatementFile) -> list[StatementEntry]:
 def check_file(file: StatementFile, data: bytes) -> None:
     """A file of so many bytes has so many parts at most, and each of its parts is whole."""
     assert isinstance(file, StatementFile)
-    payouts = file.payouts if isinstance(file, PayoutFile) else ()
+    payouts = file.payouts if isinstance(file, PayoutFile | RemittanceFile) else ()
     assert file.statements or file.refused or payouts
     for payout in payouts:
         check_payout(payout)
@@ -534,16 +535,11 @@ def document_pdf(data: bytes) -> None:
         language=language,
         vat=vat_summary(lines),
     )
-    pdf = cast("Any", printer()).print(printed)
+    pdf = print_document(printed, Path("kvit-home"))
     assert pdf.startswith(b"%PDF-")
     assert len(pdf) < 1_000_000
     assert isinstance(printed, Document)
     _label(told, language)
-
-
-@cache
-def printer() -> object:
-    return load({"type": "documents", "name": "documents"}, home=Path("kvit-home"), where="test")
 
 
 def _label(told: list[str], language: str) -> None:
@@ -558,7 +554,7 @@ def _label(told: list[str], language: str) -> None:
         parcels=1,
         note=told[6],
     )
-    assert labels._print(consignment, labels.tracking_number("key"), language).startswith(b"%PDF-")
+    assert labels.print_label(consignment, labels.tracking_number("key"), language).startswith(b"%PDF-")
     assert isinstance(labels.CONNECTOR, type(Labels))
 
 

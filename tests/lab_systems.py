@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import yaml
-from lab import DEADLY, Bench, drawn_plan
+from lab import DEADLY, UP_S, Bench, drawn_plan
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -705,20 +705,28 @@ class SystemsBench(Bench):
     # What people and systems do
 
     async def _break(self) -> None:
-        numbers = [f"W{1001 + place}" for place in range(self.experiment.orders)]
         gossip = asyncio.create_task(self._gossip())
-        customers = asyncio.gather(*(self._customer(number) for number in numbers))
+        customers = asyncio.create_task(self._customers())
         deadline = time.monotonic() + self.experiment.seconds
+        done = False
         try:
-            while not customers.done() or (time.monotonic() < deadline and not await self.pass_time()):
-                if not customers.done():
-                    await self.pass_time()
+            while not (customers.done() and self._is_enough(done=done, deadline=deadline)):
+                if customers.done():
+                    await customers
+                    if done:
+                        customers = asyncio.create_task(self._customers())
+                came = customers.done()
+                done = await self.pass_time() and came
                 await asyncio.sleep(0.15)
             await customers
         finally:
             customers.cancel()
             gossip.cancel()
             await asyncio.gather(gossip, customers, return_exceptions=True)
+
+    async def _customers(self) -> None:
+        numbers = self._more_numbers("W", 1001, self.experiment.orders)
+        await asyncio.gather(*(self._customer(number) for number in numbers))
 
     async def _customer(self, number: str) -> None:
         """Let an order be placed and paid, and let happen to it what its fate is."""
@@ -783,7 +791,8 @@ class SystemsBench(Bench):
 
     async def _post(self, callback: Json) -> None:
         """Post a callback as the gateway does: again until it is accepted."""
-        for _ in range(300):
+        deadline = time.monotonic() + UP_S
+        while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 if await self.till.deliver(callback, self._url("till")):
                     return
@@ -838,9 +847,8 @@ class SystemsBench(Bench):
             self.result.faults["webhook: out of order"] += 1
             events.reverse()
         for event in events:
-            for _ in range(300):
-                if await self.carrier.deliver(event) == 200:
-                    break
+            deadline = time.monotonic() + UP_S
+            while await self.carrier.deliver(event) != 200 and time.monotonic() < deadline:
                 self._keep_running()
                 await asyncio.sleep(0.2)
 

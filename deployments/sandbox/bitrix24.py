@@ -38,6 +38,9 @@ _STATUSES = {
     "NO_AUTH_FOUND": 401,
     "INVALID_CREDENTIALS": 401,
     "insufficient_scope": 401,
+    "expired_token": 401,
+    "invalid_token": 401,
+    "invalid_client": 401,
     "ACCESS_DENIED": 403,
     "ERROR_METHOD_NOT_FOUND": 404,
     "OPERATION_TIME_LIMIT": 429,
@@ -85,7 +88,10 @@ class Bitrix24StandIn(StandIn):
     timelines, `rows` the product rows by type and item; `events` is what happened to items, the oldest first; `done`
     names each call that changed something, and the id that it changed. burst is how many requests are taken at once,
     before only leak a second are. time is what the portal's clock shows; it stands still when set. `then` holds what
-    somebody else does right after the next call of a method, by the method's name.
+    somebody else does right after the next call of a method, by the method's name, or `oauth`.
+
+    Who calls it has a webhook's secret, or is the app, with an access token of an hour in the body. `refresh_token` is
+    the one that gets the next two at /oauth/token/, once; `granted` counts how often that was done.
     """
 
     def __init__(
@@ -116,6 +122,10 @@ class Bitrix24StandIn(StandIn):
         self.events: list[Json] = []
         self.done: list[tuple[str, int]] = []
         self.time: datetime | None = None
+        self.client_id, self.client_secret = "local.sandbox", secrets.token_urlsafe(24)
+        self.refresh_token = secrets.token_hex(35)
+        self.granted = 0
+        self._access: dict[str, datetime] = {}
         self.forbidden: set[str] = set()
         self.blocked: dict[str, float] = {}
         self.then: dict[str, Callable[[], object]] = {}
@@ -135,7 +145,8 @@ class Bitrix24StandIn(StandIn):
         }
         routes = [
             Route("/rest/{user}/{token}/{method}", self._endpoint, methods=["GET", "POST"]),
-            Route("/rest/{method}", self._unauthorized, methods=["GET", "POST"]),
+            Route("/rest/{method}", self._as_app, methods=["GET", "POST"]),
+            Route("/oauth/token/", self._grant, methods=["POST"]),
         ]
         super().__init__(Starlette(routes=routes), port=port)
 
@@ -203,27 +214,76 @@ class Bitrix24StandIn(StandIn):
         type_ = _timeline(kind)
         return [one["COMMENT"] for one in self.comments if (one["ENTITY_TYPE"], one["ENTITY_ID"]) == (type_, str(item))]
 
+    def expire(self) -> None:
+        """Let all access tokens hold no longer."""
+        self._access = dict.fromkeys(self._access, datetime.min.replace(tzinfo=UTC))
+
     # How it answers
 
     async def _endpoint(self, request: Request) -> Response:
-        path = request.path_params
+        return await self._answered(request, lambda _: self._enter(request.path_params))
+
+    async def _as_app(self, request: Request) -> Response:
+        return await self._answered(request, self._enter_as_app)
+
+    async def _answered(self, request: Request, enter: Callable[[Json], None]) -> Response:
         began = time.time()
         try:
             self._drip()
-            self._enter(path["user"], path["token"])
-            method = path["method"].removesuffix(".json")
+            method = request.path_params["method"].removesuffix(".json")
             params = await _params(request)
+            enter(params)
             result, more = self._batch(params) if method == "batch" else self._call(method, params)
         except _Refused as refused:
             return JSONResponse(refused.body, status_code=_STATUSES.get(refused.code, 400))
         return JSONResponse({"result": result, **more, "time": _spent(began)})
 
-    async def _unauthorized(self, _: Request) -> Response:
-        refused = _Refused("NO_AUTH_FOUND", "Wrong authorization data")
-        return JSONResponse(refused.body, status_code=401)
+    async def _grant(self, request: Request) -> Response:
+        """Give the next two tokens for the newest refresh token, of which no earlier one is taken any more."""
+        form = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
+        try:
+            self._may_be_granted(form, request.url.query)
+        except _Refused as refused:
+            return JSONResponse(refused.body, status_code=_STATUSES.get(refused.code, 400))
+        access, self.refresh_token = secrets.token_hex(35), secrets.token_hex(35)
+        self.granted += 1
+        expires = self._time() + timedelta(hours=1)
+        self._access[access] = expires
+        told = {"access_token": access, "refresh_token": self.refresh_token, "expires_in": 3600, "scope": "crm"}
+        told |= {
+            "expires": int(expires.timestamp()),
+            "domain": "oauth.bitrix.info",
+            "status": "L",
+            "user_id": self.user,
+        }
+        told |= {"client_endpoint": f"{self.url}/rest/", "member_id": "a223c6b3710f85df22e9377d6c4f7553"}
+        self.then.pop("oauth", str)()
+        return JSONResponse(told)
 
-    def _enter(self, user: str, token: str) -> None:
-        if (user, token) != (str(self.user), self.token):
+    def _may_be_granted(self, form: Json, query: str) -> None:
+        if query:
+            raise _Refused("invalid_request", "Parameters in the address are logged on the way")
+        if form.get("grant_type") != "refresh_token":
+            raise _Refused("unsupported_grant_type", "The grant type is not supported")
+        if (form.get("client_id"), form.get("client_secret")) != (self.client_id, self.client_secret):
+            raise _Refused("invalid_client", "The client credentials are invalid")
+        if form.get("refresh_token") != self.refresh_token:
+            raise _Refused("invalid_grant", "The refresh token is invalid or has been used")
+
+    def _time(self) -> datetime:
+        return self.time or datetime.now(UTC)
+
+    def _enter_as_app(self, params: Json) -> None:
+        access = params.pop("auth", None)
+        if access is None:
+            raise _Refused("NO_AUTH_FOUND", "Wrong authorization data")
+        if access not in self._access:
+            raise _Refused("invalid_token", "Unable to get application by token")
+        if self._access[access] <= self._time():
+            raise _Refused("expired_token", "The access token provided has expired.")
+
+    def _enter(self, path: Mapping[str, Any]) -> None:
+        if (path["user"], path["token"]) != (str(self.user), self.token):
             raise _Refused("INVALID_CREDENTIALS", "Invalid request credentials")
 
     def _drip(self) -> None:
@@ -425,12 +485,12 @@ class Bitrix24StandIn(StandIn):
     def _happened(self, type_: int, item: Json, what: str) -> None:
         deal = type_ == DEAL
         fields = {"ID": str(item["id"])} | ({} if deal else {"ENTITY_TYPE_ID": str(type_)})
-        ts = int((self.time or datetime.now(UTC)).timestamp())
+        ts = int(self._time().timestamp())
         event = f"ONCRM{'DEAL' if deal else 'DYNAMICITEM'}{what}"
         self.events.append({"event": event, "fields": fields, "ts": ts})
 
     def _now(self) -> str:
-        return (self.time or datetime.now(UTC)).astimezone(_MOSCOW).isoformat(timespec="seconds")
+        return self._time().astimezone(_MOSCOW).isoformat(timespec="seconds")
 
     # Product rows
 

@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MAX_BODY_BYTES = 4 * 1024 * 1024
+_END_S = 5.0
+"""How long requests under way are waited for when a stand-in ends; none has anybody left to answer."""
 
 
 class Misbehavior(StrEnum):
@@ -120,7 +122,6 @@ class StandIn:
             ws="none",
             lifespan="off",
             log_config=None,
-            timeout_graceful_shutdown=5,
         )
         config.load()
         self._server = uvicorn.Server(config)
@@ -132,10 +133,19 @@ class StandIn:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Not shutdown(): that waits a tenth of a second for connections to close by themselves.
         if self._server is not None:
-            for connection in list(self._server.server_state.connections):
+            state = self._server.server_state
+            for listening in self._server.servers:
+                listening.close()
+            await asyncio.sleep(0)  # a connection that has just been accepted is known then
+            for connection in list(state.connections):
                 connection.transport.abort()  # also ends the requests that hang
-            await self._server.shutdown()
+            await asyncio.sleep(0)
+            if state.tasks:
+                _, stuck = await asyncio.wait(list(state.tasks), timeout=_END_S)
+                for task in stuck:
+                    task.cancel()
 
     def misbehave(
         self,

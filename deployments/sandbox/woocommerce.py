@@ -193,6 +193,7 @@ class WooCommerceStandIn(StandIn):
         delivery: str | None = "100.00",
         delivery_rate: str | None = "21",
         delivery_name: str = "PPL",
+        delivery_id: str = "flat_rate",
         fees: Sequence[tuple[str, str, str | None]] = (),
         coupons: Sequence[str] = (),
         taxes: bool = True,
@@ -244,7 +245,7 @@ class WooCommerceStandIn(StandIn):
             )
         sent = [] if delivery is None else [line(Decimal(delivery), delivery_rate)]
         for one in sent:
-            one |= {"method_title": delivery_name, "method_id": "flat_rate", "instance_id": "1"}
+            one |= {"method_title": delivery_name, "method_id": delivery_id, "instance_id": "1"}
         charged = [line(Decimal(amount), rate) | {"name": name} for name, amount, rate in fees]
         for one in [*sent, *charged]:
             del one["subtotal"], one["subtotal_tax"]

@@ -44,6 +44,7 @@ _CURRENCIES = frozenset("RUB EUR USD KZT BYN UAH UZS TRY INR MDL AZN AMD".split(
 _STATUSES = {
     "payment": ("pending", "waiting_for_capture", "succeeded", "canceled"),
     "refund": ("pending", "succeeded", "canceled"),
+    "receipt": ("pending", "succeeded", "canceled"),
 }
 _CODES = {
     400: "invalid_request",
@@ -80,6 +81,15 @@ _ITEM = frozenset(
     payment_subject_industry_details
     """.split()
 )
+_POST_RECEIPT = frozenset(
+    """
+    type payment_id refund_id customer items internet send tax_system_code timezone additional_user_props
+    receipt_industry_details receipt_operational_details settlements on_behalf_of
+    """.split()
+)
+# What a line may say besides where its receipt is sent separately.
+_POST_ITEM = _ITEM | {"additional_payment_subject_props", "supplier", "agent_type"}
+_SETTLEMENTS = frozenset("cashless prepayment postpayment consideration".split())
 _MEASURES = frozenset(
     """
     piece gram kilogram ton centimeter decimeter meter square_centimeter square_decimeter square_meter milliliter liter
@@ -150,7 +160,8 @@ class YooKassaStandIn(StandIn):
 
     `payments` and `refunds` are what there is now, by id; `notifications` all that were due, the oldest first;
     `effects` all that requests brought about, as (what, id, amount). `time` is now, if it isn't the real time. Refunds
-    that are asked for come to `refunds_end`: pending, succeeded or canceled.
+    that are asked for come to `refunds_end`: pending, succeeded or canceled. `receipts` are all that were sent to the
+    cash register, also with a payment; they come to `receipts_end`.
     """
 
     def __init__(self, *, shop_id: str = SHOP, secret_key: str = KEY, port: int = 0) -> None:
@@ -159,10 +170,12 @@ class YooKassaStandIn(StandIn):
         self.secret_key = secret_key
         self.time: datetime | None = None
         self.refunds_end = "succeeded"
+        self.receipts_end = "succeeded"
         self.enabled = True
         self.me_allowed = True
         self.payments: dict[str, Json] = {}
         self.refunds: dict[str, Json] = {}
+        self.receipts: dict[str, Json] = {}
         self.notifications: list[Json] = []
         self.effects: list[tuple[str, str, str]] = []
         self._done: dict[str, _Done] = {}
@@ -174,10 +187,13 @@ class YooKassaStandIn(StandIn):
                 Route("/v3/payments", self._post(self._create), methods=["POST"]),
                 Route("/v3/payments/{id}", self._get(self._one("payment")), methods=["GET"]),
                 Route("/v3/payments/{id}/capture", self._post(self._capture), methods=["POST"]),
-                Route("/v3/payments/{id}/cancel", self._post(self._cancel), methods=["POST"]),
+                Route("/v3/payments/{id}/cancel", self._post(self._cancel, bodyless=True), methods=["POST"]),
                 Route("/v3/refunds", self._get(self._list("refund")), methods=["GET"]),
                 Route("/v3/refunds", self._post(self._refund), methods=["POST"]),
                 Route("/v3/refunds/{id}", self._get(self._one("refund")), methods=["GET"]),
+                Route("/v3/receipts", self._get(self._list("receipt")), methods=["GET"]),
+                Route("/v3/receipts", self._post(self._second), methods=["POST"]),
+                Route("/v3/receipts/{id}", self._get(self._one("receipt")), methods=["GET"]),
                 Route("/v3/me", self._get(self._me), methods=["GET"]),
             ],
             exception_handlers=handlers,
@@ -216,11 +232,12 @@ class YooKassaStandIn(StandIn):
         capture: bool = True,
         key: str = "order_number",
         description: str | None = None,
+        receipt: Json | None = None,
         now: datetime | None = None,
     ) -> Json:
         """Make a payment that waits for the payer, of kopecks and the like; return it."""
         wanted: Json = {"amount": _sum(Decimal(minor).scaleb(-2), currency), "capture": capture}
-        wanted |= {"metadata": {key: order} if order is not None else {}}
+        wanted |= {"metadata": {key: order} if order is not None else {}} | ({"receipt": receipt} if receipt else {})
         return self._new(wanted | ({"description": description} if description else {}), now or self.now())
 
     def confirm(self, id_: str, *, now: datetime | None = None) -> Json:
@@ -276,11 +293,20 @@ class YooKassaStandIn(StandIn):
         late = [one for one in self.payments.values() if _is_late(one, now)]
         return [self._end(one, "yoo_money", "expired_on_capture") for one in late]
 
-    def refund(self, id_: str, minor: int, *, now: datetime | None = None, status: str = "succeeded") -> Json:
+    def refund(
+        self,
+        id_: str,
+        minor: int,
+        *,
+        now: datetime | None = None,
+        status: str = "succeeded",
+        receipt: Json | None = None,
+    ) -> Json:
         """Give money back, as the shop does at YooKassa itself."""
         payment = self._known(id_, "succeeded")
-        amount = _sum(Decimal(minor).scaleb(-2), payment["amount"]["currency"])
-        return self._give_back(payment, {"amount": amount}, status, now or self.now())
+        wanted: Json = {"amount": _sum(Decimal(minor).scaleb(-2), payment["amount"]["currency"])}
+        wanted |= {"receipt": receipt} if receipt else {}
+        return self._give_back(payment, wanted, status, now or self.now())
 
     def finish_refund(self, id_: str, status: str = "succeeded") -> Json:
         """Let a pending refund come to its end."""
@@ -288,6 +314,12 @@ class YooKassaStandIn(StandIn):
         if refund["status"] != "pending":
             raise ValueError(f"the refund is {refund['status']}")
         return self._settle(refund, status)
+
+    def finish_receipt(self, id_: str, status: str = "succeeded") -> None:
+        """Let the cash register decide on a receipt that waits for it."""
+        if (receipt := self.receipts[id_])["status"] != "pending":
+            raise ValueError(f"the receipt is {receipt['status']}")
+        receipt |= {"status": status} | (_fiscal(self.now()) if status == "succeeded" else {})
 
     # What YooKassa does
 
@@ -319,7 +351,7 @@ class YooKassaStandIn(StandIn):
             address = f"https://yoomoney.ru/checkout/payments/v2/contract?orderId={payment['id']}"
             payment["confirmation"] = {"type": wanted["confirmation"]["type"], "confirmation_url": address}
         if "receipt" in wanted:
-            payment["receipt_registration"] = "pending"
+            payment |= {"receipt_registration": "pending", "_receipt": wanted["receipt"]}
         payment["_capture"] = wanted.get("capture", False)
         self.payments[payment["id"]] = payment
         return payment
@@ -330,6 +362,8 @@ class YooKassaStandIn(StandIn):
         amount = payment["amount"]
         kept = (Decimal(amount["value"]) * Decimal("0.965")).quantize(Decimal("0.01"))
         payment["income_amount"] = _sum(kept, amount["currency"])
+        if (receipt := payment.pop("_receipt", None)) is not None:
+            self._register(receipt, {"type": "payment", "payment_id": payment["id"]}, payment)
         return self._told("payment", payment)
 
     def _end(self, payment: Json, party: str, reason: str) -> Json:
@@ -344,6 +378,7 @@ class YooKassaStandIn(StandIn):
         refund |= {name: wanted[name] for name in ("description", "metadata") if name in wanted}
         if "receipt" in wanted:
             refund["receipt_registration"] = "pending"
+            self._register(wanted["receipt"], {"type": "refund", "refund_id": refund["id"]}, refund)
         self.refunds[refund["id"]] = refund
         return self._settle(refund, status)
 
@@ -357,6 +392,21 @@ class YooKassaStandIn(StandIn):
             payment["refunded_amount"] = _sum(given, payment["amount"]["currency"])
             payment["refundable"] = given < Decimal(payment["amount"]["value"])
         return self._told("refund", refund)
+
+    def _register(self, asked: Json, about: Json, of: Json | None = None) -> Json:
+        """Send a receipt to the cash register; of is the payment or refund that it went with."""
+        items: list[Json] = [dict(item) for item in asked["items"]]
+        receipt: Json = {"id": f"rt-{uuid.uuid4()}", **about, "status": self.receipts_end, "items": items}
+        receipt |= {"_at": self.now()} | {
+            name: asked[name] for name in ("tax_system_code", "settlements", "internet") if name in asked
+        }
+        if of is not None:
+            receipt["settlements"] = [{"type": "cashless", "amount": dict(of["amount"])}]
+        receipt |= _fiscal(self.now()) if self.receipts_end == "succeeded" else {}
+        if of is not None:
+            of["receipt_registration"] = self.receipts_end
+        self.receipts[receipt["id"]] = receipt
+        return receipt
 
     def _given(self, payment_id: str, *statuses: str) -> Decimal:
         mine = (one for one in self.refunds.values() if one["payment_id"] == payment_id and one["status"] in statuses)
@@ -377,16 +427,21 @@ class YooKassaStandIn(StandIn):
 
         return answer
 
-    def _post(self, endpoint: Callable[[Request, Json], Json]) -> Callable[[Request], Awaitable[Response]]:
+    def _post(
+        self, endpoint: Callable[[Request, Json], Json], *, bodyless: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             self._authenticate(request)
-            if request.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
+            sent = await request.body()
+            # The specification has no body there; an empty object is taken, too.
+            without = bodyless and not sent
+            if not without and request.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
                 raise _Refused(415, "The content type must be application/json")
             key = request.headers.get("Idempotence-Key", "")
             # As the specification has it: `+-_` is written as a range there, and these three are meant.
             if not re.fullmatch(r"[0-9a-zA-Z+\-_.]{1,64}", key):
                 raise _Refused(400, "Idempotence-Key is missing or malformed", "Idempotence-Key")
-            body = _sent(await request.body())
+            body = {} if without else _sent(sent)
             asked = json.dumps([request.url.path, body], sort_keys=True)
             before = self._done.get(key)
             if before is not None and self.now() - before.at < _KEY_LASTS:
@@ -423,16 +478,23 @@ class YooKassaStandIn(StandIn):
 
     def _found(self, kind: str, request: Request) -> Json:
         id_ = request.path_params["id"]
-        if len(id_) != 36:
-            raise _Refused(400, f"{kind}_id must have 36 characters", f"{kind}_id")
-        kept = self.payments if kind == "payment" else self.refunds
+        if len(id_) != (length := 39 if kind == "receipt" else 36):
+            raise _Refused(400, f"{kind}_id must have {length} characters", f"{kind}_id")
+        kept = self._kept(kind)
         if id_ not in kept:
             raise _Refused(404, f"{kind} doesn't exist or access denied", f"{kind}_id")
         return kept[id_]
 
+    def _kept(self, kind: str) -> dict[str, Json]:
+        return {"payment": self.payments, "refund": self.refunds, "receipt": self.receipts}[kind]
+
     def _list(self, kind: str) -> Callable[[Request], Json]:
         times = ("created_at", "captured_at") if kind == "payment" else ("created_at",)
-        fields = {"payment": ("payment_method", "status"), "refund": ("payment_id", "status")}[kind]
+        fields = {
+            "payment": ("payment_method", "status"),
+            "refund": ("payment_id", "status"),
+            "receipt": ("payment_id", "refund_id", "status"),
+        }[kind]
         known = {f"{field}.{how}" for field in times for how in _COMPARISONS} | {*fields, "limit", "cursor"}
 
         def endpoint(request: Request) -> Json:
@@ -444,7 +506,9 @@ class YooKassaStandIn(StandIn):
             if query.get("status") not in (None, *_STATUSES[kind]):
                 raise _Refused(400, "There is no such status", "status")
             limits = _limits(query)
-            kept = list((self.payments if kind == "payment" else self.refunds).values())
+            kept = list(self._kept(kind).values())
+            if kind == "receipt":  # which show nothing of when they were made
+                kept = [one | {"created_at": _written(one["_at"])} for one in kept]
             rows = [(at, one) for at, one in enumerate(kept) if _is_wanted(one, query, limits)]
             rows.sort(key=lambda row: (row[1]["created_at"], row[0]), reverse=True)
             if cursor is not None:
@@ -454,7 +518,9 @@ class YooKassaStandIn(StandIn):
                 last = (kept[place.after]["created_at"], place.after)
                 rows = [row for row in rows if (row[1]["created_at"], row[0]) < last]
             page, rest = rows[: int(limit)], rows[int(limit) :]
-            listed: Json = {"type": "list", "items": [_shown(one) for _, one in page]}
+            hidden = {"created_at"} if kind == "receipt" else set[str]()
+            items = [{name: at for name, at in _shown(one).items() if name not in hidden} for _, one in page]
+            listed: Json = {"type": "list", "items": items}
             if rest:
                 listed["next_cursor"] = str(uuid.uuid4())
                 self._places[listed["next_cursor"]] = _Place(query, page[-1][0])
@@ -491,7 +557,7 @@ class YooKassaStandIn(StandIn):
         _receipt(body, amount, held["currency"])
         payment["amount"] = _sum(amount, held["currency"])
         if "receipt" in body:
-            payment["receipt_registration"] = "pending"
+            payment["_receipt"] = body["receipt"]
         self._succeed(payment, self.now())
         self.effects.append(("capture", payment["id"], payment["amount"]["value"]))
         return _shown(payment)
@@ -515,7 +581,7 @@ class YooKassaStandIn(StandIn):
         _metadata(body)
         payment = self.payments.get(id_)
         if payment is None:
-            raise _Refused(404, "payment doesn't exist or access denied", "payment_id")
+            raise _Refused(400, "payment doesn't exist or access denied", "payment_id")
         if payment["status"] != "succeeded":
             raise _Refused(400, f"A payment that is {payment['status']} can't be refunded", "payment_id")
         if body["amount"]["currency"] != payment["amount"]["currency"]:
@@ -528,6 +594,41 @@ class YooKassaStandIn(StandIn):
         refund = self._give_back(payment, body, self.refunds_end, self.now())["object"]
         self.effects.append(("refund", refund["id"], refund["amount"]["value"]))
         return refund
+
+    def _second(self, _: Request, body: Json) -> Json:
+        """Take a receipt that is sent separately; a second one for the same goods is taken, too."""
+        _only(body, _POST_RECEIPT)
+        for name in ("type", "customer", "items", "send", "settlements"):
+            if name not in body:
+                raise _Refused(400, "It is missing", name)
+        kind: Any = body["type"]
+        if kind not in ("payment", "refund"):
+            raise _Refused(400, "It must be payment or refund", "type")
+        if body["send"] is not True:
+            raise _Refused(400, "It can only be true", "send")
+        id_: Any = body.get(f"{kind}_id")
+        if not isinstance(id_, str) or len(id_) != 36:
+            raise _Refused(400, f"{kind}_id must have 36 characters", f"{kind}_id")
+        about = self._kept(str(kind)).get(id_)
+        if about is None:
+            raise _Refused(400, f"{kind} doesn't exist or access denied", f"{kind}_id")
+        if about["status"] != "succeeded":
+            raise _Refused(400, f"There is no receipt of a {kind} that is {about['status']}", f"{kind}_id")
+        total = _lines(body, about["amount"]["currency"], "", _POST_ITEM)
+        settled: Any = body["settlements"]
+        if not isinstance(settled, list) or not settled:
+            raise _Refused(400, "There must be a settlement", "settlements")
+        sums = [_settlement(one, about["amount"]["currency"]) for one in cast("list[Any]", settled)]
+        if sum(sums, Decimal(0)) != total:
+            raise _Refused(400, "The sum of the settlements is not that of the items", "settlements")
+        receipt = self._register(body, {"type": kind, f"{kind}_id": id_})
+        self.effects.append(("receipt", id_, f"{total:.2f}"))
+        return _shown(receipt)
+
+
+def _fiscal(at: datetime) -> Json:
+    told = {"fiscal_document_number": "3986", "fiscal_storage_number": "9288000100115785"}
+    return told | {"fiscal_attribute": "2617603921", "fiscal_provider_id": "fd9e9404", "registered_at": _written(at)}
 
 
 def _written(at: datetime) -> str:
@@ -579,7 +680,8 @@ def _limits(query: Json) -> list[tuple[str, str, datetime]]:
 
 def _is_wanted(one: Json, query: Json, limits: Sequence[tuple[str, str, datetime]]) -> bool:
     shown = {**one, "payment_method": one.get("payment_method", {}).get("type")}
-    if any(shown[field] != query[field] for field in ("payment_method", "payment_id", "status") if field in query):
+    fields = ("payment_method", "payment_id", "refund_id", "status")
+    if any(shown.get(field) != query[field] for field in fields if field in query):
         return False
     return all(field in one and _COMPARISONS[how](_read(one[field]), limit) for field, how, limit in limits)
 
@@ -639,52 +741,69 @@ def _receipt(body: Json, amount: Decimal, currency: str) -> None:
         raise _Refused(400, "It must be an object", "receipt")
     receipt = cast("Json", body["receipt"])
     _only(receipt, _RECEIPT)
-    _customer(receipt)
-    code: Any = receipt.get("tax_system_code", 1)
-    if type(code) is not int or not 1 <= code <= 6:
-        raise _Refused(400, "It must be a number from 1 to 6", "receipt.tax_system_code")
-    items: Any = receipt.get("items")
-    if not isinstance(items, list) or not 1 <= len(cast("list[Any]", items)) <= 100:
-        raise _Refused(400, "There must be 1 to 100 items", "receipt.items")
-    total = sum((_item(item, currency) for item in cast("list[Any]", items)), Decimal(0))
-    if total != amount:
+    if _lines(receipt, currency, "receipt.", _ITEM) != amount:
         raise _Refused(400, "The sum of the items is not the amount", "receipt.items")
 
 
-def _customer(receipt: Json) -> None:
+def _lines(receipt: Json, currency: str, where: str, known: frozenset[str]) -> Decimal:
+    """Return what the lines of a receipt come to; refuse them, its customer and its tax system if they can't be."""
+    _customer(receipt, where)
+    code: Any = receipt.get("tax_system_code", 1)
+    if type(code) is not int or not 1 <= code <= 6:
+        raise _Refused(400, "It must be a number from 1 to 6", f"{where}tax_system_code")
+    items: Any = receipt.get("items")
+    if not isinstance(items, list) or not 1 <= len(cast("list[Any]", items)) <= 100:
+        raise _Refused(400, "There must be 1 to 100 items", f"{where}items")
+    return sum((_item(item, currency, where, known) for item in cast("list[Any]", items)), Decimal(0))
+
+
+def _settlement(sent: Any, currency: str) -> Decimal:
+    if not isinstance(sent, dict):
+        raise _Refused(400, "It must be an object", "settlements")
+    one = cast("Json", sent)
+    _only(one, ("type", "amount"))
+    if one.get("type") not in _SETTLEMENTS:
+        raise _Refused(400, "There is no such value", "settlements.type")
+    amount = _amount(one, "settlements.amount")
+    if one["amount"]["currency"] != currency:
+        raise _Refused(400, "The currency is not the payment's", "settlements.amount.currency")
+    return amount
+
+
+def _customer(receipt: Json, where: str) -> None:
     sent: Any = receipt.get("customer")
     customer = cast("Json", sent) if isinstance(sent, dict) else {}
     _only(customer, ("full_name", "inn", "email", "phone"))
     email, phone = customer.get("email"), customer.get("phone")
     if email is None and phone is None:
-        raise _Refused(400, "The customer needs an e-mail address or a phone number", "receipt.customer")
+        raise _Refused(400, "The customer needs an e-mail address or a phone number", f"{where}customer")
     if email is not None and (not isinstance(email, str) or not re.fullmatch(r"[^@\s]+@[^@\s]+", email)):
-        raise _Refused(400, "It is no e-mail address", "receipt.customer.email")
+        raise _Refused(400, "It is no e-mail address", f"{where}customer.email")
     if phone is not None and (not isinstance(phone, str) or not re.fullmatch("[0-9]{4,15}", phone)):
-        raise _Refused(400, "It must be digits only", "receipt.customer.phone")
+        raise _Refused(400, "It must be digits only", f"{where}customer.phone")
 
 
-def _item(sent: Any, currency: str) -> Decimal:
+def _item(sent: Any, currency: str, where: str, known: frozenset[str]) -> Decimal:
     """Return what an item of a receipt comes to."""
     if not isinstance(sent, dict):
-        raise _Refused(400, "It must be an object", "receipt.items")
+        raise _Refused(400, "It must be an object", f"{where}items")
     item = cast("Json", sent)
-    _only(item, _ITEM)
-    price = _amount(item, "receipt.items.amount", least=Decimal(0))
+    _only(item, known)
+    price = _amount(item, f"{where}items.amount", least=Decimal(0))
     if item["amount"]["currency"] != currency:
-        raise _Refused(400, "The currency is not the payment's", "receipt.items.amount.currency")
+        raise _Refused(400, "The currency is not the payment's", f"{where}items.amount.currency")
     title: Any = item.get("description")
     if not isinstance(title, str) or not 1 <= len(title) <= 128:
-        raise _Refused(400, "It must be a text of 1 to 128 characters", "receipt.items.description")
+        raise _Refused(400, "It must be a text of 1 to 128 characters", f"{where}items.description")
     quantity: Any = item.get("quantity")
     if type(quantity) not in (int, float) or not 0 < quantity <= 99_999.999:
-        raise _Refused(400, "It must be a number", "receipt.items.quantity")
+        raise _Refused(400, "It must be a number", f"{where}items.quantity")
     vat_code: Any = item.get("vat_code")
     if type(vat_code) is not int or not 1 <= vat_code <= 12:
-        raise _Refused(400, "It must be a number from 1 to 12", "receipt.items.vat_code")
-    for name, known in (("measure", _MEASURES), ("payment_subject", _SUBJECTS), ("payment_mode", _MODES)):
-        if name in item and item[name] not in known:
-            raise _Refused(400, "There is no such value", f"receipt.items.{name}")
+        raise _Refused(400, "It must be a number from 1 to 12", f"{where}items.vat_code")
+    for name, values in (("measure", _MEASURES), ("payment_subject", _SUBJECTS), ("payment_mode", _MODES)):
+        if name in item and item[name] not in values:
+            raise _Refused(400, "There is no such value", f"{where}items.{name}")
     return price * Decimal(str(quantity))
 
 

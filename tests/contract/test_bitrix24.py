@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -183,6 +184,178 @@ async def test_a_check_finds_what_is_set_wrong(portal: Bitrix24StandIn, changed:
         with pytest.raises(Misconfigured) as raised:
             await wrong.check()
         assert "WrongSecret1" not in str(raised.value)
+
+
+# As an app
+
+
+def of_app(portal: Bitrix24StandIn | None = None, /, **changed: Any) -> dict[str, Any]:
+    app = {
+        "user": None,
+        "token": None,
+        "client_id": "local.app",
+        "client_secret": "appsecret",
+        "refresh_token": "begun",
+    }
+    if portal is not None:
+        app |= {"client_id": portal.client_id, "client_secret": portal.client_secret, "oauth_url": portal.url}
+        app |= {"refresh_token": portal.refresh_token}
+    return app | changed
+
+
+class Hours:
+    """A clock that is set forward by hand, the connector's and the portal's."""
+
+    def __init__(self, portal: Bitrix24StandIn) -> None:
+        self._portal = portal
+        portal.time = NOW
+
+    def __call__(self) -> datetime:
+        assert self._portal.time
+        return self._portal.time
+
+    def forward(self, **by: float) -> None:
+        self._portal.time = self() + timedelta(**by)
+
+
+@asynccontextmanager
+async def as_app(settings: Bitrix24Config, hours: Hours) -> AsyncGenerator[Bitrix24]:
+    made = Bitrix24(settings, clock=hours)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (of_app(token="abc"), "set up one of the two"),
+        (of_app(client_secret=None), "client_secret missing"),
+        (of_app(client_id=None, refresh_token=None), "client_id and refresh_token missing"),
+        ({"user": None}, "user missing: an incoming webhook needs user and token"),
+        ({"user": None, "token": None}, "user and token missing"),
+        (of_app(refresh_token="a b"), "copy it again"),
+    ],
+)
+def test_a_portal_is_reached_in_one_way_that_is_whole(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        config(**changed)
+    assert "appsecret" not in repr(config(**of_app()))
+
+
+async def test_an_app_renews_its_token_before_it_expires_and_sends_it_in_bodies_alone(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    hours, secrets = Hours(portal), {portal.client_secret, portal.refresh_token}
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), hours) as crm:
+        assert await crm.check() == "bitrix24: Bitrix24 answers, accepts the app's token, and its cards have all fields"
+        hours.forward(minutes=58)
+        await crm.tell(order(), "EXECUTING", "key")
+        assert portal.granted == 1
+        hours.forward(minutes=1)
+        await crm.tell(order(), "WON", "key")
+    assert (portal.granted, the_deal(portal)["stageId"]) == (2, "WON")
+    addresses = {f"{seen.path}?{seen.query}" for seen in portal.requests}
+    assert {seen.path.rpartition("/")[0] for seen in portal.requests} == {"/rest", "/oauth/token"}
+    assert not any(secret in address for secret in secrets | {portal.refresh_token} for address in addresses)
+
+
+async def test_a_token_that_is_refused_early_is_renewed_once_for_all_who_ask(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), Hours(portal)) as crm:
+        assert set(await asyncio.gather(*(crm.find_income(order(), income(), "key") for _ in range(5)))) == {None}
+        assert portal.granted == 1
+        portal.expire()
+        await asyncio.gather(*(crm.check() for _ in range(5)))
+    assert portal.granted == 2
+
+
+async def test_what_was_to_be_written_with_a_token_that_expired_is_in_doubt_and_written_once(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), Hours(portal)) as crm:
+        await crm.check()
+        portal.then["crm.item.list"] = portal.expire
+        with pytest.raises(Transient, match="access token is not accepted") as raised:
+            await crm.tell(order(), "EXECUTING", "key")
+        assert raised.value.in_doubt
+        await crm.tell(order(), "EXECUTING", "key")
+    assert (the_deal(portal)["stageId"], portal.granted) == ("EXECUTING", 2)
+
+
+async def test_the_newest_refresh_token_outlives_the_process_and_is_shared_by_those_that_run(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    hours, settings = Hours(portal), config(portal, **of_app(portal), home=tmp_path)
+    async with as_app(settings, hours) as crm:
+        await crm.check()
+    async with as_app(settings, hours) as one, as_app(settings, hours) as other:
+        await asyncio.gather(one.check(), other.check())
+        assert portal.granted == 1
+        for times in (2, 3):
+            hours.forward(hours=2)
+            await asyncio.gather(*(crm.check() for crm in (one, other) * 3))
+            assert portal.granted == times
+    (kept,) = (tmp_path / "bitrix24" / "bitrix24").glob("token.json")
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+async def test_a_renewal_that_nobody_waits_for_any_more_is_kept_all_the_same(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    hours, settings = Hours(portal), config(portal, **of_app(portal), home=tmp_path)
+    async with as_app(settings, hours) as crm:
+        asked = asyncio.create_task(crm.check())
+        portal.then["oauth"] = asked.cancel
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    async with as_app(settings, hours) as crm:
+        await crm.check()
+    assert portal.granted == 1
+
+
+async def test_a_refresh_token_that_somebody_else_has_used_is_told_and_a_new_one_takes_its_place(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    hours, settings = Hours(portal), config(portal, **of_app(portal), home=tmp_path)
+    portal.refresh_token = "another"
+    async with as_app(settings, hours) as crm:
+        with pytest.raises(Misconfigured, match="Install the app in the portal anew, and set refresh_token") as raised:
+            await crm.check()
+    assert settings.refresh_token
+    assert settings.refresh_token.get_secret_value() not in str(raised.value)
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), hours) as crm:
+        await crm.check()
+    async with as_app(config(portal, **of_app(portal, client_secret="wrong"), home=tmp_path), hours) as crm:
+        with pytest.raises(Misconfigured, match="invalid_client"):
+            await crm.check()
+
+
+@pytest.mark.parametrize("kind", [Misbehavior.STATUS_BEFORE, Misbehavior.CUT_BEFORE])
+async def test_while_the_oauth_server_is_away_nothing_is_in_doubt(
+    portal: Bitrix24StandIn, tmp_path: Path, kind: Misbehavior
+) -> None:
+    portal.misbehave(kind, path="/oauth/token/")
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), Hours(portal)) as crm:
+        with pytest.raises(Transient) as raised:
+            await crm.tell(order(), "EXECUTING", "key")
+        assert not raised.value.in_doubt
+        await crm.tell(order(), "EXECUTING", "key")
+    assert the_deal(portal)["stageId"] == "EXECUTING"
+
+
+async def test_a_renewal_whose_answer_got_lost_leaves_no_card_in_doubt_and_is_told(
+    portal: Bitrix24StandIn, tmp_path: Path
+) -> None:
+    portal.misbehave(Misbehavior.CUT_AFTER, path="/oauth/token/")
+    async with as_app(config(portal, **of_app(portal), home=tmp_path), Hours(portal)) as crm:
+        with pytest.raises(Transient) as raised:
+            await crm.tell(order(), "EXECUTING", "key")
+        assert not raised.value.in_doubt
+        with pytest.raises(Misconfigured, match="the answer that replaced it was lost"):
+            await crm.tell(order(), "EXECUTING", "key")
 
 
 # Cards

@@ -33,6 +33,9 @@ from connectors.roles import (
     Origin,
     Page,
     PaymentSource,
+    PayoutReport,
+    PayoutSource,
+    PaysOut,
     Shipment,
     WebhookReader,
 )
@@ -42,6 +45,7 @@ from domain.changes import StatusChange
 from domain.money import Money
 from domain.orders import Address
 from domain.payments import IncomingPayment, Method
+from domain.payouts import LineKind
 
 NOW = datetime(2026, 3, 10, 9, 0, tzinfo=UTC)
 TODAY = date(2026, 3, 10)
@@ -144,7 +148,7 @@ def body(event: Json) -> bytes:
 def test_it_plays_its_roles_and_is_found_by_its_type() -> None:
     stanza = {"type": "cdek", "name": "cdek", "client_id": "a", "client_secret": "b", "tariff": 139}
     made = load(stanza, home=Path(), where="kvit.yaml")
-    for role in (Carrier, WebhookReader, PaymentSource, Checked):
+    for role in (Carrier, WebhookReader, PaymentSource, PaysOut, PayoutSource, Checked):
         assert isinstance(made, role)
 
 
@@ -318,6 +322,18 @@ async def test_what_is_collected_for_delivery_stands_as_the_delivery_s_cost(
     (item,) = order["packages"][0]["items"]
     assert item["payment"] == {"value": 0}
     assert item["cost"] == 500
+
+
+async def test_of_an_order_whose_goods_are_paid_only_the_delivery_is_collected(
+    account: CdekStandIn, tmp_path: Path
+) -> None:
+    only_delivery = replace(CONSIGNMENT, collect=Money(35000, "RUB"), only_delivery=True)
+    async with connected(account, tmp_path, collect_as="goods") as cdek:
+        made = await cdek.create(only_delivery, "key")
+        assert await cdek.find(only_delivery, "key") == made
+    order = ordered(account).body
+    assert order["delivery_recipient_cost"] == {"value": 350}
+    assert order["packages"][0]["items"][0]["payment"] == {"value": 0}
 
 
 @pytest.mark.parametrize("collect", [None, Money(0, "RUB")])
@@ -1167,6 +1183,70 @@ async def test_a_line_of_a_registry_is_a_payment_for_the_parcel_and_tells_its_st
     )
     assert isinstance(change, StatusChange)
     assert (change.status, change.tracking_number) == ("DELIVERED", number)
+
+
+async def reported(cdek: Cdek, cursor: str | None = None, *, now: datetime = NOW) -> tuple[list[PayoutReport], str]:
+    """Poll the lump sums to the end; return their reports and the cursor."""
+    found: list[PayoutReport] = []
+    while True:
+        page = await cdek.payouts(cursor, now=now)
+        found += page.reports
+        cursor = page.cursor
+        if not page.more:
+            return found, cursor
+
+
+@pytest.mark.parametrize("money", ["registries", "payment"])
+async def test_a_registry_is_the_report_of_the_lump_sum_that_its_payments_come_to(
+    account: CdekStandIn, tmp_path: Path, money: str
+) -> None:
+    async with connected(account, tmp_path, money=money) as cdek:
+        numbers = await parcels(account, cdek, "1042", "1043")
+        account.pay_out(TODAY, number=77)
+        events, _ = await polled(cdek)
+        (report,), cursor = await reported(cdek)
+        payments = [one for told in events.values() for one in await cdek.truth(told)]
+        assert [one.external_id for one in (await reported(cdek, cursor, now=NOW + timedelta(days=1)))[0]] == [
+            report.external_id
+        ]
+    payout = report.payout
+    assert payout is not None
+    assert (payout.source, payout.external_id, payout.reference) == (cdek.payout_source, "77", "9000")
+    assert (payout.paid_on, payout.gross.amount, payout.fee.amount) == (TODAY, "2085.00", "762.56")
+    assert payout.net.amount == "1322.44"
+    made = [one for one in payments if isinstance(one, IncomingPayment)]
+    assert [(line.external_id, line.gross) for line in payout.lines] == [(one.external_id, one.amount) for one in made]
+    assert [one.tracking_number for one in made] == numbers
+    assert {one.source for one in made} == {payout.source}
+
+
+async def test_what_a_registry_keeps_for_a_parcel_without_money_is_a_fee(account: CdekStandIn, cdek: Cdek) -> None:
+    (paid,) = await parcels(account, cdek, "1042")
+    (free,) = await parcels(account, cdek, "1043", collect="0")
+    account.pay_out(TODAY, numbers=[paid, free])
+    (report,), _ = await reported(cdek)
+    assert report.payout is not None
+    assert [(line.kind, line.net.amount) for line in report.payout.lines] == [
+        (LineKind.PAYMENT, "661.22"),
+        (LineKind.FEE, "-350.00"),
+    ]
+
+
+async def test_a_registry_that_can_not_be_right_or_changes_is_told_and_one_not_paid_out_is_none(
+    account: CdekStandIn, cdek: Cdek
+) -> None:
+    await parcels(account, cdek, "1042")
+    registry = account.pay_out(TODAY, number=77)
+    (right,), _ = await reported(cdek)
+    registry["sum"] += 1
+    (other,), _ = await reported(cdek)
+    assert (other.payout, other.external_id == right.external_id) == (None, False)
+    assert other.refused == "payout 77: net: it says 662.22 RUB, but its lines come to 661.22 RUB"
+    del registry["orders"][0]["transfer_sum"]
+    (silent,), _ = await reported(cdek)
+    assert "registry 77: CDEK doesn't say what was transferred" in silent.refused
+    account.announce(registry, TODAY)
+    assert (await reported(cdek))[0] == []
 
 
 @pytest.mark.parametrize("collected", ["900", "1042.1", "0.01", "9007199254740993.01"])

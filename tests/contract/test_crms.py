@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pytest
@@ -104,18 +105,23 @@ Opener = Callable[[bool], AbstractAsyncContextManager[Case]]
 
 
 def bitrix24(kind: int) -> Opener:
+    """Open a portal with deals by its webhook, and with a smart process as an app."""
+    hook = kind == DEAL
+
     @asynccontextmanager
     async def opened(makes_cards: bool) -> AsyncGenerator[Case]:
         sums = {name: f"UF_CRM_{name.upper()}" for name in ("to_pay", "paid", "difference")}
         people = {"customer_name": "UF_CRM_NAME", "customer_email": "UF_CRM_EMAIL"}
         custom = {**dict.fromkeys(sums.values(), "double"), **dict.fromkeys(people.values(), "string")}
+        home = TemporaryDirectory()
         async with Bitrix24StandIn(custom=custom, burst=10_000) as portal:
+            app = {"client_id": portal.client_id, "client_secret": portal.client_secret, "oauth_url": portal.url}
+            app |= {"refresh_token": portal.refresh_token}
             settings: dict[str, Any] = {
                 "name": "bitrix24",
-                "home": Path(),
+                "home": Path(home.name),
                 "base_url": portal.url,
-                "user": portal.user,
-                "token": portal.token,
+                **({"user": portal.user, "token": portal.token} if hook else app),
                 "application_token": portal.application_token,
                 "entity_type_id": kind,
                 "make_cards": makes_cards,
@@ -142,7 +148,10 @@ def bitrix24(kind: int) -> Opener:
             def set_clock(now: datetime) -> None:
                 portal.time = now
 
-            prefix = f"/rest/{portal.user}/{portal.token}/"
+            prefix = f"/rest/{portal.user}/{portal.token}/" if hook else "/rest/"
+            if not hook:
+                await crm.check()  # which gets a token
+                portal.requests.clear()
             stages = ("PREPARATION", "EXECUTING") if kind == DEAL else ("DT128_5:PREPARATION", "DT128_5:CLIENT")
             try:
                 yield Case(
@@ -150,7 +159,7 @@ def bitrix24(kind: int) -> Opener:
                     system=portal,
                     statuses=stages,
                     unknown_status="C9:UC_XXXXXX",
-                    secret=portal.token,
+                    secret=portal.token if hook else portal.refresh_token,
                     writes=((f"{prefix}crm.item.add", 0), (f"{prefix}batch", 1), ((f"{prefix}batch", 1),)),
                     cards=cards,
                     incomes=lambda: [one["COMMENT"] for one in portal.comments if one["COMMENT"] != "Zavolat"],
@@ -162,6 +171,7 @@ def bitrix24(kind: int) -> Opener:
                 )
             finally:
                 await crm.aclose()
+                home.cleanup()
 
     return opened
 

@@ -6,21 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import segno
 from document_builders import BUYER, IBAN, SELLER, document, line
+from fontTools.pens.recordingPen import DecomposingRecordingPen  # pyright: ignore[reportMissingTypeStubs]
+from fontTools.ttLib import TTFont  # pyright: ignore[reportMissingTypeStubs]
 from PIL import Image
 from pypdf import PdfReader
 
-from connectors import Config
-from connectors.documents import CONFIG, CONNECTOR, Printer
+from connectors.documents import CONFIG, CONNECTOR, print_document
+from connectors.pdf import FONTS, Sheet
 from connectors.roles import DocumentPrinter
 from domain.documents import Document, credit, document_to_json
 from domain.money import Money
@@ -45,9 +48,13 @@ SAYINGS = {
 }
 
 
+Printed = Callable[[Document], bytes]
+
+
 @pytest.fixture
-def printer(tmp_path: Path) -> Printer:
-    return CONNECTOR(CONFIG(name="documents", home=tmp_path))
+def printed(tmp_path: Path) -> Printed:
+    """What makes a document's file, with tmp_path as KVIT_HOME."""
+    return lambda made: print_document(made, tmp_path)
 
 
 def pages(pdf: bytes) -> list[str]:
@@ -71,21 +78,24 @@ def with_logo(name: str) -> Document:
     return document(paid=Money(45000, "CZK"), seller=SELLER.model_copy(update={"logo": name}))
 
 
-def test_it_plays_the_role_of_a_document_printer(printer: Printer) -> None:
+async def test_it_plays_the_role_of_a_document_printer(printed: Printed, tmp_path: Path) -> None:
+    printer = CONNECTOR(CONFIG(name="documents", home=tmp_path))
+
     assert isinstance(printer, DocumentPrinter)
+    assert await printer.print(document()) == printed(document())
 
 
 @pytest.mark.parametrize("language", SAYINGS)
-def test_an_invoice_is_written_in_its_language(printer: Printer, language: str) -> None:
-    said = text(printer.print(document(language=language)))
+def test_an_invoice_is_written_in_its_language(printed: Printed, language: str) -> None:
+    said = text(printed(document(language=language)))
 
     assert all(saying in said for saying in SAYINGS[language]), said
 
 
-def test_an_invoice_names_both_parties_the_order_and_every_amount(printer: Printer) -> None:
+def test_an_invoice_names_both_parties_the_order_and_every_amount(printed: Printed) -> None:
     lines = (line("900.00", quantity=2, title="Konvice žlutá"), line("149.70", "12", quantity=3), line("-50.00"))
 
-    said = text(printer.print(document(*lines, buyer_tax_id="CZ87654321", paid=Money(20000, "CZK"))))
+    said = text(printed(document(*lines, buyer_tax_id="CZ87654321", paid=Money(20000, "CZK"))))
 
     for expected in (
         "202600001",
@@ -110,31 +120,40 @@ def test_an_invoice_names_both_parties_the_order_and_every_amount(printer: Print
         assert expected in said, said
 
 
-def test_cyrillic_names_are_kept(printer: Printer) -> None:
+def test_an_invoice_tells_what_is_paid_and_what_the_carrier_collects(printed: Printed) -> None:
+    said = text(printed(document(paid=Money(35000, "CZK"), on_delivery=Money(10000, "CZK"))))
+
+    for expected in ("Již uhrazeno 350,00 CZK", "Při dodání 100,00 CZK", "K úhradě 0,00 CZK"):
+        assert expected in said, said
+    assert "Uhrazeno, neplaťte." not in said
+    assert "Platební údaje" not in said
+
+
+def test_cyrillic_names_are_kept(printed: Printed) -> None:
     buyer = replace(BUYER, name="Оксана Ґалаґан-Їжакевич", street="вул. Єднання, 3", country="UA")
 
-    said = text(printer.print(document(language="uk", buyer=buyer)))
+    said = text(printed(document(language="uk", buyer=buyer)))
 
     assert "Оксана Ґалаґан-Їжакевич вул. Єднання, 3 400 01 Ústí nad Labem Україна" in said
 
 
 @pytest.mark.parametrize("language", ALPHABETS)
-def test_every_letter_of_a_language_can_be_printed(printer: Printer, language: str) -> None:
+def test_every_letter_of_a_language_can_be_printed(printed: Printed, language: str) -> None:
     letters = ALPHABETS[language] + ALPHABETS[language].upper()
 
-    said = text(printer.print(document(line("450.00", title=letters), language=language)))
+    said = text(printed(document(line("450.00", title=letters), language=language)))
 
     assert letters in said.replace(" ", "")
 
 
-def test_a_sign_that_the_font_lacks_is_written_out_or_shown_to_be_missing(printer: Printer) -> None:
-    said = text(printer.print(document(line("450.00", title="Купон 50 ₴ 😀 漢字"))))
+def test_a_sign_that_the_font_lacks_is_written_out_or_shown_to_be_missing(printed: Printed) -> None:
+    said = text(printed(document(line("450.00", title="Купон 50 ₴ 😀 漢字"))))
 
     assert "Купон 50 UAH \N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}" in said
 
 
-def test_a_proforma_says_how_to_pay_and_that_it_is_no_tax_document(printer: Printer) -> None:
-    said = text(printer.print(document(kind=DocumentKind.PROFORMA, rf="RF18539007547034")))
+def test_a_proforma_says_how_to_pay_and_that_it_is_no_tax_document(printed: Printed) -> None:
+    said = text(printed(document(kind=DocumentKind.PROFORMA, rf="RF18539007547034")))
 
     assert "Zálohová faktura" in said
     assert "Tento doklad není daňovým dokladem." in said
@@ -143,14 +162,14 @@ def test_a_proforma_says_how_to_pay_and_that_it_is_no_tax_document(printer: Prin
 
 
 @pytest.mark.parametrize("currency", ["CZK", "EUR"])
-def test_the_qr_code_holds_the_payment(printer: Printer, currency: str) -> None:
+def test_the_qr_code_holds_the_payment(printed: Printed, currency: str) -> None:
     made = document(line("450.00", currency=currency))
     content = payment_qr(made)
     assert content is not None
     encoding = None if content.isascii() else "utf-8"
     wanted = segno.make(content, error="m", boost_error=False, micro=False, encoding=encoding)
 
-    (picture,) = pictures(printer.print(made))
+    (picture,) = pictures(printed(made))
 
     modules = len(wanted.matrix) + 8
     assert picture.size == (modules * 8, modules * 8)
@@ -162,15 +181,15 @@ def test_the_qr_code_holds_the_payment(printer: Printer, currency: str) -> None:
     assert drawn == [bytes(row) for row in wanted.matrix]
 
 
-def test_an_unpaid_document_in_another_currency_gives_the_account_alone(printer: Printer) -> None:
-    pdf = printer.print(document(line("450.00", currency="UAH"), language="uk"))
+def test_an_unpaid_document_in_another_currency_gives_the_account_alone(printed: Printed) -> None:
+    pdf = printed(document(line("450.00", currency="UAH"), language="uk"))
 
     assert "IBAN CZ65 0800 0000 1920 0014 5399" in text(pdf)
     assert not pictures(pdf)
 
 
-def test_a_paid_invoice_asks_for_nothing(printer: Printer) -> None:
-    pdf = printer.print(document(paid=Money(45000, "CZK")))
+def test_a_paid_invoice_asks_for_nothing(printed: Printed) -> None:
+    pdf = printed(document(paid=Money(45000, "CZK")))
 
     assert "Uhrazeno, neplaťte." in text(pdf)
     assert "K úhradě 0,00 CZK" in text(pdf)
@@ -179,21 +198,21 @@ def test_a_paid_invoice_asks_for_nothing(printer: Printer) -> None:
 
 
 def test_an_account_mistyped_in_the_rules_is_printed_without_a_qr_code_and_told(
-    printer: Printer, caplog: pytest.LogCaptureFixture
+    printed: Printed, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = SELLER.model_copy(update={"iban": IBAN[:-1] + "8"})
 
-    pdf = printer.print(document(seller=wrong))
+    pdf = printed(document(seller=wrong))
 
     assert not pictures(pdf)
     assert "printed without a payment QR code: “CZ6508000000192000145398” is not an IBAN" in caplog.text
 
 
-def test_a_credit_note_names_the_invoice_and_every_amount_turned(printer: Printer) -> None:
+def test_a_credit_note_names_the_invoice_and_every_amount_turned(printed: Printed) -> None:
     lines = (line("900.00", quantity=2), line("-50.00", title="Sleva"))
     note = credit(document(*lines, paid=Money(85000, "CZK")), "CN202600001", date(2026, 7, 20))
 
-    said = text(printer.print(note))
+    said = text(printed(note))
 
     for expected in (
         "Opravný daňový doklad CN202600001",
@@ -209,10 +228,10 @@ def test_a_credit_note_names_the_invoice_and_every_amount_turned(printer: Printe
     assert "IBAN" not in said
 
 
-def test_a_seller_who_pays_no_vat_prints_none(printer: Printer) -> None:
+def test_a_seller_who_pays_no_vat_prints_none(printed: Printed) -> None:
     seller = SELLER.model_copy(update={"tax_id": ""})
 
-    said = text(printer.print(document(line("450.00", "0"), seller=seller)))
+    said = text(printed(document(line("450.00", "0"), seller=seller)))
 
     assert "Dodavatel není plátcem DPH." in said
     assert "daňový doklad" not in said
@@ -220,16 +239,16 @@ def test_a_seller_who_pays_no_vat_prints_none(printer: Printer) -> None:
     assert "%" not in said
 
 
-def test_a_language_that_is_not_ours_is_printed_in_english(printer: Printer) -> None:
-    assert "VAT invoice" in text(printer.print(document(language="de")))
+def test_a_language_that_is_not_ours_is_printed_in_english(printed: Printed) -> None:
+    assert "VAT invoice" in text(printed(document(language="de")))
 
 
-def test_two_hundred_lines_go_over_pages_that_each_repeat_the_head(printer: Printer) -> None:
+def test_two_hundred_lines_go_over_pages_that_each_repeat_the_head(printed: Printed) -> None:
     lines = [
         line(f"{at}.00", quantity=at, title=f"Položka-{at}- " + "dlouhý název " * (at % 9)) for at in range(1, 201)
     ]
 
-    said = pages(printer.print(document(*lines)))
+    said = pages(printed(document(*lines)))
 
     assert len(said) > 5
     assert all("Popis Množství Cena za kus DPH Celkem" in page for page in said[:-1])
@@ -240,7 +259,7 @@ def test_two_hundred_lines_go_over_pages_that_each_repeat_the_head(printer: Prin
     assert "Celkem 20 100,00 CZK" in whole
 
 
-def test_texts_of_any_length_and_kind_are_printed(printer: Printer) -> None:
+def test_texts_of_any_length_and_kind_are_printed(printed: Printed) -> None:
     odd = "\x00\ud800{nb}\ue000\u202e " + "W" * 5000
     made = document(
         line("-9999999999999.99", "9.5", title=odd),
@@ -256,28 +275,30 @@ def test_texts_of_any_length_and_kind_are_printed(printer: Printer) -> None:
         seller=SELLER.model_copy(update={"name": odd, "email": odd, "logo": odd, "bic": odd}),
     )
 
-    said = text(printer.print(made))
+    said = text(printed(made))
 
     assert "-9,999,999,999,999.99" in said
     assert "{nb}" in said
 
 
-def test_the_same_document_is_the_same_file(printer: Printer, tmp_path: Path) -> None:
+def test_the_same_document_is_the_same_file(printed: Printed, tmp_path: Path) -> None:
     logo(tmp_path, "logo.png")
     made = with_logo("logo.png")
 
-    assert printer.print(made) == printer.print(made)
-    assert printer.print(made) != printer.print(replace(made, number="202600002"))
+    first = printed(made)
+
+    assert printed(replace(made, number="202600002")) != first
+    assert printed(document(line("9.99", title="".join(ALPHABETS.values())), language="uk")) != first
+    assert printed(made) == first
 
 
-def test_another_process_prints_the_same_file(printer: Printer, tmp_path: Path) -> None:
+def test_another_process_prints_the_same_file(printed: Printed, tmp_path: Path) -> None:
     made = document(line("450.00", title="Příliš žluťoučký кіт"))
     program = (
         "import json, sys; from pathlib import Path\n"
-        "from connectors.documents import CONFIG, CONNECTOR\n"
+        "from connectors.documents import print_document\n"
         "from domain.documents import document_from_json\n"
-        "printer = CONNECTOR(CONFIG(name='documents', home=Path(sys.argv[1])))\n"
-        "sys.stdout.buffer.write(printer.print(document_from_json(json.load(sys.stdin))))\n"
+        "sys.stdout.buffer.write(print_document(document_from_json(json.load(sys.stdin)), Path(sys.argv[1])))\n"
     )
 
     done = subprocess.run(
@@ -289,11 +310,45 @@ def test_another_process_prints_the_same_file(printer: Printer, tmp_path: Path) 
         timeout=60,
     )
 
-    assert done.stdout == printer.print(made)
+    assert done.stdout == printed(made)
 
 
-def test_the_file_says_when_and_by_whom_it_was_made(printer: Printer) -> None:
-    told = PdfReader(BytesIO(printer.print(document()))).metadata
+@pytest.mark.parametrize(("cut", "bold"), [("OpenSans-Regular.ttf", False), ("OpenSans-SemiBold.ttf", True)])
+def test_every_letter_is_drawn_as_the_font_has_it_and_can_be_found(cut: str, bold: bool) -> None:
+    font = TTFont(FONTS / cut)
+    names = cast("dict[int, str]", font.getBestCmap())
+    letters = [chr(code) for code in names if chr(code).isprintable()]
+    sheet = Sheet(width=210, height=297, margin=10, language="en", title="Letters", made_on=date(2026, 7, 1))
+    sheet.add_page()
+    sheet.style(9, bold=bold)
+    sheet.paragraph(10, 10, 190, "".join(letters))
+
+    page = PdfReader(BytesIO(bytes(sheet.output()))).pages[0]
+
+    assert set(letters) - set(page.extract_text()) <= {" ", "\u00a0"}
+    outlines = shapes(TTFont(BytesIO(embedded(page))))
+    assert shapes(font, {names[ord(letter)] for letter in letters}) <= outlines
+    assert len(outlines) > 800
+
+
+def embedded(page: Any) -> bytes:
+    """Return the file of the only font on a page."""
+    (font,) = page["/Resources"]["/Font"].values()
+    return font.get_object()["/DescendantFonts"][0].get_object()["/FontDescriptor"]["/FontFile2"].get_data()
+
+
+def shapes(font: TTFont, names: Collection[str] | None = None) -> set[str]:
+    """Return the width and outline of each glyph, or of those that are named."""
+    glyphs, found = cast("Any", font.getGlyphSet()), set[str]()
+    for name in names or font.getGlyphOrder():
+        pen = cast("Any", DecomposingRecordingPen(glyphs))
+        glyphs[name].draw(pen)
+        found.add(f"{glyphs[name].width} {pen.value}")
+    return found
+
+
+def test_the_file_says_when_and_by_whom_it_was_made(printed: Printed) -> None:
+    told = PdfReader(BytesIO(printed(document()))).metadata
 
     assert told is not None
     assert told.creation_date is not None
@@ -302,18 +357,18 @@ def test_the_file_says_when_and_by_whom_it_was_made(printer: Printer) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_the_logo_is_printed(printer: Printer, tmp_path: Path, form: str) -> None:
+def test_the_logo_is_printed(printed: Printed, tmp_path: Path, form: str) -> None:
     logo(tmp_path, "logo", form=form)
 
-    (picture,) = pictures(printer.print(with_logo("logo")))
+    (picture,) = pictures(printed(with_logo("logo")))
 
     assert picture.size == (300, 100)
 
 
-def test_a_large_logo_is_made_smaller(printer: Printer, tmp_path: Path) -> None:
+def test_a_large_logo_is_made_smaller(printed: Printed, tmp_path: Path) -> None:
     logo(tmp_path, "logo.png", size=(3000, 1500))
 
-    (picture,) = pictures(printer.print(with_logo("logo.png")))
+    (picture,) = pictures(printed(with_logo("logo.png")))
 
     assert picture.size == (1200, 600)
 
@@ -332,21 +387,20 @@ def test_a_logo_that_cannot_be_used_is_left_out_and_told(
     (home / "torn.png").write_bytes((home / "whole.png").read_bytes()[:80])
     (home / "text.png").write_text("no picture")
     Image.new("1", (5000, 5000)).save(home / "huge.png")
-    printer = Printer(Config(name="documents", home=home))
 
-    assert printer.print(with_logo(name)) == printer.print(with_logo(""))
+    assert print_document(with_logo(name), home) == print_document(with_logo(""), home)
     assert "printed without the logo" in caplog.text
 
 
-def test_amounts_without_and_with_three_decimals_are_written_as_their_currency_is(printer: Printer) -> None:
+def test_amounts_without_and_with_three_decimals_are_written_as_their_currency_is(printed: Printed) -> None:
     yen, dinar = (document(line(amount, currency=code)) for amount, code in (("450", "JPY"), ("450.125", "KWD")))
 
-    assert "450 JPY" in text(printer.print(yen))
-    assert "450,125 KWD" in text(printer.print(dinar))
+    assert "450 JPY" in text(printed(yen))
+    assert "450,125 KWD" in text(printed(dinar))
 
 
-def test_a_rate_with_decimals_is_written_whole(printer: Printer) -> None:
+def test_a_rate_with_decimals_is_written_whole(printed: Printed) -> None:
     made = document(line("109.50", "9.5"))
 
     assert made.vat[0].rate == Decimal("9.5")
-    assert "9,5 % 100,00 9,50 109,50" in text(printer.print(made))
+    assert "9,5 % 100,00 9,50 109,50" in text(printed(made))

@@ -402,7 +402,7 @@ async def test_a_connection_cut_after_the_text_was_sent_leaves_it_in_doubt(tmp_p
 async def test_a_server_silent_after_the_text_leaves_it_in_doubt(tmp_path: Path, server: Server) -> None:
     server.silent_for = 1
     with pytest.raises(Transient) as failure:
-        await smtp(tmp_path, server.port, timeout=0.3).send(MESSAGE)
+        await smtp(tmp_path, server.port, timeout=1.0).send(MESSAGE)
     assert failure.value.in_doubt
     assert len(server.taken) == 1
 
@@ -473,7 +473,7 @@ async def test_starttls_that_the_server_does_not_offer_is_a_misconfiguration(tmp
 
 async def test_no_more_connections_are_open_at_once_than_allowed(tmp_path: Path, server: Server) -> None:
     server.silent_for = 2
-    messenger = smtp(tmp_path, server.port, concurrent=2, timeout=0.5)
+    messenger = smtp(tmp_path, server.port, concurrent=2, timeout=1.5)
     await asyncio.gather(*(messenger.send(MESSAGE) for _ in range(4)), return_exceptions=True)
     assert len(server.taken) == 4
     assert server.inside_at_most == 2

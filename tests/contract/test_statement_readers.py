@@ -15,6 +15,8 @@ from connectors.roles import StatementReader
 from connectors.statements import read_statement
 from domain.money import Money
 from domain.payments import Method, Refusal, StatementEntry, StatementFile, incoming_from_statement
+from domain.payouts import RemittanceFile
+from tasks.intake import incoming_of
 
 FILES = Path(__file__).parent / "files"
 HOME = Path("kvit-home")
@@ -956,6 +958,58 @@ def test_cod_of_a_carrier_is_read_by_a_map_of_its_columns() -> None:
     reader = make("cod_remittance", carrier="ppl", decimal=",", date_format="%d.%m.%Y", currency="CZK", columns=columns)
     entry = only(reader.read("Zásilka;Vybráno;Vyplaceno\nX1;5,00;5.3.2026\n".encode(), "f"))
     assert (entry.tracking_number, entry.amount, entry.booked_on) == ("X1", Money(500, "CZK"), date(2026, 3, 5))
+
+
+REMITTED = "remittance_id,tracking_number,order_number,collected,fee,transferred,currency,paid_on,payment_order"
+
+
+def remitted(*rows: str) -> RemittanceFile:
+    file = read("cod", "\n".join([REMITTED, *rows, ""]).encode())
+    assert isinstance(file, RemittanceFile)
+    return file
+
+
+def test_the_rows_of_a_remittance_are_the_lump_sum_at_the_bank_less_the_fees() -> None:
+    file = remitted(
+        "R-118,X1,1042,1042.50,42.50,,CZK,2026-03-05,9000118",
+        "R-118,X2,1043,400.00,,390.00,CZK,2026-03-05,",
+        "R-119,X3,1044,10.00,0,,EUR,2026-03-06,",
+        ",X4,1045,5.00,0,,CZK,2026-03-06,",
+    )
+    assert file.refused == ()
+    first, second = file.payouts
+    assert (first.source, first.external_id, first.reference) == ("cod:gls", "R-118", "9000118")
+    assert (first.gross.amount, first.fee.amount, first.net.amount) == ("1442.50", "52.50", "1390.00")
+    assert (second.external_id, second.net, second.paid_on) == ("R-119", Money(1000, "EUR"), date(2026, 3, 6))
+    ids = {one.external_id for one in incoming_of(file)}
+    assert {line.external_id for one in file.payouts for line in one.lines} < ids
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("R-118,,,5,1,,CZK,2026-03-05,", "line 3 may be a part of it"),
+        ("R-118,X2,1043,5,1,5,CZK,2026-03-05,", "line 3 may be a part of it"),
+        ("R-118,X2,1043,5", "line 3 may be a part of it"),
+        ("R-118,X2,1043,5,,,CZK,2026-03-05,", "fee, transferred: line 3 tells neither"),
+        ("R-118,X2,1043,5,1,,EUR,2026-03-05,", "currency: its rows say CZK and EUR"),
+        ("R-118,X2,1043,5,1,,CZK,2026-03-06,", "paid_on: its rows say 2026-03-05 and 2026-03-06"),
+    ],
+)
+def test_a_remittance_of_which_anything_is_unclear_is_no_lump_sum_and_settles_its_good_rows(
+    row: str, reason: str
+) -> None:
+    file = remitted("R-118,X1,1042,1042.50,42.50,,CZK,2026-03-05,", row)
+    assert file.payouts == ()
+    assert entries(file)[0].tracking_number == "X1"
+    said = file.refused[-1]
+    assert (said.where, said.reason) == ("remittance R-118", f"what it pays out is not known: {reason}")
+
+
+def test_where_nothing_says_what_was_transferred_no_lump_sum_is_looked_for() -> None:
+    file = remitted("R-118,X1,1042,1042.50,,,CZK,2026-03-05,", "R-118,X2,1043,5,,,CZK,2026-03-05,")
+    assert (file.payouts, file.refused, len(entries(file))) == ((), (), 2)
 
 
 @pytest.mark.parametrize(

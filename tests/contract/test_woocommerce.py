@@ -456,6 +456,25 @@ async def test_a_key_that_cannot_switch_webhooks_on_does_not_keep_the_poll_from_
 # Orders: all that the total is made of
 
 
+@pytest.mark.parametrize(
+    ("told", "collected"),
+    [
+        ({"delivery_id": "cdek_pickup"}, "100.00"),
+        ({"delivery_id": "courier"}, "100.00"),
+        ({"delivery_id": "flat_rate"}, None),
+        ({"delivery_id": "cdek_pickup", "delivery": "0"}, None),
+        ({"delivery_id": "cdek_pickup", "payment_method": "cod"}, None),
+    ],
+    ids=["named", "named with its instance", "another", "free", "all is paid on delivery"],
+)
+async def test_the_price_of_some_shipping_methods_is_paid_when_the_parcel_comes(
+    shop: WooCommerceStandIn, told: dict[str, Any], collected: str | None
+) -> None:
+    id_ = shop.place(Item(price="450.00"), **told)
+    async with connected(shop, paid_on_delivery=["cdek_pickup", "courier:1"]) as woo:
+        assert (await document(woo, shop, id_)).delivery.paid_on_delivery == collected
+
+
 async def test_an_order_is_read_with_customer_delivery_and_lines(shop: WooCommerceStandIn, woo: WooCommerce) -> None:
     id_ = shop.place(
         Item(sku="K1", name="Konvice &amp; šálek <b>bílý</b>", quantity=2, price="450.00"),

@@ -29,6 +29,7 @@ from connectors.roles import (
     Origin,
     Page,
     PaymentSource,
+    SecondReceipts,
     TakesHints,
     TransactionSource,
     WebhookReader,
@@ -125,7 +126,7 @@ def test_it_plays_its_roles_and_is_found_by_its_type(tmp_path: Path) -> None:
     stanza = {"type": "yookassa", "name": "kassa", "shop_id": 100500, "secret_key": "live_x"}
     made = load(stanza, home=tmp_path, where="kvit.yaml")
     assert isinstance(made, YooKassa)
-    for role in (WebhookReader, PaymentSource, Gateway, TransactionSource, TakesHints, Checked):
+    for role in (WebhookReader, PaymentSource, Gateway, SecondReceipts, TransactionSource, TakesHints, Checked):
         assert isinstance(made, role)
 
 
@@ -813,7 +814,7 @@ async def test_a_hold_is_released_once_and_what_is_released_or_expired_stays_so(
         await kassa.release(hold, key)
     assert shop.effects == [("cancel", hold.reference, "450.00")]
     (seen,) = posts(shop)
-    assert (seen.headers["idempotence-key"], json.loads(seen.body)) == ("key-1", {})
+    assert (seen.headers["idempotence-key"], seen.body) == ("key-1", b"")
     shop.time = NOW + HOLD
     await kassa.release(late, "key-3")
     assert [(await held(kassa, one.reference)).state for one in (hold, late)] == [HoldState.RELEASED, HoldState.EXPIRED]
@@ -1059,6 +1060,14 @@ async def test_a_long_title_is_cut_and_its_spaces_are_one(shop: YooKassaStandIn,
     assert sent["customer"] == {"phone": "79000000000"}
 
 
+async def test_of_an_address_that_is_none_the_receipt_goes_by_the_phone(shop: YooKassaStandIn, kassa: YooKassa) -> None:
+    hold = await held(kassa, about(shop.hold("CZ1042", 45_000)))
+    told = receipt(line("450"), email="anna, by phone", phone="+7 900 000-00-00")
+    await kassa.capture(hold, rub("450"), STORED_KEY, receipt=told)
+    (seen,) = posts(shop)
+    assert json.loads(seen.body)["receipt"]["customer"] == {"phone": "79000000000"}
+
+
 @pytest.mark.parametrize(
     ("told", "said"),
     [
@@ -1067,6 +1076,7 @@ async def test_a_long_title_is_cut_and_its_spaces_are_one(shop: YooKassaStandIn,
         (receipt(line("450", rate="18")), "no code for 18 per cent"),
         (receipt(line("450"), email=None), "an e-mail address or a phone number"),
         (receipt(line("450"), email=None, phone="none"), "an e-mail address or a phone number"),
+        (receipt(line("450"), email="anna, by phone"), "an e-mail address or a phone number"),
         (receipt(line("500"), line("-50")), "line 2 can't stand on a receipt"),
         (receipt(line("450", title=" ")), "line 1 can't stand on a receipt"),
         (receipt(line("450", 0), line("450")), "line 1 can't stand on a receipt"),
@@ -1087,6 +1097,166 @@ async def test_a_receipt_that_can_not_be_right_is_not_sent(
             await asked
         assert "anna" not in str(raised.value)
     assert not posts(shop)
+
+
+# The second receipt
+
+
+@pytest.fixture
+async def prepaid(shop: YooKassaStandIn) -> AsyncIterator[YooKassa]:
+    """A shop whose first receipts say that the goods are paid before they are handed over."""
+    async with connected(shop, payment_mode="full_prepayment", tax_system_code=2) as made:
+        yield made
+
+
+async def bought(shop: YooKassaStandIn, kassa: YooKassa) -> IncomingPayment:
+    """Let a customer buy two packets and their delivery, and take the money with the first receipt."""
+    hold = await held(kassa, about(shop.hold("CZ1042", 70_000)))
+    await kassa.capture(hold, rub("450"), "capture", receipt=receipt(line("150", 2), line("150", title="Доставка")))
+    return await payment_of(kassa, hold.reference)
+
+
+async def hand_over(kassa: YooKassa, reference: str, key: str = STORED_KEY) -> tuple[str, str] | None:
+    made = await kassa.hand_over(reference, key, email="anna@example.ru", phone=None)
+    return made and (made.reference, str(made.amount))
+
+
+def second(shop: YooKassaStandIn) -> list[Json]:
+    """Return what was sent to be registered separately."""
+    return [json.loads(seen.body) for seen in posts(shop) if seen.path == "/v3/receipts"]
+
+
+async def test_the_second_receipt_has_the_lines_of_the_first_and_is_registered_once(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    id_ = (await bought(shop, prepaid)).external_id
+    assert await prepaid.handed_over(id_) is None
+    made = await hand_over(prepaid, id_)
+    shop.time = NOW + timedelta(days=2)  # the key is forgotten meanwhile
+    assert made == await hand_over(prepaid, id_) == await hand_over(prepaid, id_, "another")
+    assert made is not None
+    found = await prepaid.handed_over(id_)
+    assert found
+    assert (found.reference, str(found.amount)) == made == ([*shop.receipts][-1], "450.00 RUB")
+    same = {"vat_code": 4, "payment_subject": "commodity", "measure": "piece", "payment_mode": "full_payment"}
+    each = {"amount": {"value": "150.00", "currency": "RUB"}} | same
+    assert second(shop) == [
+        {
+            "type": "payment",
+            "payment_id": id_,
+            "send": True,
+            "customer": {"email": "anna@example.ru"},
+            "items": [
+                {"description": "Чай «Юн Ву»", "quantity": 2} | each,
+                {"description": "Доставка", "quantity": 1} | each,
+            ],
+            "settlements": [{"type": "prepayment", "amount": {"value": "450.00", "currency": "RUB"}}],
+            "tax_system_code": 2,
+        }
+    ]
+
+
+@pytest.mark.parametrize("kind", LOST + NOT_DONE)
+async def test_a_second_receipt_whose_answer_got_lost_is_registered_once(
+    shop: YooKassaStandIn, prepaid: YooKassa, kind: Misbehavior
+) -> None:
+    id_ = (await bought(shop, prepaid)).external_id
+    shop.misbehave(kind, path="/v3/receipts", skip=1)
+    with pytest.raises(Transient) as raised:
+        await hand_over(prepaid, id_)
+    assert raised.value.in_doubt
+    assert (await prepaid.handed_over(id_) is not None) == (kind in LOST)
+    shop.time = NOW + timedelta(days=2)
+    assert await hand_over(prepaid, id_) == await hand_over(prepaid, id_)
+    assert [effect[0] for effect in shop.effects] == ["capture", "receipt"]
+
+
+async def test_what_was_refunded_is_not_on_the_second_receipt(shop: YooKassaStandIn, prepaid: YooKassa) -> None:
+    payment = await bought(shop, prepaid)
+    await prepaid.refund(payment, rub("150"), "refund", because="Broken", receipt=receipt(line("150")))
+    made = await hand_over(prepaid, payment.external_id)
+    assert made
+    assert made[1] == "300.00 RUB"
+    (sent,) = second(shop)
+    assert [(item["description"], item["quantity"]) for item in sent["items"]] == [("Чай «Юн Ву»", 1), ("Доставка", 1)]
+    assert sent["settlements"] == [{"type": "prepayment", "amount": {"value": "300.00", "currency": "RUB"}}]
+
+
+async def test_of_what_was_refunded_in_whole_there_is_no_second_receipt(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    id_ = (await bought(shop, prepaid)).external_id
+    for minor in (15_000, 30_000):
+        shop.refund(id_, minor)
+    assert await hand_over(prepaid, id_) is None
+    assert not second(shop)
+
+
+async def test_a_refund_without_a_receipt_or_undecided_leaves_it_to_a_person_or_for_later(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    id_ = (await bought(shop, prepaid)).external_id
+    refund = about(shop.refund(id_, 5_000, status="pending"))
+    with pytest.raises(Transient, match="not decided") as raised:
+        await hand_over(prepaid, id_)
+    assert (raised.value.busy, raised.value.in_doubt) == (True, False)
+    shop.finish_refund(refund)
+    with pytest.raises(Rejected, match=r"don't come to the 400\.00 RUB that are left"):
+        await hand_over(prepaid, id_)
+    assert not second(shop)
+
+
+async def test_a_second_receipt_follows_whoever_sent_the_first_but_only_a_prepayment(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    async with connected(shop) as kassa:
+        full = (await bought(shop, kassa)).external_id
+    one = {"description": "Tea", "quantity": 1, "amount": {"value": "450.00", "currency": "RUB"}, "vat_code": 1}
+    sent = {"customer": {"email": "anna@example.ru"}, "items": [one | {"payment_mode": "full_prepayment"}]}
+    plugin = about(shop.pay("CZ1043", 45_000, receipt=sent))
+    none = about(shop.pay("CZ1044", 45_000))
+    with pytest.raises(Rejected, match=r"says full_payment.*holds\.second_receipt of the channel to never"):
+        await hand_over(prepaid, full)
+    with pytest.raises(Rejected, match="has no receipt"):
+        await hand_over(prepaid, none)
+    with pytest.raises(Rejected, match="a payment that is waiting_for_capture"):
+        await hand_over(prepaid, about(shop.hold("CZ1045", 45_000)))
+    with pytest.raises(Rejected, match="an e-mail address or a phone number"):
+        await prepaid.hand_over(plugin, STORED_KEY, email=None, phone="none")
+    assert not second(shop)
+    assert await hand_over(prepaid, plugin)
+    assert second(shop)[0]["items"] == [one | {"payment_mode": "full_payment"}]
+
+
+async def test_it_is_not_said_to_be_registered_before_it_is_and_one_that_failed_is_sent_anew(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    id_ = (await bought(shop, prepaid)).external_id
+    shop.receipts_end = "pending"
+    for ask in (hand_over, hand_over, YooKassa.handed_over):
+        with pytest.raises(Transient, match="not registered yet"):
+            await ask(prepaid, id_)
+    shop.finish_receipt([*shop.receipts][-1], "canceled")
+    assert await prepaid.handed_over(id_) is None
+    shop.receipts_end = "canceled"
+    with pytest.raises(Rejected, match="cash register did not take"):
+        await hand_over(prepaid, id_)
+    shop.receipts_end = "succeeded"
+    assert await hand_over(prepaid, id_)
+    keys = [seen.headers["idempotence-key"] for seen in posts(shop) if seen.path == "/v3/receipts"]
+    assert keys == [STORED_KEY, f"{STORED_KEY}-1", f"{STORED_KEY}-2"]
+
+
+async def test_what_comes_back_after_it_was_handed_over_was_paid_in_full(
+    shop: YooKassaStandIn, prepaid: YooKassa
+) -> None:
+    payment = await bought(shop, prepaid)
+    modes: list[str] = []
+    for key in ("before", "after"):
+        await prepaid.refund(payment, rub("150"), key, because="Returned", receipt=receipt(line("150")))
+        modes.append(json.loads(posts(shop)[-1].body)["receipt"]["items"][0]["payment_mode"])
+        await hand_over(prepaid, payment.external_id)
+    assert modes == ["full_prepayment", "full_payment"]
 
 
 # Errors
@@ -1268,14 +1438,12 @@ async def test_a_refusal_of_a_refund_that_was_made_is_not_believed(shop: YooKass
     assert len(shop.refunds) == 2
 
 
-async def test_a_refusal_says_the_code_and_the_parameter_and_nothing_personal(
-    shop: YooKassaStandIn, kassa: YooKassa
-) -> None:
-    hold = await held(kassa, about(shop.hold("CZ1042", 45_000)))
-    told = receipt(line("450"), email="not an address of anna")
-    with pytest.raises(Rejected) as raised:
-        await kassa.capture(hold, rub("450"), STORED_KEY, receipt=told)
-    assert str(raised.value) == "kassa: answered 400 (invalid_request, receipt.customer.email)"
+async def test_a_refusal_says_the_code_and_the_parameter_and_nothing_personal(shop: YooKassaStandIn) -> None:
+    async with connected(shop, payment_subject="tea_of_anna") as kassa:
+        hold = await held(kassa, about(shop.hold("CZ1042", 45_000)))
+        with pytest.raises(Rejected) as raised:
+            await kassa.capture(hold, rub("450"), STORED_KEY, receipt=receipt(line("450")))
+    assert str(raised.value) == "kassa: answered 400 (invalid_request, receipt.items.payment_subject)"
 
 
 # The check
@@ -1381,13 +1549,45 @@ async def test_the_stand_in_refuses_what_the_specification_does_not_allow(
     assert response.json()["parameter"] == parameter
 
 
+ONE_LINE = {"description": "Tea", "quantity": 1, "amount": AMOUNT, "vat_code": 1, "payment_mode": "full_payment"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "parameter"),
+    [
+        ({}, ""),
+        ({"send": False}, "send"),
+        ({"settlements": None}, "settlements"),
+        ({"settlements": []}, "settlements"),
+        ({"settlements": [{"type": "card", "amount": AMOUNT}]}, "settlements.type"),
+        ({"settlements": [{"type": "prepayment", "amount": AMOUNT | {"value": "99.99"}}]}, "settlements"),
+        ({"type": "capture"}, "type"),
+        ({"payment_id": SOME_ID}, "payment_id"),
+        ({"type": "refund"}, "refund_id"),
+        ({"customer": {}}, "customer"),
+        ({"items": [ONE_LINE | {"payment_mode": "later"}]}, "items.payment_mode"),
+        ({"items": [ONE_LINE | {"price": "1"}]}, "price"),
+        ({"metadata": {}}, "metadata"),
+    ],
+)
+async def test_the_stand_in_refuses_a_receipt_that_the_specification_does_not_allow(
+    shop: YooKassaStandIn, api: httpx.AsyncClient, changed: Json, parameter: str
+) -> None:
+    sent = {"type": "payment", "payment_id": about(shop.pay("CZ1042", 10_000)), "send": True, "items": [ONE_LINE]}
+    sent |= {"customer": {"email": "a@example.ru"}, "settlements": [{"type": "prepayment", "amount": AMOUNT}]}
+    response = await post(api, "/receipts", {name: at for name, at in (sent | changed).items() if at is not None})
+    assert response.json().get("parameter", "") == parameter
+    assert response.status_code == (400 if changed else 200)
+    assert bool(shop.receipts) == (not changed)
+
+
 async def test_the_stand_in_keeps_to_the_states_of_a_payment(shop: YooKassaStandIn, api: httpx.AsyncClient) -> None:
     pending, taken_, gone = (shop.create("CZ1", 45_000)["id"], about(shop.pay("CZ2", 45_000)), shop.hold("CZ3", 45_000))
     shop.cancel(about(gone))
     for id_ in (pending, taken_, about(gone)):
         for what in ("capture", "cancel"):
             assert (await post(api, f"/payments/{id_}/{what}", {}, f"{what}-{id_}")).status_code == 400
-    for id_ in (pending, about(gone)):
+    for id_ in (pending, about(gone), SOME_ID):
         sent = {"payment_id": id_, "amount": AMOUNT}
         assert (await post(api, "/refunds", sent, f"refund-{id_}")).status_code == 400
     assert not shop.effects

@@ -322,6 +322,20 @@ def test_a_short_id_names_nothing() -> None:
     assert find_payout(credit(text="order 1042, P-7"), [short], NOBODY) is None
 
 
+def test_two_short_names_of_one_payout_name_it_together_and_only_with_its_very_amount() -> None:
+    registry = expected(external_id="4200", reference="9000", source="cdek:cdek")
+    both = "реестр 4200, платёжное поручение № 9000"
+    assert find_payout(credit(text=both), [registry], NOBODY) == Arrived(registry)
+    assert find_payout(credit("970.01", text=both), [registry], NOBODY) is None
+    assert find_payout(credit(text="реестр 4200"), [registry], NOBODY) is None
+
+
+def test_of_two_that_fit_and_come_from_one_payer_a_short_name_decides() -> None:
+    one, other = expected(1, external_id="4200"), expected(2, external_id="4201")
+    paid = credit(text="registry 4201", payer_name="STRIPE")
+    assert find_payout(paid, [one, other], STRIPE) == Arrived(other)
+
+
 def test_a_number_that_is_only_part_of_a_row_of_digits_names_nothing() -> None:
     one = expected(external_id="20261123")
     assert find_payout(credit(text="2026-11-23"), [one], NOBODY) is None

@@ -89,6 +89,17 @@ def test_what_cdek_delivers_is_completed_and_what_it_pays_out_too_little_of_is_l
     assert played.row(34, "discrepancies").endswith("450.00 RUB is still missing")
 
 
+def test_the_second_receipt_follows_what_was_captured_once_the_goods_are_handed_over(played: Played) -> None:
+    proof = played.row(23, "second fiscal receipt")
+    assert "'W1001': ['2750.00'], 'W1002': ['1000.00'], 'W1003': [], 'W1004': []" in proof
+    assert "W1010, whose delivery was not paid by card, over 650.00" in proof
+
+
+def test_goods_are_paid_online_and_their_delivery_at_pick_up(played: Played) -> None:
+    assert "to collect 350.00 for the delivery and 0.00 for the goods" in played.row(34, "paid for so far")
+    assert "W1010 is paid with 1000.00 RUB and completed" in played.row(34, "registry pays the rest")
+
+
 def test_nothing_is_sent_on_a_hold_that_has_died(played: Played) -> None:
     assert "it names W1004" in played.row(38, "warn")
     assert "CDEK has 0 parcels of it" in played.row(38, "dead hold")

@@ -64,7 +64,7 @@ async def take(opened: Installation, text: str, name: str = "file.csv") -> Impor
 
 
 async def work_off(opened: Installation) -> None:
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
 
 
 async def of_method(opened: Installation, method: str) -> list[dict[str, Any]]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from document_builders import SELLER
 from sqlalchemy.exc import IntegrityError
 from store_builders import NOW, change, column, incoming, receive
 
 from connectors import load
+from connectors.roles import Consignment
 from connectors.templates import Templates
+from deployments.sandbox.cdek import CdekStandIn
 from domain.matching import Match
 from domain.money import Money
+from domain.orders import Address
 from domain.payments import IncomingPayment, Kind, Method, Outcome
 from domain.payouts import Expected, LineKind, Payout, PayoutLine, Unidentified
 from domain.rules import Policy
@@ -23,6 +28,7 @@ from store import payments, payouts, work
 from store.database import Store
 from store.payouts import Problem, Stored
 from tasks.installation import Installation
+from tasks.intake import poll, take_statement, work_off_inbox
 from tasks.payouts import Taken, lump_sums_among, take_payout
 
 DAY = date(2026, 5, 4)
@@ -402,6 +408,117 @@ async def test_a_payer_is_known_by_the_settings_of_its_gateways_connector(store:
     found = await match(store, id_, reader=reader)
     assert found is not None
     assert found.outcome is Outcome.PAYOUT
+
+
+# Carriers.
+
+REMITTANCE = """remittance_id,tracking_number,order_number,collected,fee,currency,paid_on
+R-2026-118,X1,1042,100.00,3.00,EUR,2026-05-04
+R-2026-118,X2,1043,50.00,2.00,EUR,2026-05-04
+"""
+PARCEL = Consignment(
+    order_number="1042",
+    sender=SELLER,
+    recipient=Address(
+        name="Анна Смирнова", street="ул. Ленина, 5", city="Екатеринбург", postcode="620014", country="RU"
+    ),
+    phone="8 (912) 345-67-89",
+    collect=Money(104_250, "RUB"),
+)
+GLS = {"gls": {"type": "cod_remittance", "carrier": "gls", "payers": ["GLS LOGISTICS"]}}
+
+
+@pytest.mark.parametrize("first", ["remittance", "statement"])
+async def test_a_carriers_lump_sum_is_its_remittance_whichever_comes_first_and_settles_nothing_itself(
+    store: Store, first: str
+) -> None:
+    opened = installation(store, **GLS)
+    lump = {"text": "COD 1042", "payer_name": "GLS Logistics s.r.o.", "variable_symbol": "1042"}
+    if first == "remittance":
+        await take_statement(opened, REMITTANCE.encode(), "r.csv")
+    lump_sum = await movement(store, 14_500, **lump)
+    found = await match(store, lump_sum, **GLS)
+    assert found is not None
+    if first == "statement":
+        said = "it comes from gls, and no report of a payout over 145.00 EUR around that day has come yet"
+        assert (found.policy, found.reason) == (Policy.OPERATOR, said)
+        await take_statement(opened, REMITTANCE.encode(), "r.csv")
+        assert await due(store) == [lump_sum], "it is tried again"
+        found = await match(store, lump_sum, **GLS)
+        assert found is not None
+    assert (found.outcome, found.policy, found.parts) == (Outcome.PAYOUT, Policy.IGNORE, ())
+    assert found.reason == ("payout R-2026-118 of gls: 150.00 EUR gross, 5.00 EUR fees, 145.00 EUR net; 2 payments")
+    again = await take_statement(opened, REMITTANCE.replace("\n", "\r\n").encode(), "again.csv")
+    assert (again.new, again.already_known, again.refused) == (0, 2, ())
+    assert len(await column(store, "SELECT id FROM payments WHERE method = 'cash_on_delivery'")) == 2
+    assert None not in (await linked(store)).values()
+    assert await due(store) == []
+
+
+async def test_a_lump_sum_that_differs_from_its_remittance_is_a_difference(store: Store) -> None:
+    opened = installation(store, **GLS)
+    await take_statement(opened, REMITTANCE.encode(), "r.csv")
+    lump_sum = await movement(store, 14_400, text="R-2026-118")
+    found = await match(store, lump_sum, **GLS)
+    said = "it names payout R-2026-118 of gls, whose report says 145.00 EUR, and 144.00 EUR arrived"
+    assert found is not None
+    assert (found.policy, found.reason) == (Policy.OPERATOR, said)
+    async with store.read() as connection:
+        (told,) = await payouts.discrepancies(connection, NOW + timedelta(days=1), {"cod:gls": ["GLS LOGISTICS"]})
+    assert (told.problem, told.said) == (Problem.OTHER_AMOUNT, f"payment {lump_sum}: {said}")
+
+
+async def test_of_two_carriers_each_has_its_own_lump_sums(store: Store) -> None:
+    ppl = {"ppl": {"type": "cod_remittance", "carrier": "ppl", "payers": ["PPL CZ"]}}
+    await take_statement(installation(store, **GLS), REMITTANCE.encode(), "r.csv")
+    found = await match(store, await movement(store, 14_500, text="", payer_name="PPL CZ"), **GLS, **ppl)
+    assert found is not None
+    assert found.outcome is Outcome.UNKNOWN
+
+
+async def test_a_remittance_that_says_something_else_than_before_is_told(store: Store) -> None:
+    opened = installation(store, **GLS)
+    await take_statement(opened, REMITTANCE.encode(), "r.csv")
+    changed = await take_statement(opened, REMITTANCE.replace(",3.00,", ",4.00,").encode(), "changed.csv")
+    assert [(one.where, one.reason) for one in changed.refused] == [
+        ("remittance R-2026-118", "it is known with fee 5.00 EUR, and now it says 6.00 EUR")
+    ]
+
+
+async def test_a_registry_that_is_polled_settles_by_its_lines_and_is_the_report_of_its_lump_sum(
+    tmp_path: Path, store: Store
+) -> None:
+    async with CdekStandIn(clock=lambda: NOW - timedelta(days=3)) as account:
+        settings = {"type": "cdek", "client_id": account.client_id, "client_secret": account.client_secret}
+        settings |= {"base_url": account.base_url, "tariff": 139, "poll_every": 0.001}
+        made = load({"name": "cdek", **settings}, home=tmp_path, where="test")
+        opened = replace(installation(store), connectors={"cdek": made})
+        parcel = await made.create(PARCEL, "key")
+        account.deliver_parcel(parcel.tracking_number)
+        account.pay_out(NOW.date(), number=4200)
+        assert await poll(opened) == {"cdek": 2}
+        assert await poll(opened) == {"cdek": 0}
+        await work_off_inbox(opened)
+        await made.aclose()
+    assert list((await linked(store)).values()) == await column(
+        store, "SELECT id FROM payments WHERE external_id = :id", id=f"4200/{parcel.tracking_number}"
+    )
+    lump_sum = await movement(
+        store, 66_122, "реестр 4200, платёжное поручение 9000", currency="RUB", booked_on=NOW.date()
+    )
+    found = await match(store, lump_sum)
+    assert found is not None
+    assert found.reason == ("payout 4200 of cdek: 1042.50 RUB gross, 381.28 RUB fees, 661.22 RUB net; 1 payment")
+
+
+async def test_what_a_carrier_collected_is_found_by_its_own_id_when_it_comes_after_its_registry(store: Store) -> None:
+    of = {"source": "cdek:cdek", "external_id": "77"}
+    [made] = await add(store, payout(line("77/1", provider_reference="77/1"), **of))
+    assert await link(store, made.id) == {"77/1": Unidentified.NEW}
+    collected = await receive(store, "77/1", 10_000, source="cdek:cdek", method=Method.CASH_ON_DELIVERY)
+    async with store.write() as connection:
+        await payouts.link_new(connection, [collected])
+    assert await linked(store) == {"77/1": collected}
 
 
 async def test_two_payouts_that_fit_are_left_to_a_person(store: Store) -> None:
