@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -132,11 +133,13 @@ async def rules_explain(
 
         kvit rules explain CZ1001
 
-    A customer's line goes before his group's, that before the channel's, and that before the default. An order goes by
-    the newest version: each step reads it when it begins. Steps done by an earlier one are told with its number.
+    A customer's line goes before his group's, that before the channel's, and that before the default; on each level the
+    case that fits the order goes before the other lines. An order goes by the newest version: each step reads it when
+    it begins. Steps done by an earlier one are told with its number.
     """
-    from domain.explain import explain
-    from store import journal, orders, rules
+    from domain.explain import cases_for, explain
+    from domain.rules import facts_of_order
+    from store import cases, journal, orders, rules
 
     async with opened_home() as opened, opened.store.read() as connection:
         known = await rules.current(connection)
@@ -151,10 +154,14 @@ async def rules_explain(
         ((order_id, of),) = found
         order = (await orders.load(connection, [order_id]))[order_id]
         moves = await journal.of_order(connection, order_id)
+        paid_as = (await cases.paid_as(connection, [order_id])).get(order_id)
     version = known[of].version
     earlier = sorted({move["rule_version"] for move in moves} - {None, version})
     customer = order.customer
-    decided = explain(known[of].rules, group=customer.group, customer=customer.number, method=order.method)
+    facts = facts_of_order(replace(order, begun_as=paid_as))
+    written, group, number_of = known[of].rules, customer.group, customer.number
+    decided = explain(written, group=group, customer=number_of, method=facts.method, facts=facts)
+    fitting = cases_for(written, group=group, customer=number_of, facts=facts)
     if as_json:
         shown.as_json(
             {
@@ -166,6 +173,11 @@ async def rules_explain(
                 "goes_by_version": version,
                 "version_in_force": version,
                 "steps_by_earlier_versions": earlier,
+                "status": facts.status,
+                "delivery_method": facts.delivery,
+                "total": facts.total.amount,
+                "currency": facts.total.currency,
+                "cases": [{"line": one.path, "name": one.case.name} for one in fitting],
                 "decisions": [_explained(one) for one in decided],
             }
         )
@@ -179,6 +191,7 @@ async def rules_explain(
             ("Customer", customer.number),
             ("Goes by version", f"{version}, the one in force"),
             ("Steps by earlier versions", ", ".join(map(str, earlier))),
+            ("Cases that fit", "; ".join(" ".join(filter(None, (one.path, one.case.name))) for one in fitting)),
         ]
     )
     shown.line("")

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from connectors import Config, roles, types
 from domain.rules import ChannelRules
+from tasks.rules_form import example_said
 
 FOLDER = Path(__file__).parent.parent / "docs"
 
@@ -36,12 +37,19 @@ One YAML or JSON file per sales channel says what happens after a payment. [cz.y
   each step which version it went by. A file with a mistake is refused as a whole, with one sentence per wrong field.
 - `kvit rules show CHANNEL` prints the rules in force, as a file that can be edited and applied again.
 - `kvit rules explain ORDER` shows what the rules decide for an order, and which line decided it.
+- `kvit rules preview FILE` shows what a changed file would have made otherwise of past orders and payments.
+- The deployment "set channel rules" in the Prefect UI is a form of the same fields, for the channel, or for a group or
+  customer alone. What is filled in is merged field by field; a list is replaced; what is left empty stays as it is.
 - Under `groups` and `customers` stands only what differs there. A customer's own rules come before those of his group,
   these before the channel's, and these before the defaults below.
+- Under `cases` stands where a scenario goes otherwise, by payment and delivery method, status and amount. The first
+  case that fits an order wins. It comes before the other lines beside it, and after those of a narrower level: a case
+  of the channel changes nothing that the customer's group has a line of its own about.
 
 `connectors.warehouse` is checked and kept, but nothing acts on it yet. The goods of an order that waits for a bank
 transfer are kept for `reservation_days`; after `grace_days` more, `placed.bank_transfer.at_expiry` says what becomes of
-it.
+it. An order that waits for a card waits for ever, unless `placed.card.reserve_hours` says for how long; then
+`placed.card.at_expiry` holds, except where money is held for it.
 """
 
 _CONNECTORS = """# Connectors
@@ -76,6 +84,11 @@ _OWN_SETTINGS: list[tuple[str, ...]] = [
         "`ui_login`",
         "What Prefect's UI and API ask for: `user:password`, in ASCII, the password of at least 16 characters",
         "they ask for nothing",
+    ),
+    (
+        "`keep_log_days`",
+        "How many days `kvit up` lets Prefect keep runs with their logs; what was done stands in Kvit's own database",
+        "90",
     ),
     (
         "`trusted_proxies`",
@@ -221,8 +234,12 @@ def _default(field: FieldInfo) -> str:
 
 def _said(name: str, field: FieldInfo) -> str:
     title = field.title if field.title and field.title.lower() != name.replace("_", " ") else ""
-    example = f"For example {', '.join(_code(one) for one in field.examples)}" if field.examples else ""
-    return ". ".join(part for part in (title, field.description, example) if part)
+    return ". ".join(part for part in (title, field.description) if part)
+
+
+def _example(field: FieldInfo) -> str:
+    """Return the examples of a field, as they can stand in a file of rules."""
+    return ", ".join(_code(example_said(one)) for one in field.examples or ())
 
 
 def _values(field: FieldInfo) -> str:
@@ -267,6 +284,9 @@ def _meanings(enum: type[StrEnum]) -> list[tuple[str, str]]:
     return found
 
 
+_HEADERS = ("Field", "What it says", "Values", "When left out", "For example")
+
+
 def rules_page() -> str:
     """Return the page that lists every field of a channel's rules."""
     headings = _headings(ChannelRules)
@@ -277,11 +297,9 @@ def rules_page() -> str:
             inner = next((found for found, _ in _models(field.annotation, "")), None)
             link = f" → [{headings[inner]}](#{_anchor(headings[inner])})" if inner else ""
             said = _said(name, field) or (_sentence(inner).removesuffix(".") if inner else "")
-            rows.append((_code(name), said, _values(field) + link, _default(field)))
+            rows.append((_code(name), said, _values(field) + link, _default(field), _example(field)))
         said = _sentence(model)
-        parts.append(
-            f"\n## {heading}\n\n{said}\n\n{_table(('Field', 'What it says', 'Values', 'When left out'), rows)}"
-        )
+        parts.append(f"\n## {heading}\n\n{said}\n\n{_table(_HEADERS, rows)}")
     enums = dict.fromkeys(
         enum for model in headings for field in model.model_fields.values() for enum in _enums(field.annotation)
     )
@@ -306,7 +324,9 @@ def _settings(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
         if inner is not None:
             yield from _settings(inner, f"{prefix}{name}.")
         else:
-            yield _code(f"{prefix}{name}"), _said(name, field), _values(field), _default(field)
+            example = f"For example {_example(field)}" if field.examples else ""
+            said = ". ".join(filter(None, (_said(name, field), example)))
+            yield _code(f"{prefix}{name}"), said, _values(field), _default(field)
 
 
 def _columns(config: type[BaseModel]) -> str:

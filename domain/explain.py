@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from pydantic import BaseModel
 
 from domain.payments import Method
-from domain.rules import ChannelRules
+from domain.rules import CaseFacts, ChannelRules, Decided, ScenarioRules
 
 _MISSING = object()
 
@@ -35,7 +35,7 @@ class Line(NamedTuple):
 class Explained(NamedTuple):
     """One decision: the value that the steps use, and the lines that speak of it, the one that decides first.
 
-    path is its place in the rules that hold for the customer, such as scenarios.card.status. For a message it is that
+    path is its place in the rules that hold for the order, such as scenarios.card.status. For a message it is that
     of all messages, as they are replaced together, followed by the moment and the way. Values are plain JSON.
     """
 
@@ -61,20 +61,38 @@ class _Decision(NamedTuple):
     value: Any
 
 
-def explain(rules: ChannelRules, *, group: str | None, customer: str | None, method: Method) -> list[Explained]:
-    """Return what a channel's rules decide for an order of a customer, paid by a method, and the line of each."""
+def cases_for(rules: ChannelRules, *, group: str | None, customer: str | None, facts: CaseFacts) -> list[Decided]:
+    """Return the cases that fit an order, at most one of a level, that of the narrowest level first."""
+    return rules.for_customer(group=group, customer=customer).cases_of(facts)[::-1]
+
+
+def explain(
+    rules: ChannelRules,
+    *,
+    group: str | None,
+    customer: str | None,
+    method: Method,
+    facts: CaseFacts | None = None,
+) -> list[Explained]:
+    """Return what a channel's rules decide for an order of a customer, paid by a method, and the line of each.
+
+    facts are what the conditions of cases are about; without them no case is looked for. The line of a case comes
+    before the other lines of its level.
+    """
     own = rules.for_customer(group=group, customer=customer)
+    fitting = {one.level: one for one in own.cases_of(facts)} if facts else {}
+    scenario = own.scenario_by(facts) if facts else own.scenarios.of(method)
     documents = [
         (Level.CUSTOMER, ("customers", customer or ""), rules.customers.get(customer or "", {})),
         (Level.GROUP, ("groups", group or ""), rules.groups.get(group or "", {})),
         (Level.CHANNEL, (), rules.model_dump(mode="json", exclude_unset=True, exclude={"groups", "customers"})),
     ]
     found: list[Explained] = []
-    for decision in _decisions(own, method):
+    for decision in _decisions(own, method, scenario):
         lines = tuple(
-            Line(level, ".".join((*above, *decision.path)), said)
+            Line(level, path, said)
             for level, above, document in documents
-            if (said := _said(document, decision.path)) is not _MISSING
+            for path, said in _spoken(above, document, fitting.get(".".join(above)), decision.path, method)
         )
         path = ".".join(decision.path)
         if path.endswith(".messages") and decision.value:
@@ -87,10 +105,22 @@ def explain(rules: ChannelRules, *, group: str | None, customer: str | None, met
     return found
 
 
-def _decisions(own: ChannelRules, method: Method) -> Iterator[_Decision]:
+def _spoken(
+    above: tuple[str, ...], document: dict[str, Any], decided: Decided | None, path: tuple[str, ...], method: Method
+) -> Iterator[tuple[str, Any]]:
+    """Yield what one level says of a decision, with the path of the line: its case first, then its own line."""
+    if decided and path[:2] == ("scenarios", method.value):
+        said = _said(decided.case.then.model_dump(mode="json", exclude_none=True, exclude_unset=True), path[2:])
+        if said is not _MISSING:
+            yield ".".join((decided.path, "then", *path[2:])), said
+    if (said := _said(document, path)) is not _MISSING:
+        yield ".".join((*above, *path)), said
+
+
+def _decisions(own: ChannelRules, method: Method, scenario: ScenarioRules) -> Iterator[_Decision]:
     yield from _leaves(own.placed.of(method), ("placed", method.value))
     yield from _of(own, "reservation_days", "grace_days")
-    yield from _leaves(own.scenarios.of(method), ("scenarios", method.value))
+    yield from _leaves(scenario, ("scenarios", method.value))
     yield from _of(own, "outcomes", "tolerance", "conversion", "money_back", "holds", "balance", "connectors")
     for template, texts in own.templates.items():
         for language, text in texts.items():

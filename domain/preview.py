@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
@@ -31,7 +31,7 @@ from domain.rules import (
     Way,
 )
 from domain.scenarios import STEPS, message_step
-from domain.waiting import Term, on_credit, reserved
+from domain.waiting import Term, on_credit, reserved, reserved_for
 from domain.wording import counted, listed
 
 LAST, LAST_MAX = 1_000, 100_000
@@ -256,7 +256,9 @@ class _Customer:
             return _Begun("", None, "as it began elsewhere", past.paid_at)
         if order.method is Method.CASH_ON_DELIVERY:
             return _Begun("dispatch_unpaid", None, "on delivery", past.paid_at)
-        term = self._term(past) if order.method is Method.BANK_TRANSFER else None
+        hours = self._own.placed.of(order.method).reserve_hours
+        in_hours = reserved_for(past.taken_at, hours=hours) if hours is not None else None
+        term = self._term(past) if order.method is Method.BANK_TRANSFER else in_hours
         if term is not None and term.due_on is not None:
             self._on_credit.append(past)
             days = self._own.placed.of(order.method).deferral_days
@@ -365,13 +367,13 @@ class _Answers:
         self.found: dict[str, _Answer] = {}
         self._past, self._order, self._own, self._begun, self._now = past, past.order, own, begun, now
         self._language = past.order.customer.language or own.language
+        self._steps = STEPS.get(begun.scenario, ())
         self.paid = begun.paid_at is not None or past.paid_at is not None
         refusal = self._refusal()
         self._say("taken in", "be", refusal or "taken in", _When.PLACED)
         if refusal:
             return
-        self._scenario = _scenario_of(own, past.order)
-        self._steps = STEPS.get(begun.scenario, ())
+        self._placed = self._paid = self._held = self._scenario_as(past.taken_in)
         self._after = STEPS[past.order.method.value]
         self._statuses()
         self._placement()
@@ -387,6 +389,14 @@ class _Answers:
 
     def _say(self, decision: str, verb: str, value: str, when: _When, at: str = "") -> None:
         self.found[decision] = _Answer(verb, value, when, at)
+
+    def _scenario_as(self, status: str) -> ScenarioRules:
+        """Return what happens with the order, if it has a status when that begins."""
+        return self._own.scenario_of(replace(self._order, begun_as=status))
+
+    def _of(self, step: str) -> ScenarioRules:
+        """Return the part of the rules that a step asks: as the order was placed, or as its payment comes."""
+        return self._placed if step in self._steps else self._paid
 
     @property
     def _at_once(self) -> bool:
@@ -415,9 +425,11 @@ class _Answers:
         self._say("status when placed", "have the status", f"“{now[0]}”", _When.PLACED, " once placed")
         self._told(now[0], "when placed", _When.PLACED)
         if past.held:
+            self._held = self._scenario_as(now[0])
             now = moved_on(own, now, own.holds.status)
             self._say("status on hold", "have the status", f"“{now[0]}”", _When.HELD, " while their money is held")
-        now = moved_on(own, now, self._scenario.status) if self._scenario.change_status else now
+        self._paid = self._scenario_as(now[0])
+        now = moved_on(own, now, self._paid.status) if self._paid.change_status else now
         self._say("status after payment", "have the status", f"“{now[0]}”", _When.PAID, " after payment")
         self._told(now[0], "after payment", _When.PAID)
 
@@ -447,7 +459,8 @@ class _Answers:
         placed = self._own.placed.of(self._order.method)
         kept = term is not None and term.due_on is None
         days = self._own.reservation_days
-        last = counted(days, "day") if kept else "no set time"
+        of_card = placed.reserve_hours
+        last = counted(of_card, "hour") if kept and of_card else counted(days, "day") if kept else "no set time"
         self._say("last day", "be kept", last, _When.PLACED, " until they are paid")
         before, after = counted(placed.remind_days, "day"), counted(placed.overdue_days, "day")
         self._messages(Moment.REMINDER, _When.PLACED, there=self._needed("remind"), more=f", {before} before it is due")
@@ -455,7 +468,8 @@ class _Answers:
         calls = "a person" if self._needed("last_day") else "nobody"
         self._say("call", "have", calls, _When.PLACED, " call the customer for their money")
         ends = {"ask": "left to a person", "release": "freed", "cancel": "freed as they expire"}[placed.at_expiry]
-        late = f"{ends} ({counted(self._own.grace_days, 'day')} after the last day)"
+        grace = "" if of_card else f" ({counted(self._own.grace_days, 'day')} after the last day)"
+        late = f"{ends}{grace}"
         self._say("expiry", "have their goods", late if self._needed("expire") else "kept", _When.PLACED)
 
     def _needed(self, scenario: str) -> bool:
@@ -471,7 +485,7 @@ class _Answers:
     # After payment
 
     def _payment(self) -> None:
-        scenario, invoice = self._scenario, self._scenario.invoice
+        invoice, dispatch = self._of("invoice").invoice, self._of("dispatch").dispatch
         document = f"{'an' if invoice.kind == 'invoice' else 'a'} {invoice.kind}"
         document += " brought up to date" if invoice.action is InvoiceAction.UPDATE else ""
         issued = invoice.action is not InvoiceAction.IGNORE
@@ -480,13 +494,13 @@ class _Answers:
         self._say("invoice", "get", document if issued else "no invoice", self._when("invoice"))
         self._messages(Moment.PAID, _When.PAID, there=self._has(Moment.PAID), paid=True)
         self._messages(Moment.STATUS, _When.PAID, there=self._has(Moment.STATUS), paid=True)
-        stock = "left alone" if scenario.stock is StockAction.IGNORE else "deducted"
+        stock = "left alone" if self._of("stock").stock is StockAction.IGNORE else "deducted"
         self._say("stock", "have their stock", stock, self._when("stock"))
-        self._starts = scenario.dispatch.start and not self._held_up()
+        self._starts = dispatch.start and not self._held_up()
         self._say("dispatch", "have their dispatch", self._dispatch(), self._when("dispatch"))
         told, when = self._has(Moment.DISPATCH) and self._starts, self._when("dispatch")
         self._messages(Moment.DISPATCH, when, there=told, paid=when is _When.PAID)
-        noted = scenario.dispatch.note and self._starts and self._own.connectors.shop
+        noted = dispatch.note and self._starts and self._own.connectors.shop
         self._say("shop note", "have", f"{'a' if noted else 'no'} note of it in the shop", self._when("dispatch"))
 
     def _when(self, step: str) -> _When:
@@ -496,7 +510,7 @@ class _Answers:
         return message_step(moment, "email") in (*self._steps, *self._after)
 
     def _dispatch(self) -> str:
-        rule = self._scenario.dispatch
+        rule = self._of("dispatch").dispatch
         if not rule.start:
             return "left to a person"
         if said := self._held_up():
@@ -506,16 +520,16 @@ class _Answers:
 
     def _held_up(self) -> str | None:
         """Return why dispatch waits for what the same rules never let happen."""
-        rule, invoice = self._scenario.dispatch, self._scenario.invoice
+        rule, invoice = self._of("dispatch").dispatch, self._of("invoice").invoice
         if Wait.INVOICE in rule.waits_for and (invoice.action is InvoiceAction.IGNORE or invoice.kind != "invoice"):
             return "held up (waiting for an invoice)"
         moves_stock = any(line.sku for line in self._order.lines)
-        if Wait.STOCK in rule.waits_for and self._scenario.stock is StockAction.IGNORE and moves_stock:
+        if Wait.STOCK in rule.waits_for and self._of("stock").stock is StockAction.IGNORE and moves_stock:
             return "held up (waiting for stock)"
         return None
 
     def _systems(self) -> None:
-        connectors, issues = self._own.connectors, self._scenario.invoice.action is not InvoiceAction.IGNORE
+        connectors, issues = self._own.connectors, self._of("invoice").invoice.action is not InvoiceAction.IGNORE
         documents = connectors.accounting if issues or self._proforma else ""
         self._say("accounting", "have their documents issued by", documents, _When.PLACED)
         self._say("carrier", "be sent by", connectors.carrier if self._starts else "", self._when("dispatch"))
@@ -529,7 +543,15 @@ class _Answers:
 
     def _rule(self, moment: Moment, by: Way) -> MessageRule | None:
         recipient = self._order.customer.email if by == "email" else self._order.customer.phone
-        return self._scenario.message(moment, by) if recipient else None
+        if not recipient:
+            return None
+        if moment is Moment.HELD:
+            scenario = self._held
+        elif moment in (Moment.REMINDER, Moment.OVERDUE):
+            scenario = self._placed
+        else:
+            scenario = self._of(message_step(moment, "email"))
+        return scenario.message(moment, by)
 
     def _messages(self, moment: Moment, when: _When, *, there: bool = True, paid: bool = False, more: str = "") -> None:
         """Say which messages go out at a moment, if it is there; paid says that none goes that asks for money."""
@@ -565,6 +587,9 @@ class _Answers:
         self._say("status after release", "get the status", after, _When.HELD, " once their money is released")
         receipt = "a fiscal receipt" if rules.receipt else "no fiscal receipt"
         self._say("fiscal receipt", "get", receipt, _When.HELD, " with the capture")
+        second = {"never": "no second receipt"}.get(rules.second_receipt, "a second receipt")
+        when = "" if rules.second_receipt == "never" else f" once they are {rules.second_receipt}"
+        self._say("second receipt", "get", f"{second}{when}", _When.HELD)
 
     def _money_back(self, kind: Kind) -> None:
         rule = self._own.money_back.of(kind)
@@ -578,11 +603,6 @@ class _Answers:
             self._say(decision, verb, yes if does else no, _When.BACK, " when their money goes back")
         status = f"“{rule.status}”" if rule.status else "that they have"
         self._say("status back", "get the status", status, _When.BACK, " when their money goes back")
-
-
-def _scenario_of(own: ChannelRules, order: Order) -> ScenarioRules:
-    """Return the part of the rules that the steps ask about an order."""
-    return own.scenarios.of(order.method)
 
 
 # Old and new rules side by side

@@ -14,9 +14,8 @@ from datetime import datetime
 
 from domain.allocation import OpenItem
 from domain.matching import Match, Reader, Reference, decide, named_customer
-from domain.money import Money
 from domain.orders import Status
-from domain.payments import Payment
+from domain.payments import Method, Payment
 from domain.preview import Difference, Narrowed, Subject
 from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
 from domain.wording import listed
@@ -29,6 +28,7 @@ class Taken:
     id: int
     minor: int
     at: datetime
+    method: Method = Method.BANK_TRANSFER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +161,14 @@ class PastItems:
             return self._was[key]
         if at is not None and one.made_at is not None and one.made_at > at:
             return None
-        taken = sum(each.minor for each in one.taken if _before(each, past))
+        taken = [each for each in one.taken if _before(each, past)]
         status = one.item.status
         if at is not None and one.statuses:
             until = [means for when, means in one.statuses if when < at or (past.first is None and when == at)]
             status = until[-1] if until else one.statuses[0][1]
-        left = Money(one.item.amount.minor - taken, one.item.amount.currency)
-        was = replace(one.item, open=left, status=status, references=key[1])
+        was = replace(one.item, status=status, references=key[1])
+        for method in {each.method for each in taken}:
+            was = was.relieved(sum(each.minor for each in taken if each.method is method), method)
         self._was[key] = was
         return was
 

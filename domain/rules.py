@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
-from itertools import combinations
-from typing import Annotated, Any, Literal, cast
+from itertools import combinations, islice
+from typing import Annotated, Any, Literal, NamedTuple, cast
 from warnings import catch_warnings, simplefilter
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from domain.money import Money, MoneyError, exponent
-from domain.orders import CLOSED, Status
+from domain.orders import CLOSED, Move, Order, Status, transition
 from domain.payments import Kind, Method, Outcome
 from domain.references import folded_pattern, normal_account
+from domain.scenarios import message_step, steps_by_method
+from domain.wording import listed
 
 Language = Literal["cs", "ro", "uk", "ru", "en"]
 Way = Literal["email", "sms"]
@@ -137,41 +148,60 @@ class Wait(StrEnum):
 class ChannelStatus(_Part):
     """A status of the channel's own, and the standard status that it stands for."""
 
-    means: Annotated[Status, Field(title="Means", description="The standard status this one stands for")]
-    labels: Annotated[dict[Language, str], Field(title="Labels", description="What customers read, by language")] = (
-        Field(default_factory=dict[Language, str])
-    )
+    means: Annotated[
+        Status, Field(title="Means", description="The standard status this one stands for", examples=["ready"])
+    ]
+    labels: Annotated[
+        dict[Language, str],
+        Field(
+            title="Labels",
+            description="What customers read, by language",
+            examples=[{"cs": "K expedici", "en": "Ready for dispatch"}],
+        ),
+    ] = Field(default_factory=dict[Language, str])
 
 
 class InvoiceRule(_Part):
     """What the invoice step does in a scenario."""
 
-    action: Annotated[InvoiceAction, Field(title="Action", description="Issue anew, update or ignore")] = (
-        InvoiceAction.ISSUE
-    )
+    action: Annotated[
+        InvoiceAction, Field(title="Action", description="Issue anew, update or ignore", examples=["issue"])
+    ] = InvoiceAction.ISSUE
     kind: Annotated[
         Literal[DocumentKind.PROFORMA, DocumentKind.INVOICE],
-        Field(title="Kind", description="Proforma (advance) or invoice (tax document)"),
+        Field(title="Kind", description="Proforma (advance) or invoice (tax document)", examples=["proforma"]),
     ] = DocumentKind.INVOICE
 
 
 class MessageRule(_Part):
     """One message to the customer."""
 
-    template: Annotated[Template, Field(title="Template", description="Which message")]
-    moment: Annotated[Moment, Field(title="Moment", description="When in the scenario it is sent")]
-    by: Annotated[Way, Field(title="By", description="The way it is sent: by e-mail or SMS")] = "email"
+    template: Annotated[Template, Field(title="Template", description="Which message", examples=["payment_received"])]
+    moment: Annotated[Moment, Field(title="Moment", description="When in the scenario it is sent", examples=["paid"])]
+    by: Annotated[Way, Field(title="By", description="The way it is sent: by e-mail or SMS", examples=["sms"])] = (
+        "email"
+    )
 
 
 class DispatchRule(_Part):
     """Whether the scenario starts dispatch, and what that waits for."""
 
-    start: Annotated[bool, Field(title="Start dispatch", description="Order the carrier's label")] = True
+    start: Annotated[bool, Field(title="Start dispatch", description="Order the carrier's label", examples=[False])] = (
+        True
+    )
     waits_for: Annotated[
-        frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
+        frozenset[Wait],
+        Field(
+            title="Waits for",
+            description="What must have happened before the label is ordered",
+            examples=[["payment", "stock"]],
+        ),
     ] = frozenset({Wait.PAYMENT})
     note: Annotated[
-        bool, Field(title="Note in the shop", description="The shop sends the tracking number to the customer")
+        bool,
+        Field(
+            title="Note in the shop", description="The shop sends the tracking number to the customer", examples=[True]
+        ),
     ] = False
 
     @field_serializer("waits_for", when_used="json")
@@ -185,10 +215,19 @@ class ScenarioRules(_Part):
 
     change_status: Annotated[
         bool,
-        Field(title="Change the order's status", description="Change the order status automatically after payment"),
+        Field(
+            title="Change the order's status",
+            description="Change the order status automatically after payment",
+            examples=[False],
+        ),
     ] = True
     status: Annotated[
-        str, Field(title="Status after payment", description="A standard status or one of the channel's own")
+        str,
+        Field(
+            title="Status after payment",
+            description="A standard status or one of the channel's own",
+            examples=["processing"],
+        ),
     ] = Status.PAID.value
     invoice: Annotated[InvoiceRule, Field(title="Invoice", description="Which document the payment brings about")] = (
         Field(default_factory=InvoiceRule)
@@ -196,11 +235,14 @@ class ScenarioRules(_Part):
     messages: Annotated[
         tuple[MessageRule, ...],
         Field(
-            title="Messages", description="What the customer is told, and when; at most one of a kind for each moment"
+            title="Messages",
+            description="What the customer is told, and when; at most one of a kind for each moment",
+            examples=[[{"template": "payment_received", "moment": "paid"}]],
         ),
     ] = ()
     stock: Annotated[
-        StockAction, Field(title="Stock", description="Deduct the goods, or leave stock to another system")
+        StockAction,
+        Field(title="Stock", description="Deduct the goods, or leave stock to another system", examples=["ignore"]),
     ] = StockAction.DEDUCT
     dispatch: Annotated[
         DispatchRule, Field(title="Dispatch", description="Whether the goods go out, and what that waits for")
@@ -224,7 +266,10 @@ class CashOnDeliveryDispatch(DispatchRule):
     """The same, when there is no payment to wait for."""
 
     waits_for: Annotated[
-        frozenset[Wait], Field(title="Waits for", description="What must have happened before the label is ordered")
+        frozenset[Wait],
+        Field(
+            title="Waits for", description="What must have happened before the label is ordered", examples=[["stock"]]
+        ),
     ] = frozenset()
 
     @field_validator("waits_for")
@@ -243,7 +288,12 @@ class CashOnDeliveryRules(ScenarioRules):
     """The same, when the money comes after the goods have arrived."""
 
     status: Annotated[
-        str, Field(title="Status after payment", description="A standard status or one of the channel's own")
+        str,
+        Field(
+            title="Status after payment",
+            description="A standard status or one of the channel's own",
+            examples=["completed"],
+        ),
     ] = Status.COMPLETED.value
     # Narrower than the base's field, which is safe because rules are frozen.
     dispatch: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -254,15 +304,39 @@ class CashOnDeliveryRules(ScenarioRules):
 class PlacedRules(_Part):
     """What happens when an order is placed, before any money."""
 
-    reserve_stock: Annotated[bool, Field(title="Reserve stock", description="Set the goods aside")] = False
-    proforma: Annotated[bool, Field(title="Proforma", description="Issue a proforma with payment instructions")] = False
+    reserve_stock: Annotated[bool, Field(title="Reserve stock", description="Set the goods aside", examples=[True])] = (
+        False
+    )
+    reserve_hours: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=2_160,
+            title="Wait for a card, hours",
+            description="How long an order to be paid by card waits for its money before at_expiry holds; empty: for "
+            "ever. A bank transfer has reservation_days instead",
+            examples=[24],
+        ),
+    ] = None
+    proforma: Annotated[
+        bool, Field(title="Proforma", description="Issue a proforma with payment instructions", examples=[True])
+    ] = False
     status: Annotated[
-        str | None, Field(title="Status", description="Status of a placed order; empty leaves it as it is")
+        str | None,
+        Field(
+            title="Status",
+            description="Status of a placed order; empty leaves it as it is",
+            examples=["awaiting_payment"],
+        ),
     ] = None
     remind_days: Annotated[
         int,
         Field(
-            ge=0, le=30, title="Reminder, days", description="Before the last day; the message is of moment reminder"
+            ge=0,
+            le=30,
+            title="Reminder, days",
+            description="Before the last day; the message is of moment reminder",
+            examples=[1],
         ),
     ] = 1
     at_expiry: Annotated[
@@ -271,14 +345,24 @@ class PlacedRules(_Part):
             title="At expiry",
             description="When reservation and grace are over and nothing was paid: a person is told and no more, the "
             "goods are free again, or the order expires too",
+            examples=["release"],
         ),
     ] = "ask"
     deferral_days: Annotated[
         int,
-        Field(ge=0, le=365, title="Deferral, days", description="The goods go first; payment is due after these days"),
+        Field(
+            ge=0,
+            le=365,
+            title="Deferral, days",
+            description="The goods go first; payment is due after these days",
+            examples=[14],
+        ),
     ] = 0
     deferred_status: Annotated[
-        str, Field(title="Status on credit", description="Of an order whose goods go before its money")
+        str,
+        Field(
+            title="Status on credit", description="Of an order whose goods go before its money", examples=["processing"]
+        ),
     ] = Status.PROCESSING.value
     credit_limit: Annotated[
         Decimal | None,
@@ -287,10 +371,14 @@ class PlacedRules(_Part):
             title="Credit limit",
             description="What a customer may owe in all by such orders, in major units; beyond it an order waits for "
             "its money; empty: no limit",
+            examples=["20000.00"],
         ),
     ] = None
     overdue_days: Annotated[
-        int, Field(ge=0, le=90, title="Overdue, days", description="After the due date, until the next message")
+        int,
+        Field(
+            ge=0, le=90, title="Overdue, days", description="After the due date, until the next message", examples=[3]
+        ),
     ] = 3
 
 
@@ -322,6 +410,226 @@ class Scenarios(_Part):
         return rules[method]
 
 
+class CaseFacts(NamedTuple):
+    """What of an order the conditions of a case are about; status is the one that it had when its scenario began."""
+
+    method: Method
+    delivery: str | None
+    status: str
+    total: Money
+
+
+class Conditions(_Part):
+    """Which orders a case is for: those that fit everything that is named; what is left out fits every order."""
+
+    methods: Annotated[
+        tuple[Method, ...],
+        Field(title="Payment methods", description="One of these ways to pay", examples=[["card", "bank_transfer"]]),
+    ] = ()
+    delivery: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Delivery methods",
+            description="One of these, as the shop writes them in its orders; capitals don't count",
+            examples=[["PPL", "Zásilkovna"]],
+        ),
+    ] = ()
+    statuses: Annotated[
+        tuple[str, ...],
+        Field(
+            title="Statuses",
+            description="The status that the order had when it was placed or its payment came: one of these, or one of "
+            "the channel's own that stands for one of these",
+            examples=[["awaiting_payment"]],
+        ),
+    ] = ()
+    amount_from: Annotated[
+        Decimal | None,
+        Field(
+            ge=0,
+            title="Amount from",
+            description="The order's total is so much or more, in major units of the channel's currency",
+            examples=["1000.00"],
+        ),
+    ] = None
+    amount_to: Annotated[
+        Decimal | None,
+        Field(
+            ge=0,
+            title="Amount to",
+            description="The order's total is so much or less, in major units of the channel's currency",
+            examples=["4999.99"],
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Conditions:
+        if self.amount_from is not None and self.amount_to is not None and self.amount_from > self.amount_to:
+            raise ValueError(
+                f"no order has a total of {self.amount_from} or more and of {self.amount_to} or less; "
+                "exchange the two amounts, or take one out"
+            )
+        return self
+
+    @property
+    def named(self) -> bool:
+        """Whether there is any condition at all."""
+        amounts = (self.amount_from, self.amount_to)
+        return bool(self.methods or self.delivery or self.statuses) or any(one is not None for one in amounts)
+
+    def take_all_of(self, other: Conditions) -> bool:
+        """Say whether every order that fits the other conditions fits these."""
+        lists = ((self.methods, other.methods), (self.statuses, other.statuses), (self._ways(), other._ways()))
+        return (
+            all(not mine or (theirs and set(theirs) <= set(mine)) for mine, theirs in lists)
+            and (not self.amount_from or (other.amount_from is not None and other.amount_from >= self.amount_from))
+            and (self.amount_to is None or (other.amount_to is not None and other.amount_to <= self.amount_to))
+        )
+
+    def _ways(self) -> frozenset[str]:
+        return frozenset(one.strip().casefold() for one in self.delivery)
+
+    def fit(self, facts: CaseFacts, standard: str) -> bool:
+        """Say whether an order fits; standard is the standard status that its status stands for."""
+        return (
+            (not self.methods or facts.method in self.methods)
+            and (not self.delivery or (facts.delivery or "").strip().casefold() in self._ways())
+            and (not self.statuses or not {facts.status, standard}.isdisjoint(self.statuses))
+            and (self.amount_from is None or facts.total.decimal >= self.amount_from)
+            and (self.amount_to is None or facts.total.decimal <= self.amount_to)
+        )
+
+
+class InvoiceChange(_Part):
+    """What a case changes of the invoice step; what is left out stays as it is."""
+
+    action: Annotated[
+        InvoiceAction | None, Field(title="Action", description="Issue anew, update or ignore", examples=["ignore"])
+    ] = None
+    kind: Annotated[
+        Literal[DocumentKind.PROFORMA, DocumentKind.INVOICE] | None,
+        Field(title="Kind", description="Proforma (advance) or invoice (tax document)", examples=["proforma"]),
+    ] = None
+
+
+class DispatchChange(_Part):
+    """What a case changes of dispatch; what is left out stays as it is."""
+
+    start: Annotated[
+        bool | None, Field(title="Start dispatch", description="Order the carrier's label", examples=[False])
+    ] = None
+    waits_for: Annotated[
+        tuple[Wait, ...] | None,
+        Field(
+            title="Waits for",
+            description="What must have happened before the label is ordered",
+            examples=[["payment", "stock"]],
+        ),
+    ] = None
+    note: Annotated[
+        bool | None,
+        Field(
+            title="Note in the shop",
+            description="The shop sends the tracking number to the customer",
+            examples=[True],
+        ),
+    ] = None
+
+
+class ScenarioChange(_Part):
+    """What a case changes of the scenario of an order that fits; what is left out stays as it is."""
+
+    change_status: Annotated[
+        bool | None,
+        Field(
+            title="Change the order's status",
+            description="Change the order status automatically after payment",
+            examples=[False],
+        ),
+    ] = None
+    status: Annotated[
+        str | None,
+        Field(
+            title="Status after payment",
+            description="A standard status or one of the channel's own",
+            examples=["processing"],
+        ),
+    ] = None
+    invoice: Annotated[
+        InvoiceChange | None,
+        Field(title="Invoice", description="Which document the payment brings about"),
+    ] = None
+    messages: Annotated[
+        tuple[MessageRule, ...] | None,
+        Field(
+            title="Messages",
+            description="What the customer is told, and when; they take the place of all the scenario's messages",
+            examples=[[{"template": "payment_received", "moment": "paid"}]],
+        ),
+    ] = None
+    stock: Annotated[
+        StockAction | None,
+        Field(title="Stock", description="Deduct the goods, or leave stock to another system", examples=["ignore"]),
+    ] = None
+    dispatch: Annotated[
+        DispatchChange | None,
+        Field(title="Dispatch", description="Whether the goods go out, and what that waits for"),
+    ] = None
+
+    def said(self) -> dict[str, Any]:
+        """Return what it changes, as the part of a document."""
+        return self.model_dump(exclude_none=True, exclude_unset=True)
+
+
+class Case(_Part):
+    """A case in which a scenario goes otherwise: conditions, and what changes when an order fits them."""
+
+    name: Annotated[
+        str, Field(max_length=80, title="Name", description="What people call the case", examples=["Large orders"])
+    ] = ""
+    when: Annotated[
+        Conditions,
+        Field(title="When", description="The orders that it is for, at least one condition"),
+    ]
+    then: Annotated[
+        ScenarioChange,
+        Field(title="Then", description="What goes otherwise, at least one thing"),
+    ]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Case:
+        if not self.when.named:
+            raise ValueError("it has no condition, so it would be for all orders; write it into the scenarios instead")
+        if not _has_lines(self.then.said()):
+            raise ValueError("it changes nothing; say under then what goes otherwise")
+        return self
+
+
+def _has_lines(document: dict[str, Any]) -> bool:
+    return any(_has_lines(cast("dict[str, Any]", one)) if isinstance(one, dict) else True for one in document.values())
+
+
+class _Level(NamedTuple):
+    """One level of a document, such as groups.wholesale: its scenarios as they are written, and its cases."""
+
+    path: str
+    plain: dict[str, Any]
+    cases: tuple[Case, ...]
+
+
+class Decided(NamedTuple):
+    """A case that decides for an order: the level where it stands, empty for the channel, and its place there."""
+
+    level: str
+    place: int
+    case: Case
+
+    @property
+    def path(self) -> str:
+        """Return the path of the case in the document."""
+        return ".".join(filter(None, (self.level, f"cases.{self.place}")))
+
+
 class Placed(_Part):
     """What happens at order creation, by payment method."""
 
@@ -334,6 +642,18 @@ class Placed(_Part):
     cash_on_delivery: Annotated[
         PlacedRules, Field(title="Cash on delivery", description="When an order to be paid on delivery is placed")
     ] = Field(default_factory=PlacedRules)
+
+    @model_validator(mode="after")
+    def _waits_in_hours_for_a_card_alone(self) -> Placed:
+        for method in (Method.BANK_TRANSFER, Method.CASH_ON_DELIVERY):
+            if self.of(method).reserve_hours is not None:
+                instead = " and reservation_days count there" if method is Method.BANK_TRANSFER else ""
+                raise ValueError(f"{method}.reserve_hours: hours are for cards alone{instead}; take it out")
+        if self.card.reserve_hours is not None and self.card.at_expiry == "ask":
+            raise ValueError(
+                "card.reserve_hours: nothing would happen after them; set card.at_expiry to release or cancel"
+            )
+        return self
 
     def of(self, method: Method) -> PlacedRules:
         """Return the rules of a payment method."""
@@ -450,12 +770,18 @@ class ReferenceRules(_Part):
         str | None,
         Field(
             title="Order number",
-            description="Pattern of a whole order number without dashes and spaces, such as CZ[0-9]{4,6}; "
+            description="Pattern of a whole order number without dashes and spaces; "
             "empty: order numbers aren't looked for in free text",
+            examples=["CZ[0-9]{4,6}"],
         ),
     ] = None
     invoice_number: Annotated[
-        str | None, Field(title="Invoice number", description="The same for invoice and proforma numbers")
+        str | None,
+        Field(
+            title="Invoice number",
+            description="The same for invoice and proforma numbers",
+            examples=["(?:ZF|FV)[0-9]{9}"],
+        ),
     ] = None
     paying_groups: Annotated[
         tuple[str, ...],
@@ -463,10 +789,16 @@ class ReferenceRules(_Part):
             title="Paying groups",
             description="Customer groups in which one company pays for another; other groups, such as those of prices, "
             "say nothing about who pays",
+            examples=[["branches"]],
         ),
     ] = ()
     priority: Annotated[
-        tuple[EvidenceKind, ...], Field(title="Priority", description="Kinds of evidence, the strongest first")
+        tuple[EvidenceKind, ...],
+        Field(
+            title="Priority",
+            description="Kinds of evidence, the strongest first",
+            examples=[["provider_reference", "variable_symbol", "order_number"]],
+        ),
     ] = tuple(EvidenceKind)
 
     @field_validator("order_number", "invoice_number")
@@ -486,9 +818,17 @@ class Tolerance(_Part):
     """How far an amount may be off, either way, and still settle; the larger of the two limits counts."""
 
     absolute: Annotated[
-        Decimal, Field(ge=0, title="Absolute", description="In major units of the channel's currency, such as 1.00")
+        Decimal,
+        Field(
+            ge=0,
+            title="Absolute",
+            description="In major units of the channel's currency",
+            examples=["1.00"],
+        ),
     ] = Decimal(0)
-    percent: Annotated[Decimal, Field(ge=0, le=10, title="Per cent", description="Of the amount to pay")] = Decimal(0)
+    percent: Annotated[
+        Decimal, Field(ge=0, le=10, title="Per cent", description="Of the amount to pay", examples=["0.5"])
+    ] = Decimal(0)
 
     def limit(self, amount: Money) -> Money:
         """Return the largest difference that is still let pass for an amount to pay."""
@@ -514,12 +854,18 @@ class Outcomes(_Part):
 
     within_tolerance: Annotated[
         Literal[Policy.RELEASE, Policy.OPERATOR],
-        Field(title="Within tolerance", description="The amount is a little off, no more than the tolerance"),
+        Field(
+            title="Within tolerance",
+            description="The amount is a little off, no more than the tolerance",
+            examples=["release"],
+        ),
     ] = Policy.RELEASE
     short: Annotated[
         Literal[Policy.WAIT, Policy.OPERATOR],
         Field(
-            title="Short", description="Less came than the order asks for: it waits for the rest, or a person decides"
+            title="Short",
+            description="Less came than the order asks for: it waits for the rest, or a person decides",
+            examples=["wait"],
         ),
     ] = Policy.WAIT
     short_on_delivery: Annotated[
@@ -527,26 +873,39 @@ class Outcomes(_Part):
         Field(
             title="Short, on delivery",
             description="The carrier paid out less than it was to collect; empty: as short",
+            examples=["operator"],
         ),
     ] = None
     over: Annotated[
         Literal[Policy.RELEASE, Policy.OPERATOR],
-        Field(title="Over", description="More came than the order asks for: it is carried on, or a person decides"),
+        Field(
+            title="Over",
+            description="More came than the order asks for: it is carried on, or a person decides",
+            examples=["release"],
+        ),
     ] = Policy.RELEASE
-    surplus: Annotated[Surplus, Field(title="Surplus", description="Where the part paid too much goes")] = (
-        Surplus.OPERATOR
-    )
-    duplicate: Annotated[_Left, Field(title="Duplicate", description="The order is paid already")] = Policy.OPERATOR
-    late: Annotated[_Left, Field(title="Late", description="The order is cancelled, expired or returned")] = (
-        Policy.OPERATOR
-    )
+    surplus: Annotated[
+        Surplus, Field(title="Surplus", description="Where the part paid too much goes", examples=["balance"])
+    ] = Surplus.OPERATOR
+    duplicate: Annotated[
+        _Left, Field(title="Duplicate", description="The order is paid already", examples=["refund"])
+    ] = Policy.OPERATOR
+    late: Annotated[
+        _Left, Field(title="Late", description="The order is cancelled, expired or returned", examples=["balance"])
+    ] = Policy.OPERATOR
     wrong_currency: Annotated[
         Literal[Policy.OPERATOR, Policy.REFUND],
-        Field(title="Wrong currency", description="No rate is given for it, or the amount is off"),
+        Field(
+            title="Wrong currency", description="No rate is given for it, or the amount is off", examples=["operator"]
+        ),
     ] = Policy.OPERATOR
     unknown: Annotated[
         Literal[Policy.OPERATOR, Policy.IGNORE],
-        Field(title="Unknown", description="It names no order; for accounts that get other money too, ignore"),
+        Field(
+            title="Unknown",
+            description="It names no order; for accounts that get other money too, ignore",
+            examples=["ignore"],
+        ),
     ] = Policy.OPERATOR
 
     def policy(self, outcome: Outcome, method: Method | None = None) -> Policy:
@@ -570,11 +929,21 @@ class Conversion(_Part):
 
     rates: Annotated[
         dict[str, Annotated[Decimal, Field(gt=0, le=1_000_000)]],
-        Field(title="Rates", description="What one unit is worth in the channel's currency, such as EUR: 25.10"),
+        Field(
+            title="Rates",
+            description="What one unit is worth in the channel's currency, by its code",
+            examples=[{"EUR": "25.10"}],
+        ),
     ] = Field(default_factory=dict[str, Decimal])
     percent: Annotated[
         Decimal,
-        Field(ge=0, le=10, title="Per cent", description="How far the converted amount may be off, either way"),
+        Field(
+            ge=0,
+            le=10,
+            title="Per cent",
+            description="How far the converted amount may be off, either way",
+            examples=["4"],
+        ),
     ] = Decimal(4)
 
     @field_validator("rates")
@@ -599,20 +968,34 @@ class Conversion(_Part):
 class MoneyBack(_Part):
     """What to do when all of an order's money went back; what was never done is not taken back."""
 
-    stop: Annotated[bool, Field(title="Stop", description="Steps that have not happened yet don't happen any more")] = (
-        True
-    )
-    cancel_dispatch: Annotated[
-        bool, Field(title="Cancel dispatch", description="The carrier's label is cancelled, unless the parcel has left")
+    stop: Annotated[
+        bool, Field(title="Stop", description="Steps that have not happened yet don't happen any more", examples=[True])
     ] = True
-    restock: Annotated[bool, Field(title="Restock", description="Goods that were deducted are put back")] = True
-    credit_note: Annotated[bool, Field(title="Credit note", description="The invoice is taken back by one")] = True
+    cancel_dispatch: Annotated[
+        bool,
+        Field(
+            title="Cancel dispatch",
+            description="The carrier's label is cancelled, unless the parcel has left",
+            examples=[True],
+        ),
+    ] = True
+    restock: Annotated[
+        bool, Field(title="Restock", description="Goods that were deducted are put back", examples=[False])
+    ] = True
+    credit_note: Annotated[
+        bool, Field(title="Credit note", description="The invoice is taken back by one", examples=[True])
+    ] = True
     status: Annotated[
         str | None,
-        Field(title="Status", description="Of the order afterwards, such as cancelled; empty: left as it is"),
+        Field(
+            title="Status",
+            description="Of the order afterwards; empty: left as it is",
+            examples=["cancelled"],
+        ),
     ] = None
     tell_operator: Annotated[
-        bool, Field(title="Tell the operator", description="The payment stays listed for a person even so")
+        bool,
+        Field(title="Tell the operator", description="The payment stays listed for a person even so", examples=[True]),
     ] = False
 
 
@@ -633,42 +1016,97 @@ class HoldRules(_Part):
     """What happens with money that a card authorized and that is only held until somebody takes it."""
 
     status: Annotated[
-        str | None, Field(title="Status", description="Of an order whose money is held; empty leaves it as it is")
+        str | None,
+        Field(
+            title="Status",
+            description="Of an order whose money is held; empty leaves it as it is",
+            examples=["on_hold"],
+        ),
     ] = Status.ON_HOLD.value
     capture: Annotated[
         Literal["operator", "at_once"],
-        Field(title="Capture", description="By an operator, who may change the order first, or at once"),
+        Field(
+            title="Capture",
+            description="By an operator, who may change the order first, or at once",
+            examples=["at_once"],
+        ),
     ] = "operator"
     capture_on: Annotated[
         tuple[str, ...],
-        Field(title="Capture on", description="Statuses that capture, when a shop or a CRM gives them to the order"),
+        Field(
+            title="Capture on",
+            description="Statuses that capture, when a shop or a CRM gives them to the order",
+            examples=[["ready"]],
+        ),
     ] = ()
     release_on: Annotated[
         tuple[str, ...],
-        Field(title="Release on", description="Statuses that release the money, when they are given elsewhere"),
+        Field(
+            title="Release on",
+            description="Statuses that release the money, when they are given elsewhere",
+            examples=[["cancelled"]],
+        ),
     ] = ()
     released_status: Annotated[
-        str | None, Field(title="Status after release", description="Empty leaves the order as it is")
+        str | None,
+        Field(title="Status after release", description="Empty leaves the order as it is", examples=["cancelled"]),
     ] = Status.CANCELLED.value
     warn_hours: Annotated[
-        int, Field(ge=0, le=720, title="Warn, hours", description="How long before a hold expires a person is told")
+        int,
+        Field(
+            ge=0,
+            le=720,
+            title="Warn, hours",
+            description="How long before a hold expires a person is told",
+            examples=[24],
+        ),
     ] = 24
     at_expiry: Annotated[
         Literal["ask", "capture", "release"],
-        Field(title="At expiry", description="What is done by itself shortly before, when nobody has decided"),
+        Field(
+            title="At expiry",
+            description="What is done by itself shortly before, when nobody has decided",
+            examples=["capture"],
+        ),
     ] = "ask"
     act_hours: Annotated[
-        int, Field(ge=1, le=720, title="Act, hours", description="How long before it expires that is done")
+        int,
+        Field(ge=1, le=720, title="Act, hours", description="How long before it expires that is done", examples=[3]),
     ] = 3
     receipt: Annotated[
-        bool, Field(title="Fiscal receipt", description="The order's lines go to the gateway with a capture or refund")
+        bool,
+        Field(
+            title="Fiscal receipt",
+            description="The order's lines go to the gateway with a capture or refund",
+            examples=[True],
+        ),
     ] = False
+    second_receipt: Annotated[
+        Literal["never", "dispatched", "delivered"],
+        Field(
+            title="Second receipt",
+            description="When the goods of a payment count as handed over, so that the gateway registers the second "
+            "receipt; for gateways whose first says full_prepayment",
+            examples=["delivered"],
+        ),
+    ] = "never"
 
     @model_validator(mode="after")
     def _one_way(self) -> HoldRules:
         if both := set(self.capture_on) & set(self.release_on):
             raise ValueError(f"“{min(both)}” can't both capture and release")
+        if self.second_receipt != "never" and not self.receipt:
+            raise ValueError(
+                f"a second receipt, when the goods are {self.second_receipt}, follows a first one, and there is none; "
+                "set receipt to true, or second_receipt to never"
+            )
         return self
+
+    def handed_over(self, status: Status) -> bool:
+        """Say whether a second receipt is due for the goods of an order in a standard status."""
+        if self.second_receipt == "never":
+            return False
+        return transition(status, Status(self.second_receipt)) is Move.ALREADY
 
 
 class BalanceRules(_Part):
@@ -679,14 +1117,25 @@ class BalanceRules(_Part):
         Field(
             title="Pay from the balance",
             description="An order is paid from the balance when balance and credit limit cover it; otherwise it waits",
+            examples=[True],
         ),
     ] = False
     waiting_status: Annotated[
-        str, Field(title="Waiting status", description="Of an order that balance and credit limit don't cover")
+        str,
+        Field(
+            title="Waiting status",
+            description="Of an order that balance and credit limit don't cover",
+            examples=["awaiting_payment"],
+        ),
     ] = Status.AWAITING_PAYMENT.value
     credit_limit: Annotated[
         Decimal,
-        Field(ge=0, title="Credit limit", description="How far below zero a balance may go, in major units"),
+        Field(
+            ge=0,
+            title="Credit limit",
+            description="How far below zero a balance may go, in major units",
+            examples=["5000.00"],
+        ),
     ] = Decimal(0)
     release: Annotated[
         Literal["never", "all", "online"],
@@ -694,19 +1143,23 @@ class BalanceRules(_Part):
             title="Release",
             description="Which top-ups pay orders that wait: none, all that are not for an order, or of these only "
             "those paid online, by card",
+            examples=["online"],
         ),
     ] = "never"
     release_most: Annotated[
-        int, Field(ge=1, le=1_000, title="Release, at most", description="How many orders one top-up pays")
+        int,
+        Field(ge=1, le=1_000, title="Release, at most", description="How many orders one top-up pays", examples=[3]),
     ] = 3
     release_first: Annotated[
-        Literal["newest", "oldest"], Field(title="Release, first", description="Which of the waiting orders come first")
+        Literal["newest", "oldest"],
+        Field(title="Release, first", description="Which of the waiting orders come first", examples=["oldest"]),
     ] = "newest"
     release_only: Annotated[
         Literal["covered", "together"],
         Field(
             title="Release, only",
             description="As many of them as the money covers, or all of them together or none",
+            examples=["together"],
         ),
     ] = "covered"
 
@@ -714,10 +1167,42 @@ class BalanceRules(_Part):
 class MessageText(_Part):
     """The channel's own wording of a message, as Jinja templates; what is empty is taken from the files."""
 
-    subject: Annotated[str, Field(max_length=1_000, title="Subject", description="The e-mail's subject")] = ""
-    text: Annotated[str, Field(max_length=50_000, title="Text", description="The e-mail's plain text")] = ""
-    html: Annotated[str, Field(max_length=100_000, title="HTML", description="The e-mail's HTML")] = ""
-    sms: Annotated[str, Field(max_length=2_000, title="SMS", description="The text of the SMS")] = ""
+    subject: Annotated[
+        str,
+        Field(
+            max_length=1_000,
+            title="Subject",
+            description="The e-mail's subject",
+            examples=["Order {{ order.number }} is paid"],
+        ),
+    ] = ""
+    text: Annotated[
+        str,
+        Field(
+            max_length=50_000,
+            title="Text",
+            description="The e-mail's plain text",
+            examples=["Thank you for your payment."],
+        ),
+    ] = ""
+    html: Annotated[
+        str,
+        Field(
+            max_length=100_000,
+            title="HTML",
+            description="The e-mail's HTML",
+            examples=["<p>Thank you for your payment.</p>"],
+        ),
+    ] = ""
+    sms: Annotated[
+        str,
+        Field(
+            max_length=2_000,
+            title="SMS",
+            description="The text of the SMS",
+            examples=["Order {{ order.number }} is paid."],
+        ),
+    ] = ""
 
 
 class Seller(_Part):
@@ -735,13 +1220,21 @@ class Seller(_Part):
     company_id: Annotated[
         str, Field(title="Company number", description="In the country's register of companies", examples=["12345678"])
     ] = ""
-    tax_id: Annotated[str, Field(title="VAT number", description="Empty when not registered for VAT")] = ""
-    iban: Annotated[str, Field(title="IBAN", description="The account customers pay to")] = ""
+    tax_id: Annotated[
+        str, Field(title="VAT number", description="Empty when not registered for VAT", examples=["CZ12345678"])
+    ] = ""
+    iban: Annotated[
+        str, Field(title="IBAN", description="The account customers pay to", examples=["CZ65 0800 0000 1920 0014 5399"])
+    ] = ""
     bic: Annotated[str, Field(title="BIC", description="Of the bank that keeps the account", examples=["GIBACZPX"])] = (
         ""
     )
-    email: Annotated[str, Field(title="E-mail", description="Sender of messages to customers")] = ""
-    logo: Annotated[str, Field(title="Logo", description="PNG or JPEG file, relative to KVIT_HOME")] = ""
+    email: Annotated[
+        str, Field(title="E-mail", description="Sender of messages to customers", examples=["shop@example.com"])
+    ] = ""
+    logo: Annotated[
+        str, Field(title="Logo", description="PNG or JPEG file, relative to KVIT_HOME", examples=["logo.png"])
+    ] = ""
 
 
 # What is filled in is named one by one: str.format alone would also run {number.__class__} and {number:0999999999}.
@@ -787,16 +1280,27 @@ class Series(_Part):
 class Connectors(_Part):
     """Which connector plays each role for this channel; the names are those in kvit.yaml."""
 
-    accounting: Annotated[str, Field(title="Accounting", description="Issues invoices and other documents")] = (
-        "documents"
+    accounting: Annotated[
+        str, Field(title="Accounting", description="Issues invoices and other documents", examples=["documents"])
+    ] = "documents"
+    warehouse: Annotated[str, Field(title="Warehouse", description="Keeps the stock", examples=["store"])] = "store"
+    carrier: Annotated[str, Field(title="Carrier", description="Makes the labels of parcels", examples=["labels"])] = (
+        "labels"
     )
-    warehouse: Annotated[str, Field(title="Warehouse", description="Keeps the stock")] = "store"
-    carrier: Annotated[str, Field(title="Carrier", description="Makes the labels of parcels")] = "labels"
-    messenger: Annotated[str, Field(title="Messenger", description="Sends messages by e-mail")] = "maildir"
-    sms: Annotated[str, Field(title="SMS", description="Sends messages by SMS; empty: none does")] = ""
-    shop: Annotated[str, Field(title="Shop", description="Is told the statuses of its orders; empty: none is")] = ""
+    messenger: Annotated[
+        str, Field(title="Messenger", description="Sends messages by e-mail", examples=["maildir"])
+    ] = "maildir"
+    sms: Annotated[
+        str, Field(title="SMS", description="Sends messages by SMS; empty: none does", examples=["sms-gateway"])
+    ] = ""
+    shop: Annotated[
+        str, Field(title="Shop", description="Is told the statuses of its orders; empty: none is", examples=["woo"])
+    ] = ""
     crm: Annotated[
-        str, Field(title="CRM", description="Has a card of each order, which is kept up; empty: none has")
+        str,
+        Field(
+            title="CRM", description="Has a card of each order, which is kept up; empty: none has", examples=["planfix"]
+        ),
     ] = ""
 
 
@@ -827,10 +1331,19 @@ class ChannelRules(_Part):
     seller: Annotated[Seller, Field(title="Seller", description="Who sells here and issues the documents")]
     accounts: Annotated[
         tuple[str, ...],
-        Field(title="Accounts", description="Bank accounts this channel is paid to; variable symbols count only there"),
+        Field(
+            title="Accounts",
+            description="Bank accounts this channel is paid to; variable symbols count only there",
+            examples=[["CZ65 0800 0000 1920 0014 5399"]],
+        ),
     ] = ()
     statuses: Annotated[
-        dict[str, ChannelStatus], Field(title="Statuses", description="The channel's own statuses, by name")
+        dict[str, ChannelStatus],
+        Field(
+            title="Statuses",
+            description="The channel's own statuses, by name",
+            examples=[{"k_expedici": {"means": "ready", "labels": {"cs": "K expedici", "en": "Ready for dispatch"}}}],
+        ),
     ] = Field(default_factory=dict[str, ChannelStatus])
     references: Annotated[ReferenceRules, Field(title="References", description="How orders are named in payments")] = (
         Field(default_factory=ReferenceRules)
@@ -839,7 +1352,11 @@ class ChannelRules(_Part):
         Tolerance, Field(title="Tolerance", description="How far an amount may be off and still settle")
     ] = Field(default_factory=Tolerance)
     outcomes: Annotated[
-        Outcomes, Field(title="Outcomes", description="What to do with a payment, by what it turned out to be")
+        Outcomes,
+        Field(
+            title="Outcomes",
+            description="What to do with a payment, by what it turned out to be; `operator` leaves it to a person",
+        ),
     ] = Field(default_factory=Outcomes)
     conversion: Annotated[
         Conversion, Field(title="Conversion", description="What to do with payments in another currency")
@@ -856,6 +1373,7 @@ class ChannelRules(_Part):
             title="Tells",
             description="By the name of the shop or CRM: which of its statuses each status of this channel is; a "
             "status that isn't named is not told",
+            examples=[{"woo": {"paid": "processing", "dispatched": "completed"}}],
         ),
     ] = Field(default_factory=dict[str, dict[str, str]])
     follows: Annotated[
@@ -864,6 +1382,7 @@ class ChannelRules(_Part):
             title="Follows",
             description="By the name of the shop, CRM, carrier or accounting: which status of this channel each of "
             "its statuses gives an order; one that isn't named changes nothing",
+            examples=[{"woo": {"on-hold": "on_hold", "cancelled": "cancelled"}}],
         ),
     ] = Field(default_factory=dict[str, dict[str, str]])
     placed: Annotated[
@@ -872,6 +1391,15 @@ class ChannelRules(_Part):
     scenarios: Annotated[
         Scenarios, Field(title="Scenarios", description="What happens after a payment, by payment method")
     ] = Field(default_factory=Scenarios)
+    cases: Annotated[
+        tuple[Case, ...],
+        Field(
+            title="Cases",
+            description="Where a scenario goes otherwise, by payment and delivery method, status and amount; the first "
+            "case that fits an order wins",
+            examples=[[{"when": {"amount_from": "10000.00"}, "then": {"dispatch": {"start": False}}}]],
+        ),
+    ] = ()
     balance: Annotated[BalanceRules, Field(title="Balance", description="Orders paid from the customer's balance")] = (
         Field(default_factory=BalanceRules)
     )
@@ -881,6 +1409,7 @@ class ChannelRules(_Part):
             title="Texts",
             description="The channel's own wording of messages, by template and language; `any` is for the languages "
             "that are not named",
+            examples=[{"payment_received": {"cs": {"subject": "Děkujeme za platbu", "sms": "Platba dorazila."}}}],
         ),
     ] = Field(default_factory=dict[Template, dict[Language | Literal["any"], MessageText]])
     series: Annotated[Series, Field(title="Number series", description="How documents are numbered")] = Field(
@@ -896,16 +1425,29 @@ class ChannelRules(_Part):
             examples=[3],
         ),
     ] = 3
-    grace_days: Annotated[int, Field(ge=0, le=30, title="Grace, days", description="The bank's lag")] = 2
+    grace_days: Annotated[int, Field(ge=0, le=30, title="Grace, days", description="The bank's lag", examples=[2])] = 2
     connectors: Annotated[Connectors, Field(title="Connectors", description="Which outside system plays each role")] = (
         Field(default_factory=Connectors)
     )
     groups: Annotated[
-        dict[str, dict[str, Any]], Field(title="Groups", description="What differs for a customer group, by its name")
+        dict[str, dict[str, Any]],
+        Field(
+            title="Groups",
+            description="What differs for a customer group, by its name",
+            examples=[{"wholesale": {"scenarios": {"bank_transfer": {"status": "processing"}}}}],
+        ),
     ] = Field(default_factory=dict[str, dict[str, Any]])
     customers: Annotated[
-        dict[str, dict[str, Any]], Field(title="Customers", description="What differs for a customer, by his number")
+        dict[str, dict[str, Any]],
+        Field(
+            title="Customers",
+            description="What differs for a customer, by his number",
+            examples=[{"1042": {"balance": {"use": True, "credit_limit": "5000.00"}}}],
+        ),
     ] = Field(default_factory=dict[str, dict[str, Any]])
+
+    _levels: tuple[_Level, ...] = PrivateAttr(())
+    _silent: bool = PrivateAttr(default=False)
 
     @field_validator("currency")
     @classmethod
@@ -952,6 +1494,18 @@ class ChannelRules(_Part):
         return self
 
     @model_validator(mode="after")
+    def _handed_over_after_payment(self) -> ChannelRules:
+        for method in (Method.CARD, Method.BANK_TRANSFER):
+            status = self.scenarios.of(method).status
+            if self.scenarios.of(method).change_status and self.holds.handed_over(self.standard(status)):
+                raise ValueError(
+                    f"holds.second_receipt: by scenarios.{method}.status an order is “{status}” as soon as it is paid, "
+                    "so its goods are not handed over later, and the only receipt says full_payment; set it to never, "
+                    "or name a status that comes before"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _balance_fits(self) -> ChannelRules:
         means = self.standard(self.balance.waiting_status)
         if means is not Status.AWAITING_PAYMENT:
@@ -975,6 +1529,49 @@ class ChannelRules(_Part):
                         f"“{message.moment}”, and nobody sends SMS; name the connector that does in connectors.sms"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _cases_can_apply(self) -> ChannelRules:
+        for place, case in enumerate(self.cases):
+            where = f"cases.{place}"
+            if case.when.statuses:
+                self._known(f"{where}.when.statuses", case.when.statuses)
+            if case.then.status is not None:
+                self._known(f"{where}.then.status", [case.then.status])
+                if self.standard(case.then.status) in CLOSED:
+                    raise ValueError(
+                        f"{where}.then.status: “{case.then.status}” closes an order; name a status in which it goes on"
+                    )
+            for amount in (case.when.amount_from, case.when.amount_to):
+                try:
+                    Money.from_decimal(amount or Decimal(0), self.currency)
+                except MoneyError as error:
+                    raise ValueError(f"{where}.when: {error}") from None
+            for method in case.when.methods or Method:
+                try:
+                    made = _over(self.scenarios.of(method), case)
+                except ValidationError as error:
+                    said = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"{where}.then, paid by {method.value.replace('_', ' ')}: {said}") from None
+                if not self.connectors.sms and any(message.by == "sms" for message in made.messages):
+                    raise ValueError(
+                        f"{where}.then.messages: one is to go by SMS, and nobody sends SMS; name the connector that "
+                        "does in connectors.sms"
+                    )
+            for earlier, before in enumerate(self.cases[:place]):
+                if before.when.take_all_of(case.when):
+                    raise ValueError(
+                        f"{where}: it never applies, as all that fits it fits cases.{earlier}, which comes before it; "
+                        "put it first, or take it out"
+                    )
+        return self
+
+    def _known(self, field: str, statuses: Iterable[str]) -> None:
+        for status in statuses:
+            try:
+                self.standard(status)
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from None
 
     def _statuses_elsewhere(self) -> Iterator[tuple[str, str]]:
         """Yield the statuses that may also close an order, with the fields that name them."""
@@ -1025,22 +1622,108 @@ class ChannelRules(_Part):
 
     def for_customer(self, *, group: str | None, customer: str | None) -> ChannelRules:
         """Return the rules that hold for one customer: customer before group before channel before default."""
-        narrower = [self.groups.get(group or ""), self.customers.get(customer or "")]
-        parts = [part for part in narrower if part]
-        return _merged(self, parts) if parts else self.model_copy(update={"groups": {}, "customers": {}})
+        narrower = {
+            f"groups.{group}": self.groups.get(group or ""),
+            f"customers.{customer}": self.customers.get(customer or ""),
+        }
+        parts = {path: part for path, part in narrower.items() if part}
+        made = _merged(self, list(parts.values())) if parts else self.model_copy(update={"groups": {}, "customers": {}})
+        made._silent = self._silent  # noqa: SLF001 - a copy of its own
+        if self._levels:
+            made._levels = self._levels  # noqa: SLF001 - narrowed before, it has no groups and customers any more
+        elif self.cases or any("cases" in part for part in parts.values()):
+            cases = {path: tuple(map(Case.model_validate, part.get("cases", ()))) for path, part in parts.items()}
+            narrowed = (_Level(path, part.get("scenarios", {}), cases[path]) for path, part in parts.items())
+            made._levels = (self._level(), *narrowed)  # noqa: SLF001 - a copy of its own
+        return made
+
+    def scenario_of(self, order: Order) -> ScenarioRules:
+        """Return what happens with an order: the rules of its payment method, with the case that fits it."""
+        if not (self.cases or self._levels):
+            return self.scenarios.of(order.carried_on_as)
+        return self.scenario_by(facts_of_order(order))
+
+    def scenario_by(self, facts: CaseFacts) -> ScenarioRules:
+        """Return the same by what the conditions are about.
+
+        A narrower level's own lines come before the cases of a wider one; on one level the case comes before the lines.
+        """
+        rules = self.scenarios.of(facts.method)
+        decided = {one.level: one.case for one in self.cases_of(facts)}
+        if not decided:
+            return rules
+        document: dict[str, Any] = {}
+        for level in self._all_levels():
+            document = _merge(document, deepcopy(level.plain.get(facts.method.value, {})))
+            if case := decided.get(level.path):
+                document = _merge(document, case.then.said())
+        made = type(rules).model_validate(document)
+        return made.model_copy(update={"messages": ()}) if self._silent else made
+
+    def cases_of(self, facts: CaseFacts) -> list[Decided]:
+        """Return the cases that decide for an order, at most one of a level, the widest level first."""
+        found: list[Decided] = []
+        for level in self._all_levels():
+            if level.cases:
+                try:
+                    standard = self.standard(facts.status).value
+                except ValueError:  # the channel had it before
+                    standard = facts.status
+                fitting = (
+                    Decided(level.path, place, case)
+                    for place, case in enumerate(level.cases)
+                    if case.when.fit(facts, standard)
+                )
+                found.extend(islice(fitting, 1))
+        return found
+
+    def possible_scenarios(self) -> Iterator[ScenarioRules]:
+        """Yield what can happen with an order, whatever its payment method, and whichever case fits it."""
+        yield from self.scenarios.all()
+        for level in self._all_levels() if not self._silent else ():
+            for case in level.cases:
+                for method in case.when.methods or Method:
+                    yield _over(self.scenarios.of(method), case)
+
+    @property
+    def ask_status(self) -> bool:
+        """Whether a case, also one of a group or customer, depends on the status that an order had."""
+        own = [case for level in self._all_levels() for case in level.cases]
+        parts = [part for part in (*self.groups.values(), *self.customers.values()) if "cases" in part]
+        return any(case.when.statuses for case in own) or any(
+            case.get("when", {}).get("statuses") for part in parts for case in part["cases"]
+        )
+
+    def _level(self) -> _Level:
+        return _Level("", self.scenarios.model_dump(exclude_unset=True), self.cases)
+
+    def _all_levels(self) -> tuple[_Level, ...]:
+        return self._levels or ((self._level(),) if self.cases else ())
 
     def without_messages(self) -> ChannelRules:
         """Return the same rules with every message taken out, for a backfill that must not write to customers."""
         scenarios = {
             name: getattr(self.scenarios, name).model_copy(update={"messages": ()}) for name in Scenarios.model_fields
         }
-        return self.model_copy(
+        made = self.model_copy(
             update={
                 "scenarios": self.scenarios.model_copy(update=scenarios),
                 "groups": {name: _silenced(part) for name, part in self.groups.items()},
                 "customers": {name: _silenced(part) for name, part in self.customers.items()},
             }
         )
+        made._silent = True  # noqa: SLF001 - a copy of its own
+        return made
+
+
+def facts_of_order(order: Order) -> CaseFacts:
+    """Return what of an order the conditions of a case are about."""
+    return CaseFacts(order.carried_on_as, order.delivery_method, order.begun_as or order.status, order.total)
+
+
+def _over(rules: ScenarioRules, case: Case) -> ScenarioRules:
+    """Return the rules of a scenario with what a case changes of them. Raises ValidationError where that can't be."""
+    return type(rules).model_validate(_merge(rules.model_dump(exclude_unset=True), case.then.said()))
 
 
 def _silenced(part: dict[str, Any]) -> dict[str, Any]:
@@ -1080,6 +1763,46 @@ def _sentences(error: ValidationError, where: str) -> str:
         parts = (where, field, problem["msg"].removeprefix("Value error, "))
         lines.append(": ".join(part for part in parts if part))
     return "\n".join(lines)
+
+
+def moments_of(method: Method) -> tuple[Moment, ...]:
+    """Return the moments that there can be for an order of a payment method."""
+    steps = steps_by_method(method)
+    return tuple(moment for moment in Moment if message_step(moment, "email") in steps)
+
+
+def unreached_messages(rules: ChannelRules) -> list[str]:
+    """Return what is wrong with messages of a channel, its groups and customers whose moment never comes.
+
+    They are refused when rules are saved. Reading them goes on, since a channel may have some from before.
+    """
+    wrong = [*_unreached(rules)]
+    for kind, parts in (("groups", rules.groups), ("customers", rules.customers)):
+        for name, part in parts.items():
+            if part.keys() & {"scenarios", "cases"}:
+                own = [one for one in _unreached(_merged(rules, [part])) if one not in wrong]
+                wrong += [f"{kind}.{name}: {one}" for one in own]
+    return wrong
+
+
+def _unreached(rules: ChannelRules) -> Iterator[str]:
+    reached = {method: moments_of(method) for method in Method}
+    for method, moments in reached.items():
+        for message in rules.scenarios.of(method).messages:
+            if message.moment not in moments:
+                yield (
+                    f"scenarios.{method}.messages: “{message.template}” would never go out, as the scenario does not "
+                    f"come to the moment “{message.moment}”; it has the moments {listed(moments)}"
+                )
+    for place, case in enumerate(rules.cases):
+        methods = case.when.methods or tuple(Method)
+        moments = tuple(moment for moment in Moment if any(moment in reached[method] for method in methods))
+        for message in case.then.messages or ():
+            if message.moment not in moments:
+                yield (
+                    f"cases.{place}.then.messages: “{message.template}” would never go out, as no scenario that the "
+                    f"case is for comes to the moment “{message.moment}”; there are the moments {listed(moments)}"
+                )
 
 
 def parse_rules(document: object, *, where: str = "rules") -> ChannelRules:

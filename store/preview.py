@@ -314,12 +314,14 @@ async def _load(connection: AsyncConnection, ids: Sequence[int]) -> list[PastIte
                     AllocationRow.open_item_id,
                     (AllocationRow.amount_minor + AllocationRow.write_off_minor).label("minor"),
                     AllocationRow.at,
+                    PaymentRow.method,
                 )
+                .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
                 .where(AllocationRow.open_item_id.in_(some))
                 .order_by(AllocationRow.id)
             )
         ).all():
-            one = Taken(id=row.id, minor=int(row.minor), at=row.at)
+            one = Taken(id=row.id, minor=int(row.minor), at=row.at, method=Method(row.method))
             taken[row.open_item_id].append(one)
         rows = await connection.execute(
             select(
@@ -327,6 +329,7 @@ async def _load(connection: AsyncConnection, ids: Sequence[int]) -> list[PastIte
                 OrderRow.number.label("order_number"),
                 OrderRow.standard_status,
                 OrderRow.created_at,
+                OrderRow.on_delivery_minor,
                 CustomerRow.number.label("customer_number"),
                 CustomerRow.name,
                 CustomerRow.group,
@@ -351,6 +354,8 @@ async def _load(connection: AsyncConnection, ids: Sequence[int]) -> list[PastIte
                 customer=row.customer_id,
                 customer_name=row.name,
                 group=row.group or None,
+                customer_number=row.customer_number,
+                on_delivery=None if row.on_delivery_minor is None else Money(row.on_delivery_minor, row.currency),
             )
             found.append(
                 PastItem(

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.references import normal_account
 from domain.rules import ChannelRules, parse_rules
 from store import payments, work
+from store.sql import take_turns
 from store.tables import RuleVersion
 
 
@@ -129,6 +130,7 @@ async def save(
 
     Payments that no order was found for are tried again by it.
     """
+    await take_turns(connection, f"the rules of {channel}")
     newest = (
         await connection.execute(
             select(RuleVersion.version, RuleVersion.document)

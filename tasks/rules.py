@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.iban import wrong_ibans
-from domain.rules import RulesError, parse_rules
+from domain.rules import ChannelRules, RulesError, parse_rules, unreached_messages
 from store import rules
 from tasks.texts import check_texts
 
@@ -19,6 +19,14 @@ class Saved(NamedTuple):
     channel: str
     version: int
     changed: bool
+
+
+def checked_rules(document: object, *, where: str = "rules") -> ChannelRules:
+    """Read a channel's document with all that is checked before it is saved; raises RulesError as save_rules does."""
+    parsed = parse_rules(document, where=where)
+    if wrong := [*unreached_messages(parsed), *wrong_ibans(parsed), *check_texts(parsed)]:
+        raise RulesError("\n".join(f"{where}: {said}" for said in wrong))
+    return parsed
 
 
 async def save_rules(
@@ -35,9 +43,7 @@ async def save_rules(
 
     Raises RulesError, a line per field that is wrong; where names the file or form that the document came from.
     """
-    parsed = parse_rules(document, where=where)
-    if wrong := [*wrong_ibans(parsed), *check_texts(parsed)]:
-        raise RulesError("\n".join(f"{where}: {said}" for said in wrong))
+    parsed = checked_rules(document, where=where)
     version = await rules.save(
         connection,
         parsed.model_dump(mode="json", exclude_unset=True),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, create_model
 from rules_builders import document, eur, rules
 
 from domain.money import Money, MoneyError
@@ -607,3 +610,30 @@ def test_the_same_rules_are_always_written_out_the_same(waits: frozenset[Wait]) 
 def test_amounts_written_as_yaml_numbers_are_read_exactly() -> None:
     read = parse_rules(document(**yaml.safe_load("tolerance: {absolute: 1.10, percent: 0.3}")))
     assert (read.tolerance.absolute, read.tolerance.percent) == (Decimal("1.10"), Decimal("0.3"))
+
+
+def parts(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """Yield a model and those of all its parts, by whatever its fields hold them."""
+    yield model
+    for field in model.model_fields.values():
+        held = [field.annotation]
+        while held:
+            one = held.pop()
+            held.extend(get_args(one))
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                yield from parts(one)
+
+
+@pytest.mark.parametrize("part", dict.fromkeys(parts(ChannelRules)), ids=lambda part: part.__name__)
+def test_each_field_has_a_title_a_help_text_and_an_example_that_it_would_take(part: type[BaseModel]) -> None:
+    for name, field in part.model_fields.items():
+        assert field.title, name
+        assert field.title != name
+        assert len(field.description or "") > 5, name
+        kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else [field.annotation]
+        if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
+            continue  # its fields have their own
+        assert field.examples, name
+        alone: Any = create_model("Alone", **cast("dict[str, Any]", {name: (field.annotation, field)}))
+        for example in field.examples:
+            alone.model_validate({name: example})

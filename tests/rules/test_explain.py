@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules_builders import document, rules
+from rules_builders import document, eur, rules
 
-from domain.explain import Explained, Level, explain
+from domain.explain import Explained, Level, cases_for, explain
 from domain.payments import Method
-from domain.rules import ChannelRules, Moment, Template, parse_rules
+from domain.rules import CaseFacts, ChannelRules, Moment, Template, parse_rules
 
 PAID = {"template": "payment_received", "moment": "paid", "by": "email"}
 SENT = {"template": "dispatch_prepared", "moment": "dispatch", "by": "email"}
@@ -41,6 +41,31 @@ def test_the_narrowest_line_decides_and_the_others_are_named_after_it() -> None:
     assert told("dealers", "1042") == ("ready", [f"customers.1042.{line}", f"groups.dealers.{line}", line])
     assert told("dealers", "7") == ("paid", [f"groups.dealers.{line}", line])
     assert told(None, None) == ("processing", [line])
+
+
+def test_the_line_of_a_case_comes_before_the_other_lines_of_its_level() -> None:
+    own = rules(
+        scenarios={"card": {"status": "processing"}},
+        cases=[
+            {"when": {"methods": ["bank_transfer"]}, "then": {"status": "paid"}},
+            {"name": "large", "when": {"amount_from": 100}, "then": {"status": "ready", "stock": "ignore"}},
+        ],
+        groups={"dealers": {"scenarios": {"card": {"status": "on_hold"}}}},
+    )
+    line = "scenarios.card.status"
+    facts = CaseFacts(Method.CARD, None, "new", eur("100.00"))
+
+    def told(group: str | None, facts: CaseFacts | None) -> tuple[Any, Level, list[str]]:
+        found = explain(own, group=group, customer=None, method=Method.CARD, facts=facts)
+        (one,) = (one for one in found if one.path == line)
+        return one.value, one.level, [above.path for above in one.lines]
+
+    of_case = "cases.1.then.status"
+    assert told(None, facts) == ("ready", Level.CHANNEL, [of_case, line])
+    assert told("dealers", facts) == ("on_hold", Level.GROUP, [f"groups.dealers.{line}", of_case, line])
+    assert told(None, facts._replace(total=eur("99.99"))) == ("processing", Level.CHANNEL, [line])
+    fitting = cases_for(own, group=None, customer=None, facts=facts)
+    assert [(one.path, one.case.name) for one in fitting] == [("cases.1", "large")]
 
 
 def test_what_no_line_says_is_the_default_and_a_line_that_repeats_it_decides() -> None:

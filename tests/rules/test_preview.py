@@ -106,6 +106,18 @@ def test_another_document_is_shown_with_what_it_is_now_and_what_it_would_be() ->
     assert found.said == "Of the last 2 orders and 0 payments of shop, 2 orders would have gone otherwise."
 
 
+def test_a_case_goes_otherwise_for_the_orders_that_fit_it_by_the_status_in_which_their_payment_finds_them() -> None:
+    then = {"invoice": {"action": "ignore"}, "status": "ready"}
+    placed = {"placed": {"card": {"status": "awaiting_payment"}}}
+    case = {"when": {"amount_from": 500, "statuses": ["awaiting_payment"]}, "then": then}
+    old, new = rules(**placed), rules(**placed, cases=[case])
+    assert changed(past(total="499.99"), old, new) == {}
+    found = changed(past(total="500.00"), old, new)
+    assert found["invoice"] == ("an invoice", "no invoice")
+    assert found["status after payment"] == ("“paid”", "“ready”")
+    assert changed(past(total="500.00"), rules(), rules(cases=[case])) == {}
+
+
 def test_a_rule_that_does_nothing_by_itself_makes_no_difference() -> None:
     ignored = card(invoice={"action": "ignore"})
     assert not changed(past(), ignored, card(invoice={"action": "ignore", "kind": "proforma"}))

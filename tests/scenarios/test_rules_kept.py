@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from prefect import flow
-from shop_builders import Clock, placed
+from shop_builders import Clock, buy, carry_on, change_rules, order_of, pay, placed, steps_of
 from sqlalchemy import delete, update
 from step_builders import row_of, standings, states
 
 from connectors.errors import Misconfigured, Rejected, Transient
+from deployments.cli_rules import rules_explain
 from domain.orders import Order
 from domain.rules import ChannelRules
 from store import audit, effects, rules
@@ -166,3 +168,38 @@ async def test_a_step_that_only_the_new_rules_have_is_none_of_a_running_order(op
         spared = await unneeded(connection, [(one.order_id, one.cause) for one in (first, second)])
     assert "seal" in spared[first.order_id, first.cause]
     assert "seal" not in spared[second.order_id, second.cause]
+
+
+async def test_a_case_is_chosen_by_what_an_order_was_when_its_payment_came_and_all_its_steps_go_by_it(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    when = {"methods": ["card"], "delivery": ["kurýr"], "statuses": ["new"], "amount_from": "300.00"}
+    then = {"status": "k_expedici", "invoice": {"action": "ignore"}, "dispatch": {"start": False}}
+    await change_rules(opened, {"cases": [{"name": "Large, new", "when": when, "then": then}]})
+    line = {"sku": "TEA-SEN-100", "title": "Sencha, 100 g", "quantity": 1, "unit_price": "189.00"}
+    large, small = await buy(opened), await buy(opened, "CZ5002", total="189.00", lines=[line])
+
+    await carry_on("card", await pay(opened))
+    await carry_on("card", await pay(opened, "CZ5002", "189.00"))
+
+    # The status has changed before the invoice is issued; the case is the one that the order began with.
+    assert (await order_of(opened, large)).status == "k_expedici"
+    came_of = {
+        order: {name: one["state"] for name, one in (await steps_of(opened, order)).items()} for order in (large, small)
+    }
+    assert [(came_of[large][step], came_of[small][step]) for step in ("status", "invoice", "dispatch")] == [
+        ("done", "done"),
+        ("skipped", "done"),
+        ("skipped", "done"),
+    ]
+    assert (await order_of(opened, small)).status == "paid"
+    async with opened.store.read() as connection:
+        assert not await audit.audit(connection, now=opened.clock())
+
+    monkeypatch.setenv("KVIT_HOME", str(opened.home))
+    await rules_explain("CZ5001", as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["status"], told["cases"]) == ("new", [{"line": "cases.0", "name": "Large, new"}])
+    (invoice,) = (one for one in told["decisions"] if one["decision"] == "scenarios.card.invoice.action")
+    assert (invoice["value"], invoice["line"]) == ("ignore", "cases.0.then.invoice.action")
+    assert invoice["instead_of"] == [{"level": "channel", "path": "scenarios.card.invoice.action", "said": "issue"}]

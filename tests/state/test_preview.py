@@ -22,7 +22,7 @@ from domain.money import Money
 from domain.orders import Status
 from domain.payments import Method
 from domain.preview import Preview
-from domain.rules import ChannelRules, EvidenceKind, Moment, parse_rules
+from domain.rules import ChannelRules, EvidenceKind, Moment, moments_of, parse_rules
 from domain.scenarios import STEPS, message_step
 from store import balances, orders, payments, rules, stock
 from store.database import Store
@@ -258,6 +258,9 @@ def _messages(*moments: Moment) -> st.SearchStrategy[list[dict[str, Any]]]:
     )
 
 
+_MOMENTS = (Moment.PLACED, Moment.PAID, Moment.STATUS, Moment.DISPATCH)
+
+
 def _scenario(method: str) -> st.SearchStrategy[dict[str, Any]]:
     waits = [[], ["stock"]] if method == "cash_on_delivery" else [["payment"], ["invoice", "stock"]]
     return st.fixed_dictionaries(
@@ -267,7 +270,7 @@ def _scenario(method: str) -> st.SearchStrategy[dict[str, Any]]:
             "invoice": st.fixed_dictionaries(
                 {"action": st.sampled_from(["issue", "ignore"]), "kind": st.sampled_from(["invoice", "proforma"])}
             ),
-            "messages": _messages(Moment.PLACED, Moment.PAID, Moment.STATUS, Moment.DISPATCH),
+            "messages": _messages(*(moment for moment in _MOMENTS if moment in moments_of(Method(method)))),
             "stock": st.sampled_from(["deduct", "ignore"]),
             "dispatch": st.fixed_dictionaries({"start": st.booleans(), "waits_for": st.sampled_from(waits)}),
         }

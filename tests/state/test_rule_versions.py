@@ -51,6 +51,19 @@ async def test_another_process_sees_a_change_at_once(store: Store, other: Store)
     assert (await current(other))["shop"].rules.reservation_days == 5
 
 
+async def test_two_who_save_at_once_make_two_versions(store: Store, other: Store) -> None:
+    for before in (0, 2):  # of a channel that is new, and of one that is known
+        async with store.write() as connection:
+            own = document(channel="shop", reservation_days=before + 3)
+            saved = rules.save(connection, own, channel="shop", author="eva", reason="asked", now=NOW)
+            assert await saved == before + 1
+            second = asyncio.create_task(save(other, author="jan", reservation_days=before + 4))
+            ended, _ = await asyncio.wait({second}, timeout=0.3)
+            assert not ended, "it waits for the first"
+        assert await second == before + 2
+        assert (await current(store))["shop"].rules.reservation_days == before + 4
+
+
 async def test_nothing_is_saved_when_nothing_changed(store: Store) -> None:
     await save(store, reservation_days=3)
 

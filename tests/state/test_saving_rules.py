@@ -58,6 +58,7 @@ async def test_a_version_that_never_was_is_refused(store: Store) -> None:
     "wrong",
     [
         {"reservation_days": 400},
+        {"scenarios": {"card": {"messages": [{"template": "status_changed", "moment": "status"}]}}},
         {"accounts": ["CZ6508000000192000145398"]},
         {"templates": {"payment_received": {"cs": {"subject": "{{ order.nummber }}"}}}},
     ],
