@@ -32,10 +32,12 @@ from deployments.prefect_server import login_of, point_at_prefect
 if TYPE_CHECKING:
     from prefect import State
 
+    from domain.planned import Totals
     from tasks.installation import Installation
 
 _NUMBERS_MAX = 100_000
 _LOOK_S = 0.5
+_SHARDS_MAX = 64
 
 
 def _flag(text: str) -> Parameter:
@@ -63,7 +65,17 @@ async def backfill(
     notify: Annotated[bool, _flag("Send customers the messages that were not begun yet.")] = False,
     because: Annotated[str, Parameter(help="Why; it stands in the list of backfills.")] = "",
     resume: Annotated[int | None, Parameter(help="Go on with this backfill, which was cut short.")] = None,
-    report: Annotated[int | None, Parameter(help="Only write and show what came of this backfill.")] = None,
+    shards: Annotated[
+        int, Parameter(help="Share the work among so many runs: this one, and others through the work pool.")
+    ] = 1,
+    rate: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Requests to an outside system at most, such as stripe=5/s or cdek=30/min; can be repeated.",
+        ),
+    ] = None,
+    report: Annotated[int | None, Parameter(help="Only write and show what has become of this backfill.")] = None,
     listed: Annotated[bool, Parameter(name="--list", negative="", show_default=False, help="List them.")] = False,
     verbose: Verbose = False,
     as_json: AsJson = False,
@@ -73,7 +85,7 @@ async def backfill(
         kvit backfill --channel cz --since 2026-11-01 --dry-run
         kvit backfill --resume 3
 
-    Exit 1 when anything needs a person.
+    Exit 1 when anything needs a person; what goes on later by itself does not.
     """
     chosen = any((channel, status, scenario, since, until, order, file))
     ways = (chosen, resume is not None, report is not None, listed)
@@ -81,8 +93,10 @@ async def backfill(
         raise Wrong("choose orders, or say one of --resume, --report and --list")
     if not any(ways):
         raise Wrong("choose orders by --channel, --status, --scenario, --since, --until, --order or --file")
-    if resume is not None and (dry_run or notify or because):
-        raise Wrong("--resume goes on as it was begun; leave out --dry-run, --notify and --because")
+    if resume is not None and (dry_run or notify or because or rate):
+        raise Wrong("--resume goes on as it was begun; leave out --dry-run, --notify, --because and --rate")
+    if not 1 <= shards <= _SHARDS_MAX:
+        raise Wrong(f"--shards must be a number from 1 to {_SHARDS_MAX}")
     if since and until and since > until:
         raise Wrong(f"--since {since} is after --until {until}")
     numbers = [*(order or []), *(_numbers_in(file) if file else [])]
@@ -93,11 +107,14 @@ async def backfill(
             return await _report(opened, report, as_json=as_json)
         await _check(opened, channel, status, numbers)
         if resume is not None:
-            await _check_open(opened, resume)
+            await _check_open(opened, resume, shards)
         point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
+        at_most = _rates(opened, rate or [], shards)
+        from domain.planned import Totals
         from flows.backfill import backfill as run
         from store import work
-        from tasks.backfill import Selection
+        from tasks.backfill import Planned, Selection
+        from tasks.plan_backfill import plan_totals
 
         selection = Selection.model_validate(
             {
@@ -122,21 +139,59 @@ async def backfill(
                     placed_to=last,
                     numbers=numbers,
                 )
+        totals = Totals()
+        if dry_run:
+            planned = [Planned(*row) for row in rows]
+            totals = await plan_totals(opened, planned, notify=notify)
         await prefect_answers()
-        started = cast("Any", run)(selection, dry_run, notify, user_name(), because, resume, return_state=True)
+        given = (selection, dry_run, notify, user_name(), because, resume, shards, rate or [])
+        started = cast("Any", run)(*given, return_state=True)
         async with _bar(opened, resume, hidden=dry_run):
-            # The state that the flow returns is wanted, not the data in it.
+            # The state that the flow returns is wanted; the data in it are a backfill's number and its totals.
             state = cast("State[Any]", await started)
+        data: object = await state.aresult(raise_on_failure=False)
     found = [{"order": number, "scenario": due.scenario, "finished": finished} for due, number, finished, _ in rows]
     if as_json:
-        shown.as_json(
-            {"dry_run": dry_run, "notify": notify, "chosen": found, "state": state.name, "said": state.message}
-        )
+        told: shown.Json = {
+            "dry_run": dry_run,
+            "notify": notify,
+            "rates": [{name.lower().replace(" ", "_"): value for name, value in row.items()} for row in at_most],
+            "chosen": found,
+            "state": state.name,
+            "said": state.message,
+        }
+        told |= cast("shown.Json", data) if isinstance(data, dict) else {}
+        shown.as_json(told | (_counts(totals) if dry_run else {}))
     else:
         if resume is None:
             shown.print_chosen(found)
+        if at_most:
+            shown.table([*at_most[0]], ([*row.values()] for row in at_most))
+        if dry_run:
+            _print_counts(totals)
         shown.line(f"{state.name}: {state.message}")
     return DONE if state.is_completed() else ATTENTION
+
+
+def _counts(totals: Totals) -> shown.Json:
+    return {
+        "steps": [{"step": step, "would": would, "count": n} for (step, would), n in totals.steps.items()],
+        "left_out": [{"step": step, "why": why, "count": n} for (step, why), n in totals.reasons.most_common()],
+        "messages": [{"moment": moment, "by": by, "count": n} for (moment, by), n in totals.messages.most_common()],
+    }
+
+
+def _print_counts(totals: Totals) -> None:
+    if rows := totals.rows():
+        shown.table(["Step", *(f"{name}>" for name in rows[0] if name != "Step")], ([*row.values()] for row in rows))
+    if totals.reasons:
+        reasons = ((step, why, n) for (step, why), n in totals.reasons.most_common())
+        shown.table(("Left out", "Why", "Orders>"), reasons)
+    if totals.messages:
+        messages = ((moment, by, n) for (moment, by), n in totals.messages.most_common())
+        shown.table(("Message", "By", "Would go out>"), messages)
+    else:
+        shown.line("Nobody would get a message.")
 
 
 def _numbers_in(file: str) -> list[str]:
@@ -187,7 +242,21 @@ async def _check(opened: Installation, channel: str | None, status: str | None, 
             raise Wrong(f"order {number} is in several channels ({channels}); choose one with --channel")
 
 
-async def _check_open(opened: Installation, backfill_id: int) -> None:
+def _rates(opened: Installation, written: list[str], shards: int) -> list[dict[str, Any]]:
+    """Return how fast each outside system is asked at most, as it is shown. Raises Wrong."""
+    if not written:
+        return []
+    from tasks.backfill import BackfillError
+    from tasks.backfill_rates import rate_rows, rates_of
+
+    try:
+        return rate_rows(opened, rates_of(opened, written, runs=shards), runs=shards)
+    except BackfillError as error:
+        raise Wrong(str(error)) from None
+
+
+async def _check_open(opened: Installation, backfill_id: int, shards: int) -> None:
+    from domain.rates import RateError, check_shares
     from store import backfills
 
     async with opened.store.read() as connection:
@@ -196,6 +265,10 @@ async def _check_open(opened: Installation, backfill_id: int) -> None:
         raise Wrong(f"there is no backfill {backfill_id}; `kvit backfill --list` shows those there are")
     if row["finished_at"] is not None:
         raise Wrong(f"backfill {backfill_id} has ended; `kvit backfill --report {backfill_id}` shows what came of it")
+    try:
+        check_shares(row["rates"], runs=shards)
+    except RateError as error:
+        raise Wrong(str(error)) from None
 
 
 @asynccontextmanager
@@ -260,7 +333,7 @@ async def _list(opened: Installation, *, as_json: bool) -> int:
         shown.line("There was no backfill yet.")
         return DONE
     shown.table(
-        ("Backfill>", "Begun (UTC)", "Ended (UTC)", "Work>", "Done with>", "By", "Why"),
+        ("Backfill>", "Begun (UTC)", "Ended (UTC)", "Work>", "Gone through>", "By", "Why"),
         (
             (
                 row["id"],
@@ -279,16 +352,20 @@ async def _list(opened: Installation, *, as_json: bool) -> int:
 
 async def _report(opened: Installation, backfill_id: int, *, as_json: bool) -> int:
     from store import backfills
-    from tasks.backfill import write_report
+    from tasks.backfill import look_again, state_of, write_report
 
     async with opened.store.read() as connection:
         row = await backfills.load(connection, backfill_id)
     if row is None:
         raise Wrong(f"there is no backfill {backfill_id}; `kvit backfill --list` shows those there are")
+    await look_again(opened, row)
     path, totals = await write_report(opened, backfill_id)
+    state = await state_of(opened, backfill_id, totals)
     if as_json:
-        shown.as_json({"backfill": backfill_id, "file": str(path), "results": totals})
+        said: shown.Json = {"state": state.name, "said": state.message}
+        shown.as_json({"backfill": backfill_id, "file": str(path), "results": totals} | said)
     else:
+        shown.line(f"{state.name}: {state.message}")
         shown.table(("Result", "Work>"), totals.items())
         shown.line(f"Order by order: {path}")
-    return ATTENTION if any(totals.get(one) for one in ("parked", "in doubt", "failed")) else DONE
+    return DONE if state.is_completed() else ATTENTION

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import subject_of
 from store import journal
-from store.sql import chunks
-from store.tables import BackfillItem, BackfillRow, EffectRow, JournalRow, OrderRow, WorkRow
+from store.sql import add_new, chunks
+from store.tables import BackfillChunk, BackfillItem, BackfillRow, EffectRow, JournalRow, OrderRow, WorkRow
+
+SET_ASIDE = "backfill "
+"""What the note of work begins with that was set aside for a backfill."""
+_IS_ASIDE = func.coalesce(WorkRow.note, "").startswith(SET_ASIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,18 @@ async def begin(
     author: str,
     reason: str,
     now: datetime,
+    rates: Mapping[str, float] | None = None,
 ) -> int:
-    """Store a backfill and its chunks of (work, order), and return its number."""
+    """Store a backfill and its chunks of (work, order), and return its number.
+
+    rates are requests a second at most, by outside system.
+    """
     added = await connection.execute(
         insert(BackfillRow)
         .values(
             selection=selection,
             notify=notify,
+            rates=dict(rates or {}),
             author=author,
             reason=reason,
             total=sum(len(some) for some in cut),
@@ -133,22 +142,94 @@ async def open_chunks(connection: AsyncConnection, backfill_id: int) -> list[int
     return list(rows.scalars().all())
 
 
+async def open_by_subject(connection: AsyncConnection, backfill_id: int) -> list[tuple[int, str]]:
+    """Return the chunks in which something has not ended, the first one first, each with what its subjects are."""
+    rows = await connection.execute(
+        select(BackfillItem.chunk, func.min(WorkRow.subject))
+        .join(WorkRow, WorkRow.id == BackfillItem.work_id)
+        .where(BackfillItem.backfill_id == backfill_id, BackfillItem.result.is_(None))
+        .group_by(BackfillItem.chunk)
+        .order_by(BackfillItem.chunk)
+    )
+    return [(row[0], row[1]) for row in rows.all()]
+
+
+async def hold_chunk(
+    connection: AsyncConnection, backfill_id: int, chunk: int, owner: str, *, until: datetime, now: datetime
+) -> bool:
+    """Lease a chunk, or go on holding it; False when another run holds it or has ended it."""
+    held = {"backfill_id": backfill_id, "chunk": chunk, "lease_owner": None, "lease_until": None}
+    await add_new(connection, BackfillChunk, [held])
+    own = BackfillChunk.lease_owner
+    free = or_(own.is_(None), own == owner, BackfillChunk.lease_until <= now)
+    mine = (BackfillItem.backfill_id == backfill_id) & (BackfillItem.chunk == chunk)
+    is_open = exists().where(mine, BackfillItem.result.is_(None))
+    taken = await connection.execute(
+        update(BackfillChunk)
+        .where(BackfillChunk.backfill_id == backfill_id, BackfillChunk.chunk == chunk, free, is_open)
+        .values(lease_owner=owner, lease_until=until)
+    )
+    return taken.rowcount == 1
+
+
+async def let_chunk_go(connection: AsyncConnection, backfill_id: int, chunk: int, owner: str) -> None:
+    """End a run's lease of a chunk."""
+    mine = (BackfillChunk.backfill_id == backfill_id) & (BackfillChunk.chunk == chunk)
+    await connection.execute(
+        update(BackfillChunk).where(mine, BackfillChunk.lease_owner == owner).values(lease_owner=None, lease_until=None)
+    )
+
+
+async def runs_at_work(connection: AsyncConnection, backfill_id: int, now: datetime) -> int:
+    """Return how many runs hold a chunk of a backfill."""
+    mine = (BackfillChunk.backfill_id == backfill_id) & (BackfillChunk.lease_until > now)
+    return await connection.scalar(select(func.count(BackfillChunk.lease_owner.distinct())).where(mine)) or 0
+
+
+async def keep_aside(connection: AsyncConnection, backfill_id: int, *, until: datetime) -> None:
+    """Let what was set aside for a backfill and has not begun to end fall due at `until`, and no sooner."""
+    waiting = select(BackfillItem.work_id).where(BackfillItem.backfill_id == backfill_id, BackfillItem.result.is_(None))
+    await connection.execute(
+        update(WorkRow)
+        # What fell due has another note by now: it has ended, or is tried again when it is due.
+        .where(WorkRow.id.in_(waiting), WorkRow.due_at.is_not(None), WorkRow.note.startswith(SET_ASIDE))
+        .values(due_at=until)
+    )
+
+
 async def parts(connection: AsyncConnection, backfill_id: int, chunk: int) -> list[Part]:
     """Return what has not ended of a chunk."""
-    rows = await connection.execute(
-        select(
-            BackfillItem.id,
-            WorkRow.id,
-            WorkRow.scenario,
-            WorkRow.subject,
-            WorkRow.subject_id,
-            BackfillItem.order_id,
-        )
-        .join(WorkRow, WorkRow.id == BackfillItem.work_id)
-        .where(BackfillItem.backfill_id == backfill_id, BackfillItem.chunk == chunk, BackfillItem.result.is_(None))
-        .order_by(BackfillItem.id)
-    )
+    mine = (BackfillItem.backfill_id == backfill_id, BackfillItem.chunk == chunk, BackfillItem.result.is_(None))
+    rows = await connection.execute(_PARTS.where(*mine).order_by(BackfillItem.id))
     return [Part(*row) for row in rows.all()]
+
+
+async def ended_as(connection: AsyncConnection, backfill_id: int, results: Sequence[str]) -> list[Part]:
+    """Return the pieces of a backfill's work that ended in one of some ways."""
+    mine = (BackfillItem.backfill_id == backfill_id, BackfillItem.result.in_(list(results)))
+    rows = await connection.execute(_PARTS.where(*mine).order_by(BackfillItem.id))
+    return [Part(*row) for row in rows.all()]
+
+
+async def say_anew(connection: AsyncConnection, ends: Sequence[tuple[Part, str, str]]) -> None:
+    """Put into a backfill's report what has become since of work that had not ended when its chunk did."""
+    if ends:
+        await connection.execute(
+            update(BackfillItem)
+            .where(BackfillItem.id == bindparam("_id"))
+            .values(result=bindparam("_result"), said=bindparam("_said")),
+            [{"_id": part.item_id, "_result": result, "_said": said} for part, result, said in ends],
+        )
+
+
+_PARTS = select(
+    BackfillItem.id,
+    WorkRow.id,
+    WorkRow.scenario,
+    WorkRow.subject,
+    WorkRow.subject_id,
+    BackfillItem.order_id,
+).join(WorkRow, WorkRow.id == BackfillItem.work_id)
 
 
 async def moved(
@@ -168,6 +249,32 @@ async def moved(
             if subject in wanted:
                 found[subject].append((row.step, row.state, row.reason, row.id in new))
     return found
+
+
+async def still_due(connection: AsyncConnection, some: Sequence[Part]) -> dict[int, str]:
+    """Return which work is due again, by its id, and why; what is set aside for a backfill is not meant."""
+    rows = await connection.execute(
+        select(WorkRow.id, func.coalesce(WorkRow.note, "")).where(
+            WorkRow.id.in_([part.work_id for part in some]), WorkRow.due_at.is_not(None), ~_IS_ASIDE
+        )
+    )
+    return {row[0]: row[1] for row in rows.all()}
+
+
+async def aside(connection: AsyncConnection, some: Sequence[Part]) -> set[int]:
+    """Return the ids of the work that is set aside for a backfill, this one or another."""
+    mine = WorkRow.id.in_([part.work_id for part in some])
+    rows = await connection.execute(select(WorkRow.id).where(mine, WorkRow.due_at.is_not(None), _IS_ASIDE))
+    return set(rows.scalars().all())
+
+
+async def first_due(connection: AsyncConnection, backfill_id: int, result: str) -> datetime | None:
+    """Return when the first piece of a backfill's work is due that ended in some way."""
+    return await connection.scalar(
+        select(func.min(WorkRow.due_at))
+        .join(BackfillItem, BackfillItem.work_id == WorkRow.id)
+        .where(BackfillItem.backfill_id == backfill_id, BackfillItem.result == result)
+    )
 
 
 async def end(
@@ -214,6 +321,12 @@ async def totals(connection: AsyncConnection, backfill_id: int) -> dict[str, int
         select(result, func.count()).where(BackfillItem.backfill_id == backfill_id).group_by(result).order_by(result)
     )
     return {row[0]: row[1] for row in rows.all()}
+
+
+async def count_ended(connection: AsyncConnection, backfill_id: int) -> int:
+    """Return how many pieces of a backfill's work have ended."""
+    mine = (BackfillItem.backfill_id == backfill_id) & BackfillItem.result.is_not(None)
+    return await connection.scalar(select(func.count()).select_from(BackfillItem).where(mine)) or 0
 
 
 async def report(

@@ -6,15 +6,17 @@ takes money or an order back locks it first, so it sees every effect that was cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, Text, bindparam, case, cast, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.orders import CLOSED, Status
 from domain.payments import Kind
 from domain.scenarios import round_of, subject_of
+from store import hands
 from store.sql import chunks
 from store.tables import AllocationRow, OrderRow, PaymentRow, RevertRow
 
@@ -57,53 +59,88 @@ async def _locked(
 
 
 async def facts(connection: AsyncConnection, items: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Facts]:
-    """Lock the orders of (order id, cause) pairs, shared, and return how each stands for its cause."""
+    """Lock the orders of (order id, cause) pairs, shared, and return how each stands for its cause.
+
+    What a person has repeated stands as what it repeats.
+    """
     order_ids = sorted({order_id for order_id, _ in items})
     locked = await _locked(connection, order_ids, shared=True)
-    payment_ids = sorted({id_ for _, cause in items for subject, id_ in [subject_of(cause)] if subject == "payment"})
+    meant = await hands.meant(connection, {cause for _, cause in items})
+    causes = {meant.get(cause, cause) for _, cause in items}
+    payment_ids = sorted({id_ for cause in causes for subject, id_ in [subject_of(cause)] if subject == "payment"})
     reverting: set[int] = set()
-    back: dict[int, Kind] = {}
-    for ids in chunks(order_ids):
-        rows = await connection.execute(
-            select(RevertRow.order_id).where(RevertRow.order_id.in_(ids), RevertRow.finished_at.is_(None))
-        )
-        reverting.update(rows.scalars().all())
-        back.update(await gone_back(connection, ids))
+    sums: dict[int, dict[Kind, int]] = {}
     rounds: dict[int, int] = {}
     live: dict[tuple[int, int], bool] = {}
-    for ids in chunks(payment_ids):
-        known = await connection.execute(select(PaymentRow.id, PaymentRow.round).where(PaymentRow.id.in_(ids)))
-        rounds.update({row.id: row.round for row in known.all()})
-        allocated = await connection.execute(
-            select(AllocationRow.payment_id, AllocationRow.order_id, AllocationRow.reversed).where(
-                AllocationRow.payment_id.in_(ids), AllocationRow.reverses_id.is_(None)
-            )
-        )
-        for row in allocated.all():
-            key = (row.payment_id, row.order_id)
-            live[key] = live.get(key, False) or not row.reversed
+    # In one statement: this is asked before each step of each order.
+    for ids, paid in zip_longest(chunks(order_ids), chunks(payment_ids), fillvalue=()):
+        for row in (await connection.execute(_KNOWN, {"order_ids": list(ids), "payment_ids": list(paid)})).all():
+            if row.what == "reverting":
+                reverting.add(row.id)
+            elif row.what == "round":
+                rounds[row.id] = row.number
+            elif row.what == "live":
+                key = (row.id, row.number)
+                live[key] = live.get(key, False) or row.said == "live"
+            else:
+                sums.setdefault(row.id, {})[Kind(row.said)] = int(row.number)
+    back = _gone_back(sums)
     found: dict[tuple[int, str], Facts] = {}
     for order_id, cause in items:
-        subject, id_ = subject_of(cause)
+        of = meant.get(cause, cause)
+        subject, id_ = subject_of(of)
         of_payment = subject == "payment"
-        taken_off = of_payment and (rounds.get(id_, 1) > round_of(cause) or live.get((id_, order_id), True) is False)
+        taken_off = of_payment and (rounds.get(id_, 1) > round_of(of) or live.get((id_, order_id), True) is False)
         status, held_out = locked[order_id]
         closed = status if status in CLOSED else None
         found[order_id, cause] = Facts(closed, order_id in reverting, taken_off, back.get(order_id), held_out)
     return found
 
 
+_SUMS = (
+    select(
+        literal("sum").label("what"),
+        AllocationRow.order_id.label("id"),
+        cast(func.sum(AllocationRow.amount_minor), BigInteger).label("number"),
+        cast(PaymentRow.kind, Text).label("said"),
+    )
+    .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+    .where(AllocationRow.order_id.in_(bindparam("order_ids", expanding=True)))
+    .group_by(AllocationRow.order_id, PaymentRow.kind)
+)
+_KNOWN = union_all(
+    select(
+        literal("reverting").label("what"),
+        RevertRow.order_id.label("id"),
+        cast(0, BigInteger).label("number"),
+        cast("", Text).label("said"),
+    ).where(RevertRow.order_id.in_(bindparam("order_ids", expanding=True)), RevertRow.finished_at.is_(None)),
+    select(literal("round"), PaymentRow.id, cast(PaymentRow.round, BigInteger), cast("", Text)).where(
+        PaymentRow.id.in_(bindparam("payment_ids", expanding=True))
+    ),
+    select(
+        literal("live"),
+        AllocationRow.payment_id,
+        cast(AllocationRow.order_id, BigInteger),
+        case((AllocationRow.reversed, "reversed"), else_="live"),
+    ).where(
+        AllocationRow.payment_id.in_(bindparam("payment_ids", expanding=True)),
+        AllocationRow.order_id.is_not(None),
+        AllocationRow.reverses_id.is_(None),
+    ),
+    _SUMS,
+)
+
+
 async def gone_back(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, Kind]:
     """Return the orders of which no money is left, and how the most of it went."""
-    rows = await connection.execute(
-        select(AllocationRow.order_id, PaymentRow.kind, func.sum(AllocationRow.amount_minor).label("minor"))
-        .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
-        .where(AllocationRow.order_id.in_(order_ids))
-        .group_by(AllocationRow.order_id, PaymentRow.kind)
-    )
     sums: dict[int, dict[Kind, int]] = {}
-    for row in rows.all():
-        sums.setdefault(row.order_id, {})[Kind(row.kind)] = int(row.minor)
+    for row in (await connection.execute(_SUMS, {"order_ids": list(order_ids)})).all():
+        sums.setdefault(row.id, {})[Kind(row.said)] = int(row.number)
+    return _gone_back(sums)
+
+
+def _gone_back(sums: Mapping[int, Mapping[Kind, int]]) -> dict[int, Kind]:
     found: dict[int, Kind] = {}
     for order_id, by_kind in sums.items():
         refunded = by_kind.get(Kind.REFUND, 0)

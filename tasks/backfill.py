@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 from uuid import uuid4
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.payments import Method
+from domain.rates import shown_rates
 from domain.rules import Policy
 from domain.spreadsheet import csv_line
 from store import backfills, payments, work
@@ -30,13 +32,15 @@ from store.work import Due
 from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
 from tasks.pace import LEASE
-from tasks.step import current_actor
+from tasks.step import MISCONFIGURED, current_actor
 
 CHUNK = 200
 _FALLS_DUE = timedelta(minutes=10)
+_KEPT_BEFORE = timedelta(minutes=5)
+"""What a living backfill has set aside is kept from falling due so long before it would."""
 _PER_ORDER = timedelta(seconds=0.1)
-_RENEW_S = 12.0
-HELD = LEASE + timedelta(seconds=_RENEW_S)
+RENEW_S = 12.0
+HELD = LEASE + timedelta(seconds=RENEW_S)
 """How long a dead worker's backfill is held: a little longer than what it had begun, so that no step is left out."""
 _LOOK_AGAIN_S = 1.0
 
@@ -100,8 +104,11 @@ async def choose(selection: Selection) -> list[Planned]:
     return planned
 
 
-async def show_plan(planned: Sequence[Planned], *, dry_run: bool, notify: bool) -> None:
+async def show_plan(
+    planned: Sequence[Planned], *, dry_run: bool, notify: bool, rates: Mapping[str, float] | None = None
+) -> None:
     """Show what a backfill would do, as a table in the run."""
+    paced = f"; {shown_rates(rates)}" if rates else ""
     await acreate_table_artifact(
         key="backfill-plan",
         table=cells(
@@ -114,7 +121,7 @@ async def show_plan(planned: Sequence[Planned], *, dry_run: bool, notify: bool) 
             for item in planned[:2_000]
         ),
         description=("Dry run: nothing was done. " if dry_run else "")
-        + f"{len(planned)} to carry on; messages to customers are {'on' if notify else 'off'}",
+        + f"{len(planned)} to carry on; messages to customers are {'on' if notify else 'off'}{paced}",
     )
 
 
@@ -131,10 +138,14 @@ async def _set_aside(work_ids: Sequence[int], *, notify: bool) -> None:
         await work.hold_for(
             connection,
             work_ids,
-            until=opened.clock() + _FALLS_DUE + _PER_ORDER * len(work_ids),
+            until=_falls_due(opened, len(work_ids)),
             quiet=not notify,
-            note=f"backfill {run}",
+            note=f"{backfills.SET_ASIDE}{run}",
         )
+
+
+def _falls_due(opened: Installation, count: int) -> datetime:
+    return opened.clock() + _FALLS_DUE + _PER_ORDER * count
 
 
 def by_scenario(planned: Sequence[Planned]) -> list[list[Planned]]:
@@ -150,7 +161,15 @@ def by_scenario(planned: Sequence[Planned]) -> list[list[Planned]]:
     return found
 
 
-async def begin(selection: Selection, planned: Sequence[Planned], *, notify: bool, author: str, because: str) -> int:
+async def begin(
+    selection: Selection,
+    planned: Sequence[Planned],
+    *,
+    notify: bool,
+    author: str,
+    because: str,
+    rates: Mapping[str, float] | None = None,
+) -> int:
     """Store a backfill with its chunks, so that it can be carried on after a crash, and return its number."""
     opened = await installation()
     cut = [[(item.due.id, item.order_id) for item in some] for some in by_scenario(planned)]
@@ -163,6 +182,7 @@ async def begin(selection: Selection, planned: Sequence[Planned], *, notify: boo
             author=author.strip()[:200] or opened.worker,
             reason=because.strip(),
             now=opened.clock(),
+            rates=rates,
         )
 
 
@@ -175,7 +195,7 @@ async def held(opened: Installation, backfill_id: int) -> AsyncGenerator[dict[st
     """
     owner = f"{opened.worker[:80]} {uuid4().hex[:12]}"
     row = await _taken(opened, backfill_id, owner)
-    renewing = asyncio.create_task(_renew(opened, backfill_id, owner))
+    renewing = asyncio.create_task(_renew(opened, backfill_id, owner, row["total"]))
     try:
         yield row
     finally:
@@ -192,13 +212,7 @@ async def _taken(opened: Installation, backfill_id: int, owner: str) -> dict[str
     seen: datetime | None = None
     while True:
         async with opened.store.write() as connection:
-            row = await backfills.load(connection, backfill_id)
-            if row is None:
-                raise BackfillError(f"there is no backfill {backfill_id}; `kvit backfill --list` shows those there are")
-            if row["finished_at"] is not None:
-                raise BackfillError(
-                    f"backfill {backfill_id} has ended; `kvit backfill --report {backfill_id}` shows what came of it"
-                )
+            row = _checked(await backfills.load(connection, backfill_id), backfill_id)
             now = opened.clock()
             if await backfills.hold(connection, backfill_id, owner, until=now + HELD, now=now):
                 return row
@@ -208,19 +222,35 @@ async def _taken(opened: Installation, backfill_id: int, owner: str) -> dict[str
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _renew(opened: Installation, backfill_id: int, owner: str) -> None:
+async def _renew(opened: Installation, backfill_id: int, owner: str, total: int) -> None:
+    aside = opened.clock()
     while True:
-        await asyncio.sleep(_RENEW_S)
+        await asyncio.sleep(RENEW_S)
         with suppress(SQLAlchemyError, OSError):  # the next renewal may come in time
             async with opened.store.write() as connection:
                 now = opened.clock()
-                await backfills.hold(connection, backfill_id, owner, until=now + HELD, now=now)
+                if not await backfills.hold(connection, backfill_id, owner, until=now + HELD, now=now):
+                    continue
+                if now > aside - _KEPT_BEFORE:
+                    # Else the dispatcher would carry on beside it what a slow one has not come to, and not at its rate.
+                    aside = _falls_due(opened, total)
+                    await backfills.keep_aside(connection, backfill_id, until=aside)
 
 
-async def open_chunks(opened: Installation, backfill_id: int) -> list[int]:
-    """Return the chunks of a backfill in which something has not ended."""
+async def open_backfill(opened: Installation, backfill_id: int) -> dict[str, Any]:
+    """Return a backfill that has not ended. Raises BackfillError when it has, or when there is none."""
     async with opened.store.read() as connection:
-        return await backfills.open_chunks(connection, backfill_id)
+        return _checked(await backfills.load(connection, backfill_id), backfill_id)
+
+
+def _checked(row: dict[str, Any] | None, backfill_id: int) -> dict[str, Any]:
+    if row is None:
+        raise BackfillError(f"there is no backfill {backfill_id}; `kvit backfill --list` shows those there are")
+    if row["finished_at"] is not None:
+        raise BackfillError(
+            f"backfill {backfill_id} has ended; `kvit backfill --report {backfill_id}` shows what came of it"
+        )
+    return row
 
 
 async def take_chunk(opened: Installation, backfill_id: int, chunk: int, *, notify: bool) -> list[Part]:
@@ -234,13 +264,49 @@ async def take_chunk(opened: Installation, backfill_id: int, chunk: int, *, noti
 async def end_chunk(opened: Installation, row: dict[str, Any], parts: Sequence[Part], *, failed: str | None) -> None:
     """Record what became of each order of a chunk; failed is what its run said when it ended before its steps did."""
     async with opened.store.write() as connection:
-        steps = await backfills.moved(connection, parts, mark=row["journal_mark"])
-        left = await _left_to_a_person(connection, parts)
-        ends = [
-            (part, *_result(steps[part.subject, part.subject_id], failed, left.get((part.subject, part.subject_id))))
-            for part in parts
-        ]
+        became = await _became(connection, row, parts, failed=failed)
+        ends = [(part, *became[part.item_id]) for part in parts]
         await backfills.end(connection, row["id"], ends, actor=current_actor(opened), now=opened.clock())
+
+
+async def look_again(opened: Installation, row: dict[str, Any]) -> int:
+    """Bring a backfill's report up to date: what went on later, or waited for a person; return how much has moved.
+
+    What is set aside for a backfill stays as it was: nobody has carried it on since.
+    """
+    async with opened.store.write() as connection:
+        parts = await backfills.ended_as(connection, row["id"], _NOT_YET)
+        moved = 0
+        for start in range(0, len(parts), CHUNK):
+            some = parts[start : start + CHUNK]
+            aside = await backfills.aside(connection, some)
+            became = await _became(connection, row, [part for part in some if part.work_id not in aside])
+            anew = [(part, *became[part.item_id]) for part in some if part.item_id in became]
+            await backfills.say_anew(connection, anew)
+            moved += sum(result not in _NOT_YET for _, result, _ in anew)
+    return moved
+
+
+_LATER = "goes on later"
+_FOR_A_PERSON = ("parked", "in doubt", "misconfigured", "failed")
+_NOT_YET = (_LATER, *_FOR_A_PERSON)
+"""Results that a chunk can end with and that are not the last word."""
+_RESULTS = ("done", "already done", "skipped", *_NOT_YET, "not yet")
+"""In the order in which they are said."""
+
+
+async def _became(
+    connection: AsyncConnection, row: dict[str, Any], parts: Sequence[Part], *, failed: str | None = None
+) -> dict[int, tuple[str, str]]:
+    """Return by piece of work what became of it, in a word, and what says so."""
+    steps = await backfills.moved(connection, parts, mark=row["journal_mark"])
+    left = await _left_to_a_person(connection, parts)
+    due = await backfills.still_due(connection, parts)
+    return {
+        part.item_id: _result(steps[subject], failed, left.get(subject), due.get(part.work_id))
+        for part in parts
+        for subject in [(part.subject, part.subject_id)]
+    }
 
 
 async def _left_to_a_person(connection: AsyncConnection, parts: Sequence[Part]) -> dict[tuple[str, int], str]:
@@ -254,21 +320,28 @@ async def _left_to_a_person(connection: AsyncConnection, parts: Sequence[Part]) 
 
 
 def _result(
-    steps: Sequence[tuple[str, str, str | None, bool]], failed: str | None, left: str | None
+    steps: Sequence[tuple[str, str, str | None, bool]], failed: str | None, left: str | None, due: str | None
 ) -> tuple[str, str]:
-    """Say in a word what became of an order, and which step says so; left is what a person must decide about."""
-    for state, result in (
-        (EffectState.REJECTED, "parked"),
-        (EffectState.IN_DOUBT, "in doubt"),
-        (EffectState.INTENDED, "goes on later"),
+    """Say in a word what became of an order, and which step says so.
+
+    left is what a person must decide about, due why it is due again though no step of it is open.
+    """
+    for state, begins, result in (
+        (EffectState.REJECTED, "", "parked"),
+        (EffectState.IN_DOUBT, "", "in doubt"),
+        # It is tried again, too, but nothing can come of that before somebody has changed a setting.
+        (EffectState.INTENDED, MISCONFIGURED, "misconfigured"),
+        (EffectState.INTENDED, "", _LATER),
     ):
         for step, is_, reason, _ in steps:
-            if is_ == state:
+            if is_ == state and (reason or "").startswith(begins):
                 return result, f"{step}: {reason or 'not ended yet'}"
     if failed:
         return "failed", failed
     if left:
         return "parked", left
+    if due is not None:
+        return _LATER, due or "it is due again"
     now = [(step, state, reason) for step, state, reason, new in steps if new]
     if any(state == EffectState.DONE for _, state, _ in now):
         return "done", ""
@@ -292,33 +365,55 @@ async def write_report(opened: Installation, backfill_id: int) -> tuple[Path, di
     return path, totals
 
 
-async def show_results(opened: Installation, backfill_id: int, totals: dict[str, int], path: Path) -> None:
-    """Show what became of each order, as a table in the run."""
+async def state_of(opened: Installation, backfill_id: int, totals: Mapping[str, int]) -> State[Any]:
+    """Say in the name of a state, and in a sentence, how a backfill stands; data has its number and its totals."""
+    counts = [(totals[result], result) for result in _RESULTS if totals.get(result)]
+    said = ", ".join(f"{n} {'go on later' if n > 1 and result == _LATER else result}" for n, result in counts)
+    message = f"backfill {backfill_id}: {said or 'nothing chosen'}"
+    persons = sum(totals.get(result, 0) for result in _FOR_A_PERSON)
+    if persons:
+        message += f"; {persons} need{'s' if persons == 1 else ''} a person"
+    if totals.get(_LATER):
+        async with opened.store.read() as connection:
+            first = await backfills.first_due(connection, backfill_id, _LATER)
+        message += f"; the first on {first:%Y-%m-%d at %H:%M} UTC" if first else ""
+    data = {"backfill": backfill_id, "results": dict(totals)}
+    if persons:
+        return Failed(name="Needs a person", message=message, data=data)
+    name = "Will go on" if totals.get(_LATER) or totals.get("not yet") else "Done"
+    return Completed(name=name, message=message, data=data)
+
+
+async def show_results(opened: Installation, backfill_id: int, totals: dict[str, int], said: str, path: Path) -> None:
+    """Show what became of each order, as a table in the run; said sums it up."""
     async with opened.store.read() as connection:
         pages = backfills.report(connection, backfill_id, TABLE_ROWS)
         first: list[dict[str, Any]] = await anext(pages, cast("list[dict[str, Any]]", []))
         await pages.aclose()
-    said = ", ".join(f"{count} {result}" for result, count in totals.items()) or "nothing was chosen"
     total = sum(totals.values())
     rest = f" The first {len(first)} of {total} are shown; all are in {path.name}." if total > len(first) else ""
     table = [{name.capitalize(): str(value).replace("_", " ") for name, value in row.items()} for row in first]
-    await acreate_table_artifact(
-        key="backfill-report", table=cells(table), description=f"Backfill {backfill_id}: {said}.{rest}"
-    )
+    await acreate_table_artifact(key="backfill-report", table=cells(table), description=f"B{said[1:]}.{rest}")
 
 
 class Progress:
-    """A progress bar in the run's artifacts."""
+    """A progress bar in the run's artifacts, of all that the backfill is for, whichever runs carry it on."""
 
-    def __init__(self, total: int) -> None:
-        self._total = max(total, 1)
+    def __init__(self, opened: Installation, row: Mapping[str, Any]) -> None:
+        self._opened, self._id, self._total = opened, row["id"], row["total"]
         self._artifact: Any = None
 
-    async def show(self, done: int) -> None:
-        """Say how much is done."""
-        percent = 100 * done / self._total
+    async def show(self) -> None:
+        """Say how much has ended."""
+        async with self._opened.store.read() as connection:
+            ended = await backfills.count_ended(connection, self._id)
+        percent = 100 * ended / max(self._total, 1)
+        # The page of the run shows the description alone, so the percentage stands in it.
+        said = f"{percent:.0f} %: {ended} of {self._total} ended in backfill {self._id}"
+        get_run_logger().info(said)
         if self._artifact is None:
-            said = f"{self._total} to carry on"
-            self._artifact = await acreate_progress_artifact(progress=percent, key="backfill", description=said)
+            self._artifact = await acreate_progress_artifact(
+                progress=percent, key="backfill-progress", description=said
+            )
         else:
-            await aupdate_progress_artifact(artifact_id=self._artifact, progress=percent)
+            await aupdate_progress_artifact(artifact_id=self._artifact, progress=percent, description=said)

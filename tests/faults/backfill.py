@@ -23,13 +23,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _LOOK_S = 0.05
-_START_S = 60.0
+_START_S = 180.0
 _ENDED = "SELECT count(*) FROM backfill_items WHERE result IS NOT NULL"
 
 
@@ -75,7 +76,7 @@ class Shop:
     def age(self) -> None:
         """Let every lease run out."""
         with closing(sqlite3.connect(self.home / "kvit.sqlite", timeout=30)) as connection:
-            for table in ("backfills", "effects", "work"):
+            for table in ("backfills", "backfill_chunks", "effects", "work"):
                 connection.execute(
                     f"UPDATE {table} SET lease_until = '2000-01-01 00:00:00.000000' "  # noqa: S608 - names of ours
                     "WHERE lease_until IS NOT NULL"
@@ -111,13 +112,18 @@ def _killed(shop: Shop, process: subprocess.Popen[bytes], beyond: int) -> bool:
     return False
 
 
-def broken(orders: int, kills: int, folder: Path, api: str, *, age: bool) -> dict[str, Any]:
-    """Carry orders on, killed so many times, and return what came of it."""
+def prepared(folder: Path, api: str, orders: int) -> Shop:
+    """Return a shop with rules and so many orders, for which nothing has been done yet."""
     shop = Shop(folder, api)
     shop.home.mkdir()
     (folder / "orders.json").write_text(json.dumps(_orders(orders)), encoding="utf-8")
     shop.run("rules", "apply", str(ROOT / "deployments/rules/cz.yaml"))
     shop.run("orders", "import", str(folder / "orders.json"))
+    return shop
+
+
+def broken(shop: Shop, orders: int, kills: int, *, age: bool) -> dict[str, Any]:
+    """Carry orders on, killed so many times, and return what came of it."""
     began, done, states = time.monotonic(), 0, list[str]()
     process = shop.start("backfill", "--channel", "cz", "--json")
     for kill in range(kills):
@@ -129,24 +135,28 @@ def broken(orders: int, kills: int, folder: Path, api: str, *, age: bool) -> dic
             shop.age()
         process = shop.start("backfill", "--resume", "1", "--json")
     out, _ = process.communicate()
-    seconds = time.monotonic() - began
-    report = shop.run("backfill", "--report", "1")
-    with (shop.home / "backfills" / "1.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    twice = shop.ask("SELECT order_id FROM documents GROUP BY order_id HAVING count(*) > 1")
-    told = shop.ask("SELECT count(*) FROM journal WHERE step = 'backfill'")[0][0]
     return {
         "orders": orders,
         "kills": done,
         "at": states,
         "said": json.loads(out)["said"],
+        "seconds": round(time.monotonic() - began, 1),
+    } | counted(shop)
+
+
+def counted(shop: Shop) -> dict[str, Any]:
+    """Count what came of the first backfill of a shop: in its report, outside, and in the orders' histories."""
+    report = shop.run("backfill", "--report", "1")
+    with (shop.home / "backfills" / "1.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    twice = shop.ask("SELECT order_id FROM documents GROUP BY order_id HAVING count(*) > 1")
+    return {
         "results": report["results"],
         "rows_in_the_report": len({row["order"] for row in rows}),
         "documents": shop.ask("SELECT count(*) FROM documents")[0][0],
         "done_twice": len(twice),
-        "told_in_histories": told,
+        "told_in_histories": shop.ask("SELECT count(*) FROM journal WHERE step = 'backfill'")[0][0],
         "audit": shop.run("audit")["findings"],
-        "seconds": round(seconds, 1),
     }
 
 
@@ -158,26 +168,49 @@ def well(found: dict[str, Any], kills: int) -> bool:
     return ended and each == [orders] * 3 and not found["done_twice"] and not found["audit"]
 
 
-def main() -> int:
-    """Run it, with a Prefect server of its own."""
-    given = _arguments()
+@contextmanager
+def prefect_server(folder: Path) -> Generator[str]:
+    """Run a Prefect server of its own, with its UI, and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            address.rpartition(":")[2],
+        ],
+        env=os.environ
+        | {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_UI_API_URL": f"{address}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(f"{address}/api/health")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> int:
+    """Run it."""
+    given = _arguments()
     with tempfile.TemporaryDirectory() as name:
-        folder, api = Path(name), f"http://127.0.0.1:{port}/api"
-        server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=os.environ | {"PREFECT_HOME": str(folder / "prefect")},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait_for(f"{api}/health")
-            found = broken(given.orders, given.kills, folder, api, age=given.age)
-        finally:
-            server.terminate()
-            server.wait()
+        folder = Path(name)
+        with prefect_server(folder) as address:
+            shop = prepared(folder, f"{address}/api", given.orders)
+            found = broken(shop, given.orders, given.kills, age=given.age)
     sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     return 0 if well(found, given.kills) else 1
 

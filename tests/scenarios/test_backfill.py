@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import shutil
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -21,6 +23,7 @@ from shop_builders import (
     Clock,
     buy,
     carry_on,
+    carry_on_all,
     change_rules,
     done_outside,
     letters,
@@ -33,18 +36,35 @@ from shop_builders import (
 from sqlalchemy import select
 
 from connectors.roles import Page
+from deployments.cli_backfill import backfill as command
 from deployments.dispatcher import Dispatcher
+from deployments.sandbox.smsapi import SmsapiStandIn
 from deployments.sandbox.stripe import StripeStandIn
 from domain.payments import Method
 from flows.backfill import backfill
 from flows.invoice import order_placed
 from flows.pull_payments import pull_payments
 from flows.reconcile import reconcile
-from store import backfills, inbox, work
+from store import backfills, effects, inbox, orders, work
 from store.tables import JournalRow, WorkRow
-from tasks.backfill import HELD, Planned, Selection, begin, choose, end_chunk, set_aside, take_chunk
+from tasks.backfill import (
+    HELD,
+    Planned,
+    Selection,
+    begin,
+    choose,
+    end_chunk,
+    held,
+    look_again,
+    set_aside,
+    take_chunk,
+    write_report,
+)
+from tasks.by_hand import hold_out
 from tasks.installation import Installation
 from tasks.match import match_payments
+from tasks.plan_backfill import plan_totals
+from tasks.skip import skip
 
 NOTHING = {"documents": 0, "letters": 0, "labels": 0, "deductions": 0}
 ALL_THREE = {"documents": 3, "letters": 6, "labels": 3, "deductions": 3}
@@ -101,18 +121,49 @@ async def only_matched(opened: Installation, paid: list[int]) -> None:
     assert (await payment_row(opened, paid[0]))["outcome"] == "exact"
 
 
+async def test_an_order_whose_delivery_the_carrier_collects_is_filled_in_part_by_part(opened: Installation) -> None:
+    address = {"name": "Jan", "street": "Údolní 4", "city": "Brno", "postcode": "602 00", "country": "CZ"}
+    tea = {"sku": "TEA-SEN-100", "title": "Sencha", "quantity": 2, "unit_price": "189.00"}
+    order_id = await buy(
+        opened,
+        total="428.00",
+        lines=[tea, {"title": "Doručení", "quantity": 1, "unit_price": "50.00"}],
+        delivery={"method": "Kurýr", "address": address, "paid_on_delivery": "50.00"},
+    )
+    await only_matched(opened, [await pay(opened, amount="378.00")])
+    assert (await fill_in()).name == "Done"
+    done = await done_outside(opened)
+    assert (done["labels"], done["deductions"], (await order_of(opened, order_id)).to_collect.amount) == (1, 1, "50.00")
+    async with opened.store.read() as connection:
+        shipment = await orders.live_shipment(connection, order_id)
+    assert shipment is not None
+    assert shipment["collect_minor"] == 5_000
+    await only_matched(opened, [await pay(opened, amount="50.00", method="cash_on_delivery")])
+    assert (await fill_in()).name == "Done"
+    order = await order_of(opened, order_id)
+    assert (order.standard_status, order.to_pay.minor) == ("completed", 0)
+    assert await done_outside(opened) == done
+
+
 async def test_a_dry_run_shows_its_plan_and_does_nothing(opened: Installation) -> None:
     await three_paid(opened)
     before = await due(opened)
     state = await fill_in(dry_run=True)
     assert (state.name, state.message) == ("Dry run", "6 would be carried on; nothing was done")
-    plan = (await artifacts_of(state))["backfill-plan"]
+    shown = await artifacts_of(state)
+    plan = shown["backfill-plan"]
     assert plan.description == "Dry run: nothing was done. 6 to carry on; messages to customers are off"
     assert {(row["Order"], row["Scenario"], row["Now"]) for row in rows_of(plan)} == {
         (number, scenario, "steps are open")
         for number in ("CZ5001", "CZ5002", "CZ5003")
         for scenario in ("card", "order placed")
     }
+    counted = {row["Step"]: row for row in rows_of(shown["backfill-plan-steps"])}
+    assert (counted["invoice"]["Would be done"], counted["message"]["Would be left out"]) == (3, 3)
+    assert {"Step": "message", "Why": "messages are off", "Orders": 3} in rows_of(shown["backfill-plan-reasons"])
+    assert shown["backfill-plan-messages"].description == "0 messages would go to customers"
+    told = await artifacts_of(await fill_in(dry_run=True, notify=True))
+    assert {"Moment": "paid", "By": "e-mail", "Messages": 3} in rows_of(told["backfill-plan-messages"])
     assert await due(opened) == before
     assert await done_outside(opened) == NOTHING
 
@@ -121,15 +172,28 @@ async def test_a_backfill_does_everything_that_is_missing_and_writes_to_nobody(
     opened: Installation, clock: Clock
 ) -> None:
     ids = await three_paid(opened)
+
+    @flow(name="choose only")
+    async def choose_only() -> list[Planned]:
+        return await choose(Selection())
+
+    planned = await plan_totals(opened, await choose_only(), notify=False)
     state = await fill_in()
     assert (state.name, state.message) == ("Done", "backfill 1: 6 done")
+    # The plan has told what came of each step.
+    became: Counter[tuple[str, str]] = Counter()
+    async with opened.store.read() as connection:
+        for order_id in ids:
+            became.update((row["step"], row["state"]) for row in await effects.of_order(connection, order_id))
+    words = {"would be done": "done", "would be left out": "skipped"}
+    assert {(step, words[would]): count for (step, would), count in planned.steps.items()} == became
     assert [(await order_of(opened, order_id)).status for order_id in ids] == ["paid"] * 3
     assert await done_outside(opened) == ALL_THREE | {"letters": 0}
     message = (await steps_of(opened, ids[0]))["message"]
     assert (message["state"], message["reference"]) == ("skipped", None)
     # Nor does anybody later, by whatever comes after it.
     clock.forward(days=1)
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     await fill_in()
     assert letters(opened) == []
 
@@ -143,7 +207,7 @@ async def test_messages_are_sent_when_they_are_asked_for(opened: Installation) -
 
 async def test_what_is_done_stays_done_however_often_it_is_run(opened: Installation) -> None:
     ids = await three_paid(opened)
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     assert await done_outside(opened) == ALL_THREE
     for notify in (False, True):
         state = await fill_in(notify=notify)
@@ -160,12 +224,12 @@ async def test_a_letter_that_waits_for_its_mail_server_is_not_lost_in_a_backfill
     payment = await pay(opened)
     in_the_way = opened.home / "maildir"
     in_the_way.write_text("a file where the folder should be", encoding="utf-8")
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     assert (await done_outside(opened))["letters"] == 0
     in_the_way.unlink()
     clock.forward(minutes=2)
     await fill_in()
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     assert (await payment_row(opened, payment))["outcome"] == "exact"
     assert (await done_outside(opened))["letters"] == 2
 
@@ -177,7 +241,7 @@ async def test_what_a_backfill_had_set_aside_when_it_died_falls_due_and_writes_t
     async with opened.store.read() as connection:
         planned = [Planned(*row) for row in await work.of_orders(connection)]
     await set_aside(planned, notify=False)
-    dispatcher = Dispatcher(opened, spacing=0)
+    dispatcher = Dispatcher(opened)
     assert await dispatcher.work_off() == 0
     clock.forward(minutes=11)
     assert await dispatcher.work_off() == 6
@@ -215,13 +279,59 @@ async def test_one_bad_order_never_stops_the_rest_and_the_report_says_so(opened:
             select(JournalRow.order_id, JournalRow.reference).where(JournalRow.step == "backfill").distinct()
         )
         assert sorted(tuple(row) for row in told.all()) == [(id_, "backfill 1") for id_ in (bad, *good)]
+        row = await backfills.load(connection, 1)
+    # What a person has seen to since is so in the report, too.
+    assert row is not None
+    assert await look_again(opened, row) == 0
+    await skip(opened, "CZ5001", "stock", channel=None, author="jana", because="it is in the other warehouse")
+    await carry_on_all(opened)
+    assert await look_again(opened, row) == 1
+    _, totals = await write_report(opened, 1)
+    assert totals == {"done": 5, "parked": 1}, "its reservation still waits for somebody"
+
+
+async def test_what_goes_on_later_is_not_done_and_the_report_tells_what_has_become_of_it_since(
+    opened: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVIT_HOME", str(opened.home))
+
+    async def report() -> tuple[int, str, str, dict[str, int]]:
+        """Return with which code the command ends that shows what came of it, and what it says."""
+        capsys.readouterr()
+        code = await command(report=1, as_json=True)
+        told = json.loads(capsys.readouterr().out)
+        return code, told["state"], told["said"], told["results"]
+
+    await three_paid(opened)
+    for number in ("CZ5001", "CZ5002"):
+        await hold_out(opened, number, channel=None, author="jana", because="they called", back=False)
+    state = await fill_in()
+    said = "backfill 1: 2 done, 4 go on later; the first on 2026-11-23 at 09:15 UTC"
+    assert (state.type.value, state.name, state.message) == ("COMPLETED", "Will go on", said)
+    assert await state.aresult() == {"backfill": 1, "results": {"done": 2, "goes on later": 4}}
+    assert await report() == (0, "Will go on", said, {"done": 2, "goes on later": 4})
+    # One is put back, and a step of it waits for somebody who mends the shop.
+    in_the_way = opened.home / "labels"
+    shutil.move(in_the_way, opened.home / "aside")
+    in_the_way.write_text("a file where the folder should be", encoding="utf-8")
+    await hold_out(opened, "CZ5002", channel=None, author="jana", because="they called again", back=True)
+    await carry_on_all(opened)
+    code, name, said, results = await report()
+    assert (code, name, results) == (1, "Needs a person", {"done": 3, "goes on later": 2, "misconfigured": 1})
+    assert said.startswith("backfill 1: 3 done, 2 go on later, 1 misconfigured; 1 needs a person; the first on ")
+    # All is well again, and all that went on later is done.
+    in_the_way.unlink()
+    await hold_out(opened, "CZ5001", channel=None, author="jana", because="they called again", back=True)
+    clock.forward(minutes=30)
+    await carry_on_all(opened)
+    assert await report() == (0, "Done", "backfill 1: 6 done", {"done": 6})
 
 
 async def test_money_that_was_left_to_a_person_still_needs_one_after_a_backfill(opened: Installation) -> None:
     await buy(opened)
     await carry_on("card", await pay(opened, amount="400.00"))
     state = await fill_in()
-    assert (state.name, state.message) == ("Needs a person", "backfill 1: 1 parked, 1 skipped")
+    assert (state.name, state.message) == ("Needs a person", "backfill 1: 1 skipped, 1 parked; 1 needs a person")
 
 
 async def test_an_order_that_was_paid_before_it_was_begun_is_not_asked_for_its_money(opened: Installation) -> None:
@@ -247,7 +357,8 @@ async def test_a_large_backfill_goes_chunk_by_chunk_and_shows_how_far_it_is(
     assert state.message == "backfill 1: 6 done"
     found = await artifacts_of(state)
     assert [row["Chunk"] for row in rows_of(found["backfill-report"])] == ["1", "1", "2", "3", "3", "4"]
-    assert float(cast("Any", found["backfill"].data)) == 100
+    progress = found["backfill-progress"]
+    assert (float(cast("Any", progress.data)), progress.description) == (100, "100 %: 6 of 6 ended in backfill 1")
 
 
 async def test_orders_are_chosen_by_channel_status_method_dates_and_numbers(opened: Installation) -> None:
@@ -303,6 +414,95 @@ async def test_what_was_cut_short_goes_on_where_it_was_and_only_once(
     assert "has ended" in (state.message or "")
     state = await start(backfill, resume=7)
     assert "there is no backfill 7" in (state.message or "")
+
+
+@pytest.fixture
+async def texting(stocked: Path, tmp_path: Path, clock: Clock) -> AsyncGenerator[tuple[Installation, SmsapiStandIn]]:
+    """Open a shop whose customers are told by SMS that their money has come."""
+    home = tmp_path / "shop"
+    shutil.copytree(stocked, home)
+    async with SmsapiStandIn(clock=clock) as account:
+        texts = {"name": "texts", "type": "smsapi", "base_url": account.url, "token": account.token}
+        stanza = texts | {"limits": {"per_second": 100}}
+        (home / "kvit.yaml").write_text(yaml.safe_dump({"connectors": [stanza]}), encoding="utf-8")
+        async with shop(home, clock=clock) as opened:
+            by_sms = [{"template": "payment_received", "moment": "paid", "by": "sms"}]
+            change = {"connectors": {"sms": "texts"}, "scenarios": {"card": {"messages": by_sms}}}
+            await change_rules(opened, {"title": "Čajovna U Lípy"} | change)
+            yield opened, account
+
+
+async def test_a_backfill_asks_an_outside_system_at_the_rate_it_was_begun_with_also_when_it_goes_on(
+    texting: tuple[Installation, SmsapiStandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, account = texting
+    waits: list[float] = []
+
+    async def pass_at_once(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("connectors.pacing.sleep", pass_at_once)
+    await three_paid(opened)
+
+    @flow(name="cut short")
+    async def cut_short() -> None:
+        planned = await choose(Selection(scenario=Method.CARD))
+        await begin(Selection(), planned, notify=True, author="Jana", because="an import", rates={"texts": 1 / 6})
+
+    await start(cut_short)
+    state = await start(backfill, resume=1)
+    assert state.message == "backfill 1: 6 done"
+    assert len(account.requests) >= 3
+    # The first request waits for nobody, and each of the others six seconds more than the one before it.
+    assert [round(wait / 6) for wait in waits] == list(range(1, len(account.requests)))
+    # What is no part of it goes at the connector's own rate.
+    await buy(opened, "CZ5004")
+    asked = len(account.requests)
+    await carry_on("card", await pay(opened, "CZ5004"))
+    assert len(account.requests) > asked
+    assert len(waits) == asked - 1
+
+
+async def test_a_dry_run_shows_the_rates_and_what_can_not_be_kept_is_refused(
+    texting: tuple[Installation, SmsapiStandIn],
+) -> None:
+    opened, _ = texting
+    await buy(opened)
+    shown = await artifacts_of(await start(backfill, Selection(), shards=2, rates=["texts=500/s"]))
+    assert (shown["backfill-plan"].description or "").endswith("are off; texts at most 500/s")
+    assert rows_of(shown["backfill-plan-rates"]) == [
+        {"System": "texts", "Given": "500/s", "Its own limit": "100/s", "Holds": "100/s", "Each of 2 runs": "250/s"}
+    ]
+    for rates, shards, said in (
+        (["stripe=5/s"], 1, "outside system “stripe” is not known; there is texts"),
+        (["texts=1/s"], 8, "is too slow for 8 runs"),
+    ):
+        state = await start(backfill, Selection(), dry_run=False, shards=shards, rates=rates)
+        assert (state.name, said in (state.message or "")) == ("Refused", True), state.message
+    async with opened.store.read() as connection:
+        assert await backfills.listing(connection) == []
+
+
+async def test_what_a_slow_backfill_has_not_come_to_is_left_to_it_while_it_lives(
+    opened: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.backfill.RENEW_S", 0.01)
+    await three_paid(opened)
+
+    @flow(name="slow")
+    async def slow() -> None:
+        planned = await choose(Selection())
+        number = await begin(Selection(), planned, notify=False, author="Jana", because="an import")
+        await set_aside(planned, notify=False)
+        async with held(opened, number), asyncio.timeout(30):
+            clock.now += timedelta(minutes=30)
+            while any(at <= clock() for _, at, _ in await due(opened) if at):  # noqa: ASYNC110 - it changes the rows
+                await asyncio.sleep(0.01)
+
+    await start(slow)
+    assert await Dispatcher(opened).work_off() == 0
+    clock.forward(minutes=11)
+    assert await Dispatcher(opened).work_off() == 6
 
 
 # Reconciliation.
