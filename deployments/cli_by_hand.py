@@ -1,4 +1,4 @@
-"""`kvit orders hold-out`, `put-back` and `status`: what a person does with an order by hand."""
+"""`kvit orders hold-out`, `put-back`, `status` and `repeat`: what a person does with an order by hand."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ async def orders_status(
     force: Annotated[
         bool, Parameter(negative="", show_default=False, help="Set it whatever speaks against it.")
     ] = False,
+    plan: Annotated[bool, Parameter(negative="", show_default=False, help="Only show what would be done.")] = False,
     channel: Channel = None,
     as_json: AsJson = False,
 ) -> int:
@@ -78,7 +79,7 @@ async def orders_status(
 
         try:
             done = await set_status(
-                opened, number, status, channel=channel, author=user_name(), because=because, force=force
+                opened, number, status, channel=channel, author=user_name(), because=because, force=force, plan=plan
             )
         except ByHandError as error:
             raise Wrong(str(error)) from None
@@ -88,13 +89,18 @@ async def orders_status(
             {
                 "order": done.number,
                 "before": done.before,
-                "after": done.before if stopped or done.by_money else done.after,
+                "after": done.before if stopped or done.by_money or done.planned else done.after,
                 "wanted": done.after,
                 "changed": done.changed,
                 "against": list(done.doubts),
                 "decides_hold": done.by_money,
+                "would": list(done.planned),
             }
         )
+    elif done.planned:
+        shown.line(f"Order {done.number}: {'; '.join(done.planned)}. Nothing was done.")
+        for said in done.doubts:
+            shown.line(f"  Against it: {said}.")
     elif stopped:
         shown.line(f"Order {done.number} stays {done.before}: {'; '.join(done.doubts)}.")
         shown.line("With --force it is set all the same.")
@@ -104,3 +110,163 @@ async def orders_status(
         now = f"{done.before} → {done.after}" if done.changed else f"it is {done.after} already"
         shown.line(f"Order {done.number}: {now}.")
     return ATTENTION if stopped else DONE
+
+
+async def orders_repeat(
+    number: Number,
+    step: Annotated[str, Parameter(help="The step, as `kvit orders show` names it; print prints its documents again.")],
+    /,
+    *,
+    because: Because = "",
+    gone: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Of dispatch: the label was cancelled at its carrier.")
+    ] = False,
+    channel: Channel = None,
+    as_json: AsJson = False,
+) -> int:
+    """Have a step of an order done once more, such as its letter; it is due at once.
+
+        kvit orders repeat CZ1042 message --because "she has deleted the letter"
+
+        kvit orders repeat CZ1042 print --because "the printer was out of paper"
+
+        kvit orders repeat CZ1042 dispatch --gone --because "cancelled in the carrier's portal: wrong street"
+
+    Asked for twice in the same words it is done once. An invoice, a label or stock is not repeated while the first
+    stands; what says so says what to do instead.
+    """
+    async with opened_home() as opened:
+        from domain.by_hand import ByHandError
+        from tasks.repeat import repeat
+
+        try:
+            done = await repeat(opened, number, step, channel=channel, author=user_name(), because=because, gone=gone)
+        except ByHandError as error:
+            raise Wrong(str(error)) from None
+    if as_json:
+        shown.as_json(
+            {
+                "order": done.number,
+                "step": done.step,
+                "cause": done.cause,
+                "changed": done.changed,
+                "waits": done.waits,
+            }
+        )
+    elif not done.changed:
+        shown.line(f"Order {done.number}: step {done.step} was asked for before, in these words ({done.cause}).")
+    else:
+        waits = f"; it waits, because {done.waits}" if done.waits else ""
+        shown.line(f"Order {done.number}: step {done.step} is due once more ({done.cause}){waits}.")
+    return DONE
+
+
+async def orders_skip(
+    number: Number,
+    step: Annotated[str, Parameter(help="The step, as `kvit orders show` names it, such as dispatch.")],
+    /,
+    *,
+    because: Because = "",
+    force: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Leave it out though it may have happened.")
+    ] = False,
+    cause: Annotated[str | None, Parameter(help="Needed when it is for several, such as payment:17.")] = None,
+    channel: Channel = None,
+    as_json: AsJson = False,
+) -> int:
+    """Leave a step of an order out for good: before it begins, or while it is tried, refused or in doubt.
+
+        kvit orders skip CZ1042 message --because "she was told by phone"
+
+    What comes after it goes on; what later steps will miss of it is said. Exit 1 when it may have happened: then
+    nothing is changed without --force.
+    """
+    async with opened_home() as opened:
+        from domain.by_hand import ByHandError
+        from tasks.skip import skip
+
+        try:
+            done = await skip(
+                opened,
+                number,
+                step,
+                channel=channel,
+                author=user_name(),
+                because=because,
+                force=force,
+                cause=cause,
+            )
+        except ByHandError as error:
+            raise Wrong(str(error)) from None
+    stopped = done.unclear is not None and not done.changed
+    if as_json:
+        shown.as_json(
+            {
+                "order": done.number,
+                "step": done.step,
+                "cause": done.cause,
+                "changed": done.changed,
+                "warnings": list(done.warnings),
+                "unclear": done.unclear,
+            }
+        )
+    elif stopped:
+        shown.line(f"Order {done.number}: step {done.step} is as it was: {done.unclear}.")
+        shown.line("With --force it is left out all the same.")
+    else:
+        so = f"left out for {done.cause}" if done.changed else "left out already"
+        shown.line(f"Order {done.number}: step {done.step} is {so}.")
+        for said in done.warnings:
+            shown.line(f"  {said}.")
+    return ATTENTION if stopped else DONE
+
+
+async def orders_run(
+    number: Number,
+    scenario: Annotated[str, Parameter(help="Such as card, bank_transfer or order_placed.")],
+    /,
+    *,
+    plan: Annotated[bool, Parameter(negative="", show_default=False, help="Only show what would be done.")] = False,
+    because: Because = "",
+    channel: Channel = None,
+    as_json: AsJson = False,
+) -> int:
+    """Carry one order on in a scenario: what is done stays done, what is missing is done.
+
+        kvit orders run CZ1042 card --plan
+
+        kvit orders run CZ1042 card --because "the invoice was never issued"
+
+    The plan goes by the rules and the order as they are now; what an outside system will say is not known before.
+    """
+    async with opened_home() as opened:
+        from domain.by_hand import ByHandError
+        from tasks.run_scenario import run_scenario
+
+        try:
+            ran = await run_scenario(
+                opened, number, scenario, channel=channel, author=user_name(), because=because, plan=plan
+            )
+        except ByHandError as error:
+            raise Wrong(str(error)) from None
+    if as_json:
+        steps = [
+            {"step": line.step, "cause": line.cause, "would": line.would, "why": line.why or None} for line in ran.lines
+        ]
+        shown.as_json(
+            {
+                "order": ran.number,
+                "scenario": ran.scenario,
+                "plan": plan,
+                "changed": ran.changed,
+                "open": ran.open,
+                "waits": ran.waits,
+                "steps": steps,
+            }
+        )
+        return DONE
+    shown.table(("Step", "For", "Then", "Why"), ((line.step, line.cause, line.would, line.why) for line in ran.lines))
+    waits = f", but {ran.waits}" if ran.waits else ""
+    then = "nothing was done" if plan else f"it is due now{waits}" if ran.changed else "there is nothing to do"
+    shown.line(f"Order {ran.number}: {ran.open} of {len(ran.lines)} steps have not ended; {then}.")
+    return DONE

@@ -24,18 +24,19 @@ async def say(connection: AsyncConnection, order_id: int, by_whom: str | None) -
     await connection.execute(update(OrderRow).where(OrderRow.id == order_id).values(held_out=by_whom))
 
 
-async def lock_effects(connection: AsyncConnection, order_id: int) -> None:
-    """Lock an order's open effects; before the order itself, as whoever claims them does."""
-    rows = await connection.execute(select(EffectRow.id).where(EffectRow.order_id == order_id, _OPEN))
-    await effects.lock(connection, list(rows.scalars().all()))
-
-
 async def being_tried(connection: AsyncConnection, order_id: int, *, now: datetime) -> str | None:
-    """Return a step of an order that a worker is at right now, if there is one."""
-    query = select(EffectRow.step).where(
-        EffectRow.order_id == order_id, _OPEN, EffectRow.lease_owner.is_not(None), EffectRow.lease_until > now
-    )
-    return await connection.scalar(query.limit(1))
+    """Return a step of an order that a worker is at right now, if there is one; else its open effects are locked.
+
+    The caller has locked the order.
+    """
+    rows = await connection.execute(select(EffectRow.id, EffectRow.step).where(EffectRow.order_id == order_id, _OPEN))
+    steps = {row.id: row.step for row in rows.all()}
+    locked = await effects.lock(connection, list(steps), wait=False)
+    for id_, step in steps.items():
+        row = locked.get(id_)
+        if row is None or (row.lease_owner is not None and row.lease_until > now):
+            return step
+    return None
 
 
 async def wake(connection: AsyncConnection, order_id: int, *, now: datetime) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.by_hand import ByHandError
-from store import decisions
+from store import archived, decisions, orders
 from store.journal import Actor
 from tasks.installation import Installation
 from tasks.step import current_actor
@@ -30,6 +30,19 @@ def reason_given(text: str) -> str:
     return plain(text)[:_TEXT_MAX]
 
 
+def reason_needed(text: str) -> str:
+    """Return why somebody does something to an order by hand. Raises ByHandError where nothing was given."""
+    if not (said := reason_given(text)):
+        raise ByHandError("say why; it stands in the order's history")
+    return said
+
+
+async def refuse_archived(connection: AsyncConnection, number: str, channel: str | None) -> None:
+    """Raise ByHandError for an order that is archived, which says how it is brought back."""
+    if await archived.of_number(connection, number, channel):
+        raise ByHandError(f"order {number} is archived; bring it back first: kvit archive back {number}")
+
+
 def the_one(what: str, same: Sequence[tuple[int, str]], channel: str | None) -> int:
     """Return the id of the one of a number; same are all of that number, with their channels. Raises ByHandError."""
     if not same:
@@ -37,6 +50,13 @@ def the_one(what: str, same: Sequence[tuple[int, str]], channel: str | None) -> 
     if len(same) > 1:
         raise ByHandError(f"{what} is in {', '.join(one for _, one in same)}; name the channel")
     return same[0][0]
+
+
+async def order_named(opened: Installation, number: str, channel: str | None) -> int:
+    """Return the order of a number. Raises ByHandError for none, and for several in as many channels."""
+    number, channel = plain(number), plain(channel or "") or None
+    async with opened.store.read() as connection:
+        return the_one(f"order {number}", await orders.ids_of(connection, number, channel), channel)
 
 
 async def customer_named(connection: AsyncConnection, number: str, channel: str | None) -> int:
