@@ -3,7 +3,7 @@
 `POST /webhooks/<connector>` takes what a provider sends; one that signs nothing sends it to
 `/webhooks/<connector>/<token>`, the token being a secret of that connector's. `POST /orders` takes one order or a list
 of them from a shop, signed as web.signature does it. `/1c/<connector>` is where 1C exchanges orders, as web.commerceml
-does it. `GET /health` and `GET /metrics` are for the operator's own network.
+does it. `GET /health` is for the operator's own network, `GET /metrics` for this machine, or with a token.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from pydantic_core import from_json
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
@@ -27,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.environment import secret_setting
+from connectors.observed import span
 from connectors.roles import AnswersWebhooks, BadSignature, Origin, WebhookReader
 from domain.order_document import OrderDocument, OrderError, parse_order
 from store import outages
@@ -39,6 +39,7 @@ from web import signature
 from web.commerceml import PATH as EXCHANGE_PATH
 from web.commerceml import Exchange
 from web.limits import BodyRefused, LastAnswer, Room
+from web.metrics import FRESH_S, Page
 from web.sender import sender_of, trusted_proxies
 
 WEBHOOK_BYTES_MAX = 1024 * 1024
@@ -68,13 +69,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.webhooks = Counter("kvit_webhooks", "Webhooks received", ["connector", "result"], registry=self.registry)
         self.orders = Counter("kvit_orders_received", "Orders received", ["result"], registry=self.registry)
-        self.due = Gauge("kvit_due", "Rows due now; NaN while the database can't be reached", registry=self.registry)
-        self.down = Gauge(
-            "kvit_system_down_since_seconds",
-            "Since when an outside system is down that something waits for, as Unix time",
-            ["system"],
-            registry=self.registry,
-        )
         self.seconds = Histogram(
             "kvit_http_request_seconds", "Durations of requests", ["route", "status"], registry=self.registry
         )
@@ -224,7 +218,8 @@ class _Web:
         result: Taken = "known"
         if event.kept:
             async with _database():
-                new = await take_webhook(self._opened, connector, event, body)
+                with span("webhook", {"kvit.connector": connector}):
+                    new = await take_webhook(self._opened, connector, event, body)
             result = "stored" if new else "known"
             self._wake()
         self._metrics.webhooks.labels(connector, result).inc()
@@ -299,17 +294,6 @@ class _Web:
         ]
         return JSONResponse({"status": "ok", "due": await self._due(), "down": down})
 
-    async def metrics(self) -> Response:
-        """Return the metrics in Prometheus's text format."""
-        self._metrics.down.clear()
-        try:
-            self._metrics.due.set(await self._due())
-            for one in await self._down():
-                self._metrics.down.labels(one.system).set(one.since.timestamp())
-        except HTTPException:
-            self._metrics.due.set(float("nan"))
-        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
-
 
 def create_app(
     opened: Installation,
@@ -317,11 +301,13 @@ def create_app(
     wake: Callable[[], None],
     waiting: Callable[[], Awaitable[int]],
     body_seconds: float = BODY_SECONDS,
+    fresh_s: float = FRESH_S,
 ) -> FastAPI:
     """Return the web app of an installation.
 
-    wake is called after something was stored; waiting asks the database how many rows are due now. Raises Misconfigured
-    for an orders_secret or trusted_proxies in kvit.yaml that can't be used.
+    wake is called after something was stored; waiting asks the database how many rows are due now; fresh_s says for
+    how many seconds the metrics of the database are not counted anew. Raises Misconfigured for an orders_secret,
+    a metrics_token or trusted_proxies in kvit.yaml that can't be used.
     """
     metrics = Metrics(opened.playing(WebhookReader))
     web = _Web(opened, metrics, wake=wake, waiting=waiting, body_seconds=body_seconds)
@@ -343,6 +329,6 @@ def create_app(
     app.add_api_route(EXCHANGE_PATH + "{connector}", exchange.page, methods=["GET", "POST"])
     app.add_api_route("/orders", web.orders, methods=["POST"])
     app.add_api_route("/health", web.health, methods=["GET"])
-    app.add_api_route("/metrics", web.metrics, methods=["GET"])
+    app.add_api_route("/metrics", Page(opened, metrics.registry, fresh_s=fresh_s).show, methods=["GET"])
     app.add_middleware(_Observed, metrics=metrics)
     return app
