@@ -1,0 +1,110 @@
+"""docs/benchmarks.md: the bench's document as a page, with pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from bench.pictures import draw, pictures
+from bench.tables import Table, tables
+
+_TITLES = {
+    "latency": "One payment",
+    "burst": "Many payments at once",
+    "backfill": "A backfill",
+    "intake": "What comes in",
+    "idle": "Nothing to do",
+    "chain": "A chain of two systems",
+    "matching": "Matching",
+}
+_CASE = """A payment by card makes six calls to outside systems, over real sockets: the gateway is asked what was paid
+(as Stripe), an SMS goes out (as Twilio), and the CRM's card of the order is looked for, updated, looked at for the
+payment and told of it (as Bitrix24). The outside systems run in one process of their own that answers at once or after
+20 ms, and counts: each payment's six calls were made exactly once, and `kvit audit` finds nothing, or there is no
+figure. No document is printed and no parcel sent. What is measured is served by `kvit up`, as an operator starts it,
+with Prefect's database on SQLite; what connectors hold themselves back to is switched off. Webhooks come from yet
+another process.
+
+The floor is a bare script in a process of its own that makes the same six calls of the same systems: no journal, no
+log, no database."""
+_READ = """Figures of one machine mean little alone: each stands beside its yardstick of the same run. Where others kept
+the machine busy meanwhile, their cores are named; 0 is a machine that had nothing else to do."""
+
+
+def _picture_lines(part: str, result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"![{picture.title}, by the number of {picture.sizes}](pictures/{picture.name}.svg)"
+        for picture in pictures(result)
+        if picture.name.startswith(part)
+    ]
+
+
+def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the documents of several runs as one, with a list of what each is about; the later figures stand.
+
+    Raises SystemExit for runs of different machines or versions: their figures can't stand beside each other.
+    """
+    abouts = [result["about"] | {"parts": [part for part in result if part in _TITLES]} for result in results]
+    if any(_bases(about) != _bases(abouts[0]) for about in abouts):
+        raise SystemExit("these runs are not of one machine with the same versions; make a page of one of them")
+    found: dict[str, Any] = {"about": abouts}
+    for result in results:
+        for part, measured in result.items():
+            if part != "about":
+                found[part] = found.get(part, {}) | measured
+    return found
+
+
+def _bases(about: Mapping[str, Any]) -> tuple[str, str]:
+    machine = about["machine"]
+    whole = f"{machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, {machine['system']}"
+    return whole, ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+
+
+def _abouts(about: Any) -> Sequence[Mapping[str, Any]]:
+    return cast("list[Mapping[str, Any]]", about) if isinstance(about, list) else [about]
+
+
+def _made(abouts: Sequence[Mapping[str, Any]]) -> str:
+    machine, versions = _bases(abouts[0])
+    rows = [("machine", machine), ("versions", versions)]
+    for about in abouts:
+        changed = ", with changes that were not committed" if about["changed_since"] else ""
+        took = f"{about['at']}, in {about['took_s'] / 60:.0f} minutes, load before {about['machine']['load_before']}"
+        parts = ", ".join(about.get("parts", []))
+        said = f"`{about['command']}`, commit `{about['commit']}`{changed}, {took}"
+        rows.append((f"measured: {parts}" if parts else "measured", said))
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {said} |" for name, said in rows)])
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Return the page of what was measured."""
+    parts: list[str] = [
+        "# Benchmarks",
+        "<!-- Made by `make bench-page`; change tests/bench/page.py instead. -->",
+        "`make bench` measures all that stands here, and `make bench-page` makes this page of what it printed:",
+        "```\nmake bench > bench.json\nmake bench-page FROM=bench.json\n```",
+        "Parts can be measured apart, and the page made of what each run printed: `FROM='a.json b.json'`.",
+        _READ,
+        _made(_abouts(result["about"])),
+    ]
+    found: dict[str, list[Table]] = {}
+    for table in tables(result):
+        found.setdefault(table.part, []).append(table)
+    for part, some in found.items():
+        parts.append(f"## {_TITLES[part]}")
+        if part in ("latency", "burst") and _CASE not in parts:
+            parts.append(_CASE)
+        for table in some:
+            parts += [f"**{table.title}**", table.markdown(), *([table.said] if table.said else [])]
+        parts += _picture_lines(part, result)
+    return "\n\n".join(parts) + "\n"
+
+
+def write_page(result: Mapping[str, Any], docs: Path) -> None:
+    """Write the page and its pictures."""
+    (docs / "pictures").mkdir(exist_ok=True)
+    for picture in pictures(result):
+        (docs / "pictures" / f"{picture.name}.svg").write_text(draw(picture), encoding="utf-8")
+    (docs / "benchmarks.md").write_text(page(result), encoding="utf-8")
