@@ -11,49 +11,55 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from prefect import State, get_client, tags
+from prefect import Flow, State, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
-from prefect.context import AsyncClientContext
 from prefect.states import Crashed
 from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.announced import listen
+from deployments.reporter import READY, Reporter, is_left_over, reporting
 from flows.scenarios import SCENARIOS
 from store import inbox, work
+from store.bell import hear
 from store.work import Due
 from tasks.installation import Installation
 from tasks.intake import work_off_inbox
 from tasks.invoice import print_documents
+from tasks.metrics import Run
 from tasks.pace import LEASE
 
 BATCH = 200
 """Payments in one run at most: the run's table and log stay readable."""
 _IDLE_S = 1.0
+_FIRST = ("order_placed", "dispatch_unpaid", "deferred")
+"""Scenarios that others wait for: a payment may need what its order's beginning did."""
 _WORKER_TAG = "worker "
 
 _log = logging.getLogger("kvit.dispatcher")
 
 
 class Dispatcher:
-    """Works off what is due. `spacing` is the time between the starts of two runs, in seconds.
+    """Works off what is due: batches of payments, each in a run of its scenario; concurrent of them at once."""
 
-    A run that begins while Prefect still writes the events of the one before waits for about two seconds on SQLite
-    (PrefectHQ/prefect#18934); there, runs start a second apart. On PostgreSQL several go at once.
-    """
-
-    def __init__(self, opened: Installation, *, spacing: float = 1.0, concurrent: int = 1) -> None:
+    def __init__(self, opened: Installation, *, concurrent: int = 4) -> None:
         self._opened = opened
-        self._spacing = spacing
         self._concurrent = concurrent
+        self._slots = asyncio.Semaphore(concurrent)
         self._woken = asyncio.Event()
-        self._last_start = 0.0
-        self.busy = False
-        """Whether a round is under way."""
+        self._reporter: Reporter | None = None
+        self._runs: set[asyncio.Task[None]] = set()
+        self._looking = False
+        self._flows: dict[str, Flow[..., Any]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is carried on, or is still to be reported to Prefect."""
+        return self._looking or bool(self._runs) or bool(self._reporter and self._reporter.behind)
 
     def wake(self) -> None:
         """Say that something was stored and is due now."""
@@ -72,30 +78,38 @@ class Dispatcher:
             next_sweep = time.monotonic() + 60
             while not stop.is_set():
                 try:
-                    busy = await self.round()
+                    taken = await self._look(wait=False)
                     if time.monotonic() > next_sweep:
                         await self._mark_left_over()
                         next_sweep = time.monotonic() + 60
                 except Exception as error:  # noqa: BLE001 - drivers raise more than SQLAlchemy translates; due stays due
                     _log.warning("the database is not available (%s); trying again", type(error).__name__)
-                    busy = 0
-                if not busy:
+                    taken = 0
+                if not taken:
                     await self._idle(stop)
+            if self._runs:
+                await asyncio.wait(self._runs)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncGenerator[None]:
-        listening = asyncio.create_task(listen(self._opened, self.wake))
+        async def both() -> None:
+            await asyncio.gather(listen(self._opened, self.wake), hear(self._opened.store, self.wake))
+
+        listening = asyncio.create_task(both())
         try:
             yield
         finally:
             listening.cancel()
             await asyncio.wait({listening})
 
+    def _reporting(self, *, spares: bool) -> AbstractAsyncContextManager[Reporter]:
+        return reporting(tags=[f"{_WORKER_TAG}{self._opened.worker}"], spares=spares)
+
     async def _reach_prefect(self, stack: AsyncExitStack, stop: asyncio.Event) -> bool:
         """Open the one client of this process's life, as soon as Prefect's server answers; False when told to stop."""
         while not stop.is_set():
             try:
-                await stack.enter_async_context(AsyncClientContext.get_or_create())
+                self._reporter = await stack.enter_async_context(self._reporting(spares=True))
             except Exception as error:  # noqa: BLE001 - Prefect says in many ways that its server is away
                 _log.warning("Prefect's server is not available (%s); trying again", type(error).__name__)
                 await self._idle(stop)
@@ -106,7 +120,7 @@ class Dispatcher:
     async def work_off(self) -> int:
         """Work off everything that is due now, then stop; return how many subjects were carried on."""
         total = 0
-        async with AsyncClientContext.get_or_create():
+        async with self._reporting(spares=False) as self._reporter:
             await self._mark_left_over()
             while taken := await self.round():
                 total += taken
@@ -115,49 +129,71 @@ class Dispatcher:
 
     async def round(self) -> int:
         """Take what is due once and carry it on; return how much there was."""
-        self.busy = True
-        try:
-            return await self._round()
-        finally:
-            self.busy = False
+        return await self._look(wait=True)
 
-    async def _round(self) -> int:
-        letters = await work_off_inbox(self._opened)
-        if not await self._anything_due():
-            return letters  # looking first leaves the database's one writer alone
-        pause = self._last_start + self._spacing - time.monotonic()
-        if pause > 0:
-            await asyncio.sleep(pause)
+    async def _look(self, *, wait: bool) -> int:
+        self._looking = True
+        try:
+            letters = await work_off_inbox(self._opened)
+            due = await self._take(1 if wait else self._concurrent - len(self._runs))
+            first: list[asyncio.Task[None]] = []
+            for scenario in SCENARIOS:
+                for group in _grouped(due, scenario):
+                    run = self._begin(group, after=() if scenario in _FIRST else tuple(first))
+                    if scenario in _FIRST:
+                        first.append(run)
+                    if wait:
+                        await run
+            return letters + len(due)
+        finally:
+            self._looking = False
+
+    async def _take(self, batches: int) -> Sequence[Due]:
+        """Lease what is due, as many batches as can be begun now."""
+        # Looking first leaves the database's one writer alone.
+        if batches <= 0 or not await self._anything_due():
+            return []
         now = self._opened.clock()
         async with self._opened.store.write() as connection:
-            due = await work.take(
+            return await work.take(
                 connection,
                 owner=self._opened.worker,
                 now=now,
                 lease_until=now + LEASE,
-                limit=BATCH * self._concurrent,
+                limit=BATCH * batches,
             )
-        groups = [group for scenario in SCENARIOS for group in _grouped(due, scenario)]
-        slots = asyncio.Semaphore(self._concurrent)
-        await asyncio.gather(*(self._carry_on(group, slots) for group in groups))
-        return letters + len(due)
 
     async def _anything_due(self) -> bool:
         async with self._opened.store.read() as connection:
-            return await work.count_due(connection, self._opened.clock()) > 0
+            return await work.anything_free(connection, self._opened.clock())
 
-    async def _carry_on(self, group: Sequence[Due], slots: asyncio.Semaphore) -> None:
+    def _begin(self, group: Sequence[Due], *, after: Sequence[asyncio.Task[None]]) -> asyncio.Task[None]:
+        run = asyncio.create_task(self._carry_on(group, after))
+        self._runs.add(run)
+
+        def ended(run: asyncio.Task[None]) -> None:
+            self._runs.discard(run)
+            self.wake()
+
+        run.add_done_callback(ended)
+        return run
+
+    async def _carry_on(self, group: Sequence[Due], after: Sequence[asyncio.Task[None]]) -> None:
         flow, parameter = SCENARIOS[group[0].scenario]
         ids = [due.id for due in group]
-        retry_at = None
-        async with self._leased(ids), slots:
-            pause = self._last_start + self._spacing - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            self._last_start = time.monotonic()
+        retry_at = ended = None
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._leased(ids))
+            if after:
+                await asyncio.wait(after)
+            await stack.enter_async_context(self._slots)
+            if self._reporter is not None:
+                await self._reporter.keep_up()
+            under_way = Run(self._opened, group)
             try:
-                with tags(f"{_WORKER_TAG}{self._opened.worker}"):
-                    state: State[Any] = await flow(**{parameter: [due.subject_id for due in group]}, return_state=True)
+                subjects = [due.subject_id for due in group]
+                state: State[Any] = await self._quick(flow)(**{parameter: subjects}, return_state=True)
+                ended = state.name
                 if state.is_crashed() or (state.is_failed() and state.name != "Needs a person"):
                     _log.warning("a run of %s ended as %s", flow.name, state.name)
                     retry_at = self._opened.clock() + timedelta(seconds=30)
@@ -166,6 +202,14 @@ class Dispatcher:
                 retry_at = self._opened.clock() + timedelta(seconds=30)
         async with self._opened.store.write() as connection:
             await work.give_back(connection, self._opened.worker, ids, due_at=retry_at)
+        await under_way.over(ended)
+
+    def _quick(self, flow: Flow[..., Any]) -> Flow[..., Any]:
+        """Return a flow that doesn't ask the server where its results are kept: it keeps none."""
+        if flow.name not in self._flows:
+            kept = self._opened.home / "prefect" / "storage"
+            self._flows[flow.name] = flow.with_options(persist_result=False, result_storage=kept)
+        return self._flows[flow.name]
 
     @asynccontextmanager
     async def _leased(self, ids: Sequence[int]) -> AsyncGenerator[None]:
@@ -195,15 +239,21 @@ class Dispatcher:
     async def _mark_left_over(self) -> None:
         """Mark runs of workers that are gone as crashed; Prefect would show them as running for ever.
 
-        A worker that runs something holds a lease, so a running run whose worker holds none was left over.
+        A worker that runs something holds a lease, so a running run whose worker holds none was left over. Runs that
+        were made ahead are taken away when they are old.
         """
-        running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+        begun = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+        running = FlowRunFilter(state=FlowRunFilterState(type=begun))
         try:
             async with get_client() as client:
                 runs = await client.read_flow_runs(flow_run_filter=running, limit=200)
                 async with self._opened.store.read() as connection:
                     alive = await work.holders(connection, self._opened.clock())
                 for run in runs:
+                    if run.state_name == READY:
+                        if is_left_over(run):
+                            await client.delete_flow_run(run.id)
+                        continue
                     workers = {tag.removeprefix(_WORKER_TAG) for tag in run.tags if tag.startswith(_WORKER_TAG)}
                     if workers and not workers & (alive | {self._opened.worker}):
                         said = "the process that ran it is gone; what it had begun goes on in a new run"

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from connectors.environment import SECRET_LENGTH_MIN, secret_setting
 from connectors.errors import Misconfigured
 
+KEEP_LOG_DAYS = 90
+_KEEP_LOG_DAYS_MAX = 3_660
 _ANSWERS_WITHIN_S = 2.0
 
 
@@ -34,6 +36,22 @@ def login_of(settings: Mapping[str, Any]) -> str | None:
             f"with a password of at least {SECRET_LENGTH_MIN} of them, made at random"
         )
     return login
+
+
+def log_kept(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tells Prefect's server how long to keep runs with their logs, by kvit.yaml's keep_log_days.
+
+    Its events are kept for two days: they take the most room, and nobody looks at them but Prefect's own pages. Raises
+    Misconfigured for a number of days that is none.
+    """
+    days: object = settings.get("keep_log_days", KEEP_LOG_DAYS)
+    if type(days) is not int or not 1 <= days <= _KEEP_LOG_DAYS_MAX:
+        raise Misconfigured(f"kvit.yaml, keep_log_days: it must be a number of days from 1 to {_KEEP_LOG_DAYS_MAX}")
+    return {
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(days * 86_400),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+    }
 
 
 def _answers(url: str) -> bool:
@@ -83,6 +101,8 @@ def point_at_prefect(home: Path, *, login: str | None = None, verbose: bool = Fa
         else:
             # The temporary server is for this process alone, so its login is made up here.
             login = f"kvit:{secrets.token_urlsafe(32)}"
+            # It writes to this command's standard error, also of what it tries again and gets done then.
+            wanted["PREFECT_SERVER_LOGGING_LEVEL"] = "WARNING" if verbose else "CRITICAL"
             os.environ["PREFECT_SERVER_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"] = login
     # Where there is a key, it is for a server that is not ours and takes no login.
     if login and "PREFECT_API_KEY" not in os.environ:

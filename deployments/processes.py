@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -10,8 +11,8 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,10 @@ import httpx
 import uvicorn
 
 from connectors.errors import Misconfigured
-from deployments.prefect_server import login_of
+from deployments.prefect_server import log_kept, login_of
+from deployments.tracing import tracing
 from tasks.installation import Installation, open_installation, utc_now, working_on
+from tasks.logged import log_as_json, wants_json
 
 if TYPE_CHECKING:
     from deployments.dispatcher import Dispatcher
@@ -42,7 +45,6 @@ _SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "true",
 }
 
 
@@ -53,13 +55,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def check_port(port: int, option: str, variable: str) -> None:
+def check_port(port: int, option: str, variable: str, *, host: str = HOST) -> None:
     """Raise Misconfigured, naming what to set, when a port is taken."""
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            if getattr(error, "errno", None) != errno.EADDRINUSE:
+                raise Misconfigured(f"nothing can listen on {host}, port {port}: {error}") from None
             raise Misconfigured(
                 f"port {port} is in use; stop what uses it, or choose another with {option} or {variable}"
             ) from None
@@ -74,6 +79,7 @@ def prefect_environment(home: Path, port: int, login: str | None = None) -> dict
     asked = {"PREFECT_SERVER_API_AUTH_STRING": login, "PREFECT_API_AUTH_STRING": login} if login else {}
     return {
         **_SERVER_SETTINGS,
+        **log_kept({}),
         **asked,
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_API_HOST": HOST,
@@ -181,8 +187,14 @@ async def _web(opened: Installation, dispatcher: Dispatcher, port: int) -> Async
     """Answer webhooks and orders in this process, so that the dispatcher is woken at once."""
     from web.app import create_app
 
-    app = create_app(opened, wake=dispatcher.wake, waiting=dispatcher.waiting)
-    config = uvicorn.Config(app, host=HOST, port=port, lifespan="off", log_config=None, access_log=False)
+    async with serving(create_app(opened, wake=dispatcher.wake, waiting=dispatcher.waiting), HOST, port) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving(app: Any, host: str, port: int) -> AsyncGenerator[str]:
+    """Serve an app in this process until the block ends; gives its address."""
+    config = uvicorn.Config(app, host=host, port=port, lifespan="off", log_config=None, access_log=False)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -190,7 +202,7 @@ async def _web(opened: Installation, dispatcher: Dispatcher, port: int) -> Async
     await server.startup()
     ticking = asyncio.create_task(server.main_loop())
     try:
-        yield f"http://{HOST}:{port}"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
     finally:
         server.should_exit = True
         await ticking
@@ -204,6 +216,18 @@ async def _send_last_logs() -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_S):
             await APILogHandler.aflush()
+
+
+@contextmanager
+def observed(opened: Installation) -> Generator[None]:
+    """Write the log, and send traces, as the environment asks for; enter it once Prefect has been imported.
+
+    Raises Misconfigured for what it asks for and can't have.
+    """
+    if wants_json(os.environ):
+        log_as_json()
+    with tracing(os.environ, worker=opened.worker):
+        yield
 
 
 @asynccontextmanager
@@ -221,7 +245,7 @@ async def machine(
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(working_on(replace(await open_installation(home), clock=clock)))
         login = login_of(opened.settings)
-        os.environ.update(prefect_environment(home, prefect_port, login))
+        os.environ.update(prefect_environment(home, prefect_port, login) | log_kept(opened.settings))
         api = os.environ["PREFECT_API_URL"]
         await asyncio.to_thread(logs.mkdir, exist_ok=True)
         stack.callback(state_file.unlink, missing_ok=True)
@@ -230,6 +254,7 @@ async def machine(
         await _answering(api, is_running, server_log)
         from deployments.dispatcher import Dispatcher
 
+        stack.enter_context(observed(opened))
         dispatcher = Dispatcher(opened)
         web_url = await stack.enter_async_context(_web(opened, dispatcher, web_port))
         if serve:

@@ -17,9 +17,9 @@ from sqlalchemy.orm import aliased
 from domain.balance import SOURCE
 from domain.money import Money
 from domain.payments import Kind, Method, Outcome
-from domain.rules import ChannelRules, DocumentKind, Moment, Policy, RulesError, Wait, Way
+from domain.rules import CaseFacts, ChannelRules, DocumentKind, Moment, Policy, RulesError, Wait, Way
 from domain.scenarios import message_step, subject_of
-from store import balances, effects, journal, rules
+from store import archived, balances, cases, effects, journal, rules
 from store.effects import EffectState
 from store.payments import taken_of_payment
 from store.tables import (
@@ -366,8 +366,8 @@ async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Fin
         connection,
         select(
             *(OrderRow.number, OrderRow.channel, OrderRow.method, OrderRow.total_minor, OrderRow.currency),
-            OrderRow.due_on,
-            *(CustomerRow.group, CustomerRow.number.label("customer"), EffectRow.rule_version),
+            *(OrderRow.due_on, OrderRow.id, OrderRow.status, OrderRow.delivery_method, OrderRow.on_delivery_minor),
+            *(CustomerRow.group, CustomerRow.number.label("customer"), EffectRow.rule_version, EffectRow.cause),
             *(ShipmentRow.tracking_number, ShipmentRow.collect_minor, settled.label("settled")),
             *(invoiced.label("invoiced"), left.label("left")),
         )
@@ -383,9 +383,11 @@ async def _dispatched_against_the_rules(connection: AsyncConnection) -> list[Fin
         key = (row.channel, row.rule_version)
         if key not in known:
             known[key] = await _rules_of(connection, *key)
+        channel, begun = known[key], (row.id, row.cause)
+        begun_as = await cases.begun_as(connection, [begun]) if channel and channel.ask_status else {}
         found.extend(
             Finding("nothing leaves before its rules allow it", f"order {row.number}", said)
-            for said in _broken_rules(row, known[key])
+            for said in _broken_rules(row, channel, begun_as.get(begun))
         )
     return found
 
@@ -397,14 +399,17 @@ async def _rules_of(connection: AsyncConnection, channel: str, version: int | No
         return None  # written long ago; what was owed is judged without it
 
 
-def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
+def _broken_rules(row: Row[Any], channel: ChannelRules | None, begun_as: str | None) -> list[str]:
     method = Method(row.method)
-    missing = Money(row.total_minor - int(row.settled), row.currency)
-    collect = Money(row.collect_minor, row.currency)
+    left = Money(row.total_minor - int(row.settled), row.currency)
+    later = Money(max(min(row.on_delivery_minor or 0, left.minor), 0), row.currency)
+    missing, collect = left - later, Money(row.collect_minor, row.currency)
     waits: frozenset[Wait] = frozenset()
     if channel is not None:
         own = channel.for_customer(group=row.group, customer=row.customer)
-        waits = own.scenarios.of(method).dispatch.waits_for
+        total = Money(row.total_minor, row.currency)
+        facts = CaseFacts(method, row.delivery_method, begun_as or row.status, total)
+        waits = own.scenario_by(facts).dispatch.waits_for
     consignment = f"consignment {row.tracking_number} was ordered"
     said: list[str] = []
     if missing.minor > 0:
@@ -412,6 +417,8 @@ def _broken_rules(row: Row[Any], channel: ChannelRules | None) -> list[str]:
             said.append(f"{consignment} while {missing} was still to be paid, though dispatch waits for payment")
         elif collect < missing and (method is Method.CASH_ON_DELIVERY or channel is None):
             said.append(f"{consignment} while {missing} was still to be paid, but the carrier collects {collect}")
+    if later and collect < later:
+        said.append(f"{consignment} while {later} was to be paid on delivery, but the carrier collects {collect}")
     if Wait.INVOICE in waits and not row.invoiced:
         said.append(f"{consignment} without an invoice, though dispatch waits for it")
     if Wait.STOCK in waits and row.left:
@@ -455,24 +462,36 @@ async def _gaps_in_numbers(connection: AsyncConnection) -> list[Finding]:
     begun = await _rows(connection, select(*DocumentSeries.__table__.columns))
     ends = {(row.channel, row.kind, row.year): row.next_number - 1 for row in begun}
     held = {(row.channel, row.kind, row.year): {row.count, row.last, row.different} for row in used}
+    away = await archived.counters(connection)
+    for key in away:
+        held[key] = set(_counted([*away[key], *await _counters(connection, *key)]))
     found: list[Finding] = []
     for key in sorted(ends.keys() | held.keys()):
         if held.get(key, {0}) != {ends.get(key, 0)}:
             channel, kind, year = key
-            said = await _numbers_said(connection, channel, kind, year, ends.get(key, 0))
+            numbers = [*away.get(key, ()), *await _counters(connection, channel, kind, year)]
+            said = _numbers_said(numbers, ends.get(key, 0))
             subject = f"{channel}, {kind.replace('_', ' ')}s of {year}"
             found.append(Finding("document numbers without gaps or repeats", subject, said))
     return found
 
 
-async def _numbers_said(connection: AsyncConnection, channel: str, kind: str, year: int, end: int) -> str:
+def _counted(numbers: Sequence[int]) -> tuple[int, int, int]:
+    return len(numbers), max(numbers), len(set(numbers))
+
+
+async def _counters(connection: AsyncConnection, channel: str, kind: str, year: int) -> list[int]:
     rows = await _rows(
         connection,
         select(DocumentRow.counter).where(
             DocumentRow.channel == channel, DocumentRow.kind == kind, DocumentRow.year == year
         ),
     )
-    used = sorted(row.counter for row in rows if row.counter is not None)
+    return [row.counter for row in rows if row.counter is not None]
+
+
+def _numbers_said(numbers: Sequence[int], end: int) -> str:
+    used = sorted(numbers)
     last = max(end, *used) if used else end
     parts = {
         "missing": [number for number in range(1, last + 1) if number not in set(used)],
@@ -516,7 +535,7 @@ async def _stock_sums(connection: AsyncConnection) -> list[Finding]:
     def total(condition: ColumnElement[bool]) -> ColumnElement[int]:
         return func.coalesce(func.sum(case((condition, StockMove.quantity), else_=0)), 0)
 
-    counted, back = total(StockMove.kind == "count"), total(StockMove.kind == "restock")
+    counted, back = total(StockMove.kind.in_(["count", "carried"])), total(StockMove.kind == "restock")
     gone = total(StockMove.kind == "deduct")
     on_hand = (counted + back - gone).label("on_hand_told")
     promised = total((StockMove.kind == "reserve") & StockMove.live.is_(True)).label("promised")

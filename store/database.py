@@ -1,4 +1,15 @@
-"""The database: SQLite for one machine, PostgreSQL beyond it; opened, migrated, and spoken to in transactions."""
+"""The database: SQLite for one machine, PostgreSQL beyond it; opened, migrated, and spoken to in transactions.
+
+The order of locks, so that on PostgreSQL no two transactions wait for each other: rows of one table by their ids, and
+effects before their orders, as a step is claimed and as it is recorded. Two begin with the order instead:
+
+- A step in our own database alone, since it may change the order: it waits for its effect then. So nobody may lock the
+  effect of such a step and then want the order.
+- Whoever decides about an order: takes it back, puts it back into automation, settles a step of it, puts its last day
+  off. That waits for no effect of any other step (`effects.lock(wait=False)`), but says that it is being tried.
+
+tests/state/test_lock_order.py holds them against a worker.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +30,8 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from store import sqlite
 
 # Taken while migrating on PostgreSQL, so that processes that start together don't migrate twice.
 _MIGRATION_LOCK = 0x6B766974
@@ -133,7 +146,11 @@ def _engine(url: str) -> AsyncEngine:
         folder = Path(parsed.database or "").parent
         if not folder.is_dir():
             raise StoreError(f"the folder {folder} of KVIT_DATABASE_URL does not exist; make it first")
-        engine = create_async_engine(parsed.set(drivername="sqlite+aiosqlite"), hide_parameters=True)
+        engine = create_async_engine(
+            parsed.set(drivername="sqlite+aiosqlite"),
+            connect_args={"async_creator_fn": sqlite.connect},
+            hide_parameters=True,
+        )
         event.listen(engine.sync_engine, "connect", _sqlite_connect)
         event.listen(engine.sync_engine, "begin", _sqlite_begin)
         return engine

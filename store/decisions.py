@@ -199,6 +199,10 @@ async def open_items(connection: AsyncConnection, order_ids: Sequence[int]) -> d
                 open=order.to_pay,
                 references=frozenset(),
                 customer=row.customer_id,
+                group=order.customer.group,
+                customer_number=order.customer.number,
+                on_delivery=order.on_delivery,
+                collected=order.collected,
             )
     return found
 

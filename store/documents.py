@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -74,15 +75,21 @@ async def add(
 
 async def live(connection: AsyncConnection, order_id: int, kind: DocumentKind) -> dict[str, Any] | None:
     """Return an order's live document of a kind, if there is one."""
-    row = (
-        await connection.execute(
-            select(*DocumentRow.__table__.columns).where(
-                DocumentRow.order_id == order_id, DocumentRow.kind == kind.value, DocumentRow.live.is_(True)
-            )
+    return (await live_ones(connection, [order_id])).get((order_id, kind))
+
+
+async def live_ones(
+    connection: AsyncConnection, order_ids: Sequence[int]
+) -> dict[tuple[int, DocumentKind], dict[str, Any]]:
+    """Return the live documents of orders, by order and kind."""
+    found: dict[tuple[int, DocumentKind], dict[str, Any]] = {}
+    for ids in chunks(sorted(set(order_ids))):
+        rows = await connection.execute(
+            select(*DocumentRow.__table__.columns).where(DocumentRow.order_id.in_(ids), DocumentRow.live.is_(True))
         )
-    ).mappings()
-    found = row.one_or_none()
-    return dict(found) if found else None
+        for row in rows.mappings().all():
+            found[row["order_id"], DocumentKind(row["kind"])] = dict(row)
+    return found
 
 
 async def end(connection: AsyncConnection, document_id: int) -> None:
@@ -128,37 +135,23 @@ async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str,
     return [dict(row) for row in rows.mappings().all()]
 
 
-async def add_message(
-    connection: AsyncConnection,
-    *,
-    order_id: int,
-    by: str,
-    template: str,
-    language: str,
-    message_id: str,
-    subject: str,
-    reference: str,
-    effect_id: int,
-    now: datetime,
-) -> None:
-    """Store that a message was sent."""
-    await add_new(
-        connection,
-        MessageRow,
-        [
-            {
-                "order_id": order_id,
-                "by": by,
-                "template": template,
-                "language": language,
-                "message_id": message_id,
-                "subject": subject,
-                "reference": reference,
-                "effect_id": effect_id,
-                "sent_at": now,
-            }
-        ],
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentMessage:
+    """A message that was sent about an order, and the effect by which."""
+
+    order_id: int
+    by: str
+    template: str
+    language: str
+    message_id: str
+    subject: str
+    reference: str
+    effect_id: int
+
+
+async def add_messages(connection: AsyncConnection, sent: Sequence[SentMessage], *, now: datetime) -> None:
+    """Store that messages were sent."""
+    await add_new(connection, MessageRow, [asdict(one) | {"sent_at": now} for one in sent])
 
 
 async def messages(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import round_of, subject_of
 from store import journal
-from store.sql import add_new, chunks
+from store.sql import add_new_returning, chunks
 from store.tables import EffectRow, OrderRow
 
 
@@ -109,9 +109,7 @@ def _new_key() -> str:
     return f"kvit-{secrets.token_hex(16)}"
 
 
-def _verdict(row: Row[Any], *, is_new: bool, now: datetime) -> Verdict:
-    if is_new:
-        return Verdict.ACT
+def _verdict(row: Row[Any], *, now: datetime) -> Verdict:
     if row.state in (EffectState.DONE, EffectState.SKIPPED):
         return Verdict.PASS
     if row.state == EffectState.REJECTED:
@@ -181,6 +179,7 @@ async def claim(
     actor: journal.Actor,
     now: datetime,
     local: bool = False,
+    later: list[dict[str, Any]] | None = None,
 ) -> list[Claim]:
     """Claim the effects of one step for a worker, in one transaction for the whole batch.
 
@@ -190,7 +189,7 @@ async def claim(
     """
     keys = {(effect.order_id, effect.cause): _new_key() for effect in wanted}
     # Rows are added in one order everywhere, so that two workers can't wait for each other.
-    await add_new(
+    added = await add_new_returning(
         connection,
         EffectRow,
         [
@@ -205,73 +204,77 @@ async def claim(
                 "after": {},
                 "reverses_id": effect.reverses,
                 "system": effect.system,
-                "attempts": 0,
+                "attempts": 1,
                 "lease_owner": owner,
                 "lease_until": lease_until,
                 "created_at": now,
                 "updated_at": now,
             }
-            for effect in sorted(wanted, key=lambda effect: (effect.order_id, effect.cause))
+            for effect in sorted(
+                {(one.order_id, one.cause): one for one in wanted}.values(),
+                key=lambda effect: (effect.order_id, effect.cause),
+            )
         ],
+        EffectRow.id,
+        EffectRow.order_id,
+        EffectRow.cause,
     )
-    rows = await _rows(connection, step, wanted)
+    fresh = {(row.order_id, row.cause): row.id for row in added}
+    known = [effect for effect in wanted if (effect.order_id, effect.cause) not in fresh]
+    rows = await _rows(connection, step, known) if known else {}
     claims: list[Claim] = []
     leased: list[dict[str, Any]] = []
     moves: list[dict[str, Any]] = []
-    seen: set[int] = set()
+    seen: set[tuple[int, str]] = set()
     for effect in wanted:
-        row = rows[effect.order_id, effect.cause]
-        is_new = row.key == keys[effect.order_id, effect.cause] and row.id not in seen
-        # Whoever names an effect twice in one batch is to act on it once.
-        verdict = Verdict.STOP if row.id in seen else _verdict(row, is_new=is_new, now=now)
-        seen.add(row.id)
-        state = EffectState(row.state)
-        reason = row.reason
-        if verdict is Verdict.ASK and local:
-            verdict = Verdict.ACT
-        if verdict is Verdict.ASK and state is EffectState.INTENDED:
-            state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
-        doubt_since = _since(row, state, now)
-        if verdict in (Verdict.ACT, Verdict.ASK):
-            leased.append(
-                {
-                    "_id": row.id,
-                    "_state": state.value,
-                    "_reason": reason,
-                    "_rule_version": effect.rule_version,
-                    "_system": effect.system,
-                    "_doubt_since": doubt_since,
-                }
+        key = (effect.order_id, effect.cause)
+        if key in fresh:
+            # Whoever names an effect twice in one batch is to act on it once.
+            verdict = Verdict.STOP if key in seen else Verdict.ACT
+            found = Claim(
+                effect_id=fresh[key],
+                order_id=effect.order_id,
+                cause=effect.cause,
+                verdict=verdict,
+                state=EffectState.INTENDED,
+                key=keys[key],
+                attempts=1,
+                reference=None,
+                reason=None,
+                system=effect.system,
             )
-        if is_new or state != row.state:
+            begins = verdict is Verdict.ACT
+        else:
+            row = rows[key]
+            found = _claimed(row, effect, seen=key in seen, local=local, now=now)
+            begins = found.state != row.state
+            if found.verdict in (Verdict.ACT, Verdict.ASK):
+                leased.append(
+                    {
+                        "_id": row.id,
+                        "_state": found.state.value,
+                        "_reason": found.reason,
+                        "_rule_version": effect.rule_version,
+                        "_system": effect.system,
+                        "_doubt_since": found.doubt_since,
+                    }
+                )
+        seen.add(key)
+        claims.append(found)
+        if begins:
             moves.append(
                 journal.entry(
                     actor,
                     at=now,
                     step=step,
-                    move=state.value,
-                    order_id=row.order_id,
-                    effect_id=row.id,
-                    cause=row.cause,
-                    reason=reason,
+                    move=found.state.value,
+                    order_id=found.order_id,
+                    effect_id=found.effect_id,
+                    cause=found.cause,
+                    reason=found.reason,
                     rule_version=effect.rule_version,
                 )
             )
-        claims.append(
-            Claim(
-                effect_id=row.id,
-                order_id=row.order_id,
-                cause=row.cause,
-                verdict=verdict,
-                state=state,
-                key=row.key,
-                attempts=row.attempts + (verdict in (Verdict.ACT, Verdict.ASK)),
-                reference=row.reference,
-                reason=reason,
-                system=effect.system,
-                doubt_since=doubt_since,
-            )
-        )
     if leased:
         await connection.execute(
             update(EffectRow)
@@ -289,8 +292,35 @@ async def claim(
             ),
             leased,
         )
-    await journal.append(connection, moves)
+    if later is None:
+        await journal.append(connection, moves)
+    else:
+        later.extend(moves)
     return claims
+
+
+def _claimed(row: Row[Any], effect: Wanted, *, seen: bool, local: bool, now: datetime) -> Claim:
+    """Say what a worker may do with an effect that was there before."""
+    verdict = Verdict.STOP if seen else _verdict(row, now=now)
+    state = EffectState(row.state)
+    reason = row.reason
+    if verdict is Verdict.ASK and local:
+        verdict = Verdict.ACT
+    if verdict is Verdict.ASK and state is EffectState.INTENDED:
+        state, reason = EffectState.IN_DOUBT, "the worker that had begun it is gone"
+    return Claim(
+        effect_id=row.id,
+        order_id=row.order_id,
+        cause=row.cause,
+        verdict=verdict,
+        state=state,
+        key=row.key,
+        attempts=row.attempts + (verdict in (Verdict.ACT, Verdict.ASK)),
+        reference=row.reference,
+        reason=reason,
+        system=effect.system,
+        doubt_since=_since(row, state, now),
+    )
 
 
 async def renew(connection: AsyncConnection, owner: str, effect_ids: Iterable[int], until: datetime) -> None:
@@ -303,12 +333,19 @@ async def renew(connection: AsyncConnection, owner: str, effect_ids: Iterable[in
         )
 
 
-async def lock(connection: AsyncConnection, effect_ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """Lock effects for recording, and return them by id as they stand now."""
+async def lock(connection: AsyncConnection, effect_ids: Sequence[int], *, wait: bool = True) -> dict[int, Row[Any]]:
+    """Lock effects for recording, and return them by id as they stand now.
+
+    Who has locked their orders does not wait, for the order of locks (see store/database.py): one that is being claimed
+    or recorded is then left out.
+    """
     found: dict[int, Row[Any]] = {}
     for ids in chunks(sorted(effect_ids)):
         rows = await connection.execute(
-            select(*EffectRow.__table__.columns).where(EffectRow.id.in_(ids)).order_by(EffectRow.id).with_for_update()
+            select(*EffectRow.__table__.columns)
+            .where(EffectRow.id.in_(ids))
+            .order_by(EffectRow.id)
+            .with_for_update(skip_locked=not wait)
         )
         found.update({row.id: row for row in rows.all()})
     return found
@@ -333,12 +370,16 @@ async def end(
     *,
     actor: journal.Actor,
     now: datetime,
+    earlier: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Record how attempts ended and give their leases back; rows are those that `lock` returned.
+
+    earlier is what `claim` left for the journal.
 
     Raises ValueError, and records nothing, when one of them would go back to a state that it has left.
     """
     if not endings:
+        await journal.append(connection, list(earlier))
         return
     for ending in endings:
         if not _is_forward(rows[ending.effect_id].state, ending.state):
@@ -379,21 +420,24 @@ async def end(
     await journal.append(
         connection,
         [
-            journal.entry(
-                actor,
-                at=now,
-                step=step,
-                move="to retry" if ending.state is EffectState.INTENDED else ending.state.value,
-                order_id=rows[ending.effect_id].order_id,
-                effect_id=ending.effect_id,
-                cause=rows[ending.effect_id].cause,
-                reference=ending.reference,
-                reason=ending.reason,
-                before=ending.before,
-                after=ending.after,
-                rule_version=rows[ending.effect_id].rule_version,
-            )
-            for ending in endings
+            *earlier,
+            *(
+                journal.entry(
+                    actor,
+                    at=now,
+                    step=step,
+                    move="to retry" if ending.state is EffectState.INTENDED else ending.state.value,
+                    order_id=rows[ending.effect_id].order_id,
+                    effect_id=ending.effect_id,
+                    cause=rows[ending.effect_id].cause,
+                    reference=ending.reference,
+                    reason=ending.reason,
+                    before=ending.before,
+                    after=ending.after,
+                    rule_version=rows[ending.effect_id].rule_version,
+                )
+                for ending in endings
+            ),
         ],
     )
 
@@ -589,14 +633,52 @@ async def began(connection: AsyncConnection, order_id: int, key: str) -> datetim
     )
 
 
+async def prepare(connection: AsyncConnection, order_id: int, step: str, cause: str, *, now: datetime) -> int:
+    """Return the effect of an order's step for a cause; one that nobody has begun is put there, for no worker."""
+    row: dict[str, Any] = {
+        "order_id": order_id,
+        "step": step,
+        "cause": cause,
+        "state": EffectState.INTENDED.value,
+        "key": _new_key(),
+        "before": {},
+        "after": {},
+        "attempts": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    added = await add_new_returning(connection, EffectRow, [row], EffectRow.id)
+    if added:
+        return int(added[0].id)
+    mine = (EffectRow.order_id == order_id, EffectRow.step == step, EffectRow.cause == cause)
+    return int((await connection.execute(select(EffectRow.id).where(*mine))).scalar_one())
+
+
+async def is_repeat(connection: AsyncConnection, order_id: int, key: str) -> bool:
+    """Say whether a person had an order's step with an idempotency key repeated."""
+    cause = await connection.scalar(select(EffectRow.cause).where(EffectRow.order_id == order_id, EffectRow.key == key))
+    return cause is not None and subject_of(cause)[0] == "hand"
+
+
 async def done_after(connection: AsyncConnection, order_id: int, step: str) -> list[dict[str, Any]]:
     """Return what was there after each time that a step was done for an order."""
-    rows = await connection.execute(
-        select(EffectRow.after).where(
-            EffectRow.order_id == order_id, EffectRow.step == step, EffectRow.state == EffectState.DONE.value
+    return (await done_after_all(connection, [order_id], step))[order_id]
+
+
+async def done_after_all(
+    connection: AsyncConnection, order_ids: Sequence[int], step: str
+) -> dict[int, list[dict[str, Any]]]:
+    """Return what was there after each time that a step was done, for each of some orders."""
+    found: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in order_ids}
+    for ids in chunks(sorted(found)):
+        rows = await connection.execute(
+            select(EffectRow.order_id, EffectRow.after).where(
+                EffectRow.order_id.in_(ids), EffectRow.step == step, EffectRow.state == EffectState.DONE.value
+            )
         )
-    )
-    return [after or {} for after in rows.scalars().all()]
+        for row in rows.all():
+            found[row.order_id].append(row.after or {})
+    return found
 
 
 async def to_settle(

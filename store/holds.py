@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.holds import Decision, Hold, HoldState, moves_on
 from domain.money import Money
 from domain.orders import CLOSED
+from store import archive
+from store.archived import Name
 from store.sql import chunks, insert_new
 from store.tables import HoldRow, OrderRow
 
@@ -69,8 +71,11 @@ async def put(connection: AsyncConnection, hold: Hold, *, connector: str, now: d
 
     A hold that was captured, released or has expired stays so, whatever comes late.
     """
+    await archive.bring_back(
+        connection, [Name("hold", hold.source, hold.reference)], because="its hold was told of once more"
+    )
     id_ = await connection.scalar(
-        insert_new(connection.dialect, HoldRow)
+        insert_new(HoldRow)
         .values(
             source=hold.source,
             reference=hold.reference,

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Insert, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.sql import add_new, chunks, insert_new
-from store.tables import ConnectorState, InboxRow
+from store.tables import ArchivedName, ConnectorState, InboxRow
 
 _ID_MAX = 200
 
@@ -51,20 +52,33 @@ async def put(
 
     due_at is None for what is worked off in the same transaction, such as a statement file.
     """
-    return await connection.scalar(
-        insert_new(connection.dialect, InboxRow)
-        .values(
-            source=source,
-            external_id=_short(external_id),
-            kind=kind[:80],
-            body=body,
-            received_at=now,
-            handled_at=None if due_at else now,
-            due_at=due_at,
-            attempts=0,
-        )
-        .returning(InboxRow.id)
+    values = {
+        "source": source,
+        "external_id": _short(external_id),
+        "kind": kind[:80],
+        "body": body,
+        "received_at": now,
+        "handled_at": None if due_at else now,
+        "due_at": due_at,
+        "attempts": 0,
+    }
+    # Each webhook waits for this one, so it is put together once and not for each.
+    given = {f"given_{name}": value for name, value in values.items()}
+    return await connection.scalar(_put_new(tuple(values)), given)
+
+
+@cache
+def _put_new(names: tuple[str, ...]) -> Insert:
+    """Return the statement that stores a message which is neither there nor archived."""
+    columns = InboxRow.__table__.c
+    given = {name: bindparam(f"given_{name}", type_=columns[name].type) for name in names}
+    archived = exists().where(
+        ArchivedName.kind == "letter",
+        ArchivedName.scope == given["source"],
+        ArchivedName.value == given["external_id"],
     )
+    row = select(*given.values()).where(~archived)
+    return insert_new(InboxRow).from_select(list(names), row).returning(InboxRow.id)
 
 
 async def take(

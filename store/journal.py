@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import Engine, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store import archived
 from store.sql import add_new, chunks
 from store.tables import JournalHead, JournalRow
 
 _TOLD = "at order_id payment_id effect_id step cause move reference reason before after actor run rule_version".split()
 _ROWS_AT_ONCE = 5_000
+_KNOWN_MAX = 50_000
+# Chains that this process has seen begun: nothing has to be added for them. One that was rolled back is found missing.
+_known: WeakKeyDictionary[Engine, set[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +90,7 @@ async def append(connection: AsyncConnection, entries: list[dict[str, Any]]) -> 
     if not entries:
         return
     chains = sorted({_chain_of(entry) for entry in entries})
-    await add_new(connection, JournalHead, [{"chain": chain, "hash": "", "length": 0} for chain in chains])
-    heads: dict[str, tuple[str, int]] = {}
-    for some in chunks(chains):
-        # Whoever adds to a chain locks its head, all in one order, so that none forks and nobody waits for ever.
-        rows = await connection.execute(
-            select(JournalHead.chain, JournalHead.hash, JournalHead.length)
-            .where(JournalHead.chain.in_(some))
-            .order_by(JournalHead.chain)
-            .with_for_update()
-        )
-        heads.update({row.chain: (row.hash, row.length) for row in rows.all()})
+    heads = await _heads(connection, chains)
     linked: list[dict[str, Any]] = []
     for entry_ in entries:
         chain = _chain_of(entry_)
@@ -112,6 +107,30 @@ async def append(connection: AsyncConnection, entries: list[dict[str, Any]]) -> 
     )
 
 
+async def _heads(connection: AsyncConnection, chains: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Lock the heads of chains, and return each one's hash and length; those that are new begin here."""
+    kept = _known.setdefault(connection.engine.sync_engine, set())
+    if not kept.issuperset(chains):
+        await add_new(connection, JournalHead, [{"chain": chain, "hash": "", "length": 0} for chain in chains])
+    heads: dict[str, tuple[str, int]] = {}
+    for some in chunks(chains):
+        # Whoever adds to a chain locks its head, all in one order, so that none forks and nobody waits for ever.
+        rows = await connection.execute(
+            select(JournalHead.chain, JournalHead.hash, JournalHead.length)
+            .where(JournalHead.chain.in_(some))
+            .order_by(JournalHead.chain)
+            .with_for_update()
+        )
+        heads.update({row.chain: (row.hash, row.length) for row in rows.all()})
+    if len(heads) < len(chains):  # the transaction that began a chain was rolled back
+        kept.difference_update(chains)
+        return await _heads(connection, chains)
+    if len(kept) > _KNOWN_MAX:
+        kept.clear()
+    kept.update(chains)
+    return heads
+
+
 @dataclass(frozen=True, slots=True)
 class Broken:
     """A chain that is not as it was written: where it breaks first, in words."""
@@ -121,16 +140,11 @@ class Broken:
 
 
 async def verify(connection: AsyncConnection) -> list[Broken]:
-    """Return the chains of the journal that are not as they were written."""
+    """Return the chains of the journal that are not as they were written, archived ones among them."""
     ends: dict[str, tuple[str, int]] = {}
     broken: dict[str, Broken] = {}
-    last = 0
-    while True:
-        query = select(*JournalRow.__table__.columns).where(JournalRow.id > last).order_by(JournalRow.id)
-        rows = (await connection.execute(query.limit(_ROWS_AT_ONCE))).mappings().all()
-        if not rows:
-            break
-        last = rows[-1]["id"]
+
+    def follow(rows: Iterable[Mapping[Any, Any]]) -> None:
         for row in rows:
             previous, length = ends.get(row["chain"], ("", 0))
             ends[row["chain"]] = (row["hash"], length + 1)
@@ -140,6 +154,20 @@ async def verify(connection: AsyncConnection) -> list[Broken]:
             elif row["previous"] != previous:
                 said = f"before {where} something was taken out, put in or changed places"
                 broken.setdefault(row["chain"], Broken(row["chain"], said))
+
+    last = 0
+    while True:
+        query = select(*JournalRow.__table__.columns).where(JournalRow.id > last).order_by(JournalRow.id)
+        rows = (await connection.execute(query.limit(_ROWS_AT_ONCE))).mappings().all()
+        if not rows:
+            break
+        last = rows[-1]["id"]
+        follow(rows)
+    # A chain is archived whole: what was moved is followed as what is here.
+    async for history in archived.histories(connection):
+        follow(history.rows)
+        if history.problem:
+            broken[f"archive:{history.archive_id}"] = Broken(f"archive:{history.archive_id}", history.problem)
     heads = await connection.execute(select(JournalHead.chain, JournalHead.hash, JournalHead.length))
     known = {row.chain: (row.hash, row.length) for row in heads.all()}
     for chain in sorted(ends.keys() | known.keys()):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.changes import StatusChange
@@ -17,7 +17,8 @@ from domain.orders import CLOSED, Address, Customer, Order, OrderLine, Status
 from domain.payments import Method
 from domain.references import payer_reference
 from domain.rules import EvidenceKind
-from store import memory
+from store import archive, memory
+from store.archived import Name
 from store.journal import Actor
 from store.sql import add_new, chunks, insert_new
 from store.tables import (
@@ -26,6 +27,7 @@ from store.tables import (
     OpenItemRow,
     OrderLineRow,
     OrderRow,
+    PaymentRow,
     ReferenceRow,
     ShipmentRow,
     StatusHistory,
@@ -71,6 +73,7 @@ class NewOrder:
     references: frozenset[tuple[EvidenceKind, str]]
     external_id: str | None = None
     due_on: date | None = None
+    on_delivery: Money | None = None
 
 
 async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, actor: Actor) -> int | None:
@@ -80,9 +83,11 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
     )
     if known is not None:
         return None
+    if await archive.bring_back(connection, [Name("order", order.channel, order.number)], because="it came once more"):
+        return None
     customer_id = await _customer(connection, order)
     order_id = await connection.scalar(
-        insert_new(connection.dialect, OrderRow)
+        insert_new(OrderRow)
         .values(
             channel=order.channel,
             number=order.number,
@@ -100,6 +105,7 @@ async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, ac
             external_id=order.external_id,
             due_on=order.due_on,
             extended=0,
+            on_delivery_minor=order.on_delivery.minor if order.on_delivery else None,
             created_at=now,
         )
         .returning(OrderRow.id)
@@ -138,6 +144,7 @@ async def revise(connection: AsyncConnection, order_id: int, order: NewOrder) ->
         .where(OrderRow.id == order_id)
         .values(
             total_minor=order.total.minor,
+            on_delivery_minor=order.on_delivery.minor if order.on_delivery else None,
             delivery_method=order.delivery_method,
             delivery_address=asdict(order.delivery_address),
         )
@@ -196,9 +203,10 @@ def _line_rows(order_id: int, lines: Sequence[NewLine]) -> list[dict[str, Any]]:
 
 
 def _payer(order: NewOrder) -> set[tuple[EvidenceKind, str]]:
-    """Return what confirms that a payment is an order's: whose it is, with its whole amount."""
-    reference = payer_reference(order.customer_name, order.total)
-    return {(EvidenceKind.PAYER_NAME, reference)} if reference else set()
+    """Return what confirms that a payment is an order's: whose it is, with its whole amount or that of its goods."""
+    amounts = [order.total, order.total - order.on_delivery] if order.on_delivery else [order.total]
+    references = [payer_reference(order.customer_name, amount) for amount in amounts]
+    return {(EvidenceKind.PAYER_NAME, reference) for reference in references if reference}
 
 
 async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
@@ -286,6 +294,23 @@ async def _relieved(connection: AsyncConnection, order_ids: Sequence[int]) -> di
     return found
 
 
+async def collected(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
+    """Return what each order was relieved of so far by what carriers collected, in minor units.
+
+    Ask it only of orders whose delivery alone is paid when it comes.
+    """
+    found: dict[int, int] = {}
+    for ids in chunks(list(order_ids)):
+        rows = await connection.execute(
+            select(AllocationRow.order_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+            .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+            .where(AllocationRow.order_id.in_(ids), PaymentRow.method == Method.CASH_ON_DELIVERY.value)
+            .group_by(AllocationRow.order_id)
+        )
+        found.update({order_id: int(minor) for order_id, minor in rows.all()})
+    return found
+
+
 async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
     """Return what each order was relieved of so far by payments and write-offs, in minor units."""
     return {order_id: minor for order_id, (minor, _) in (await _relieved(connection, order_ids)).items()}
@@ -328,6 +353,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
             )
         ).all()
         lines = await _lines(connection, ids, {row.id: row.currency for row in rows})
+        later = [row.id for row in rows if row.on_delivery_minor is not None]
+        brought = await collected(connection, later) if later else {}
         for row in rows:
             found[row.id] = Order(
                 id=row.id,
@@ -360,6 +387,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
                 due_on=row.due_on,
                 reserved_until=row.reserved_until,
                 extended=row.extended,
+                on_delivery=None if row.on_delivery_minor is None else Money(row.on_delivery_minor, row.currency),
+                collected=Money(brought[row.id], row.currency) if row.id in brought else None,
             )
     return found
 
@@ -391,14 +420,60 @@ async def set_status(
     return history_id
 
 
+class NewStatus(NamedTuple):
+    """A status that an order gets, and the effect by which."""
+
+    order_id: int
+    before: str
+    after: str
+    standard: Status
+    reason: str
+    effect_id: int
+
+
+async def lock_statuses(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, tuple[str, Status]]:
+    """Lock orders for a change of their statuses, and return what each has now and what that means."""
+    found: dict[int, tuple[str, Status]] = {}
+    for ids in chunks(sorted(set(order_ids))):
+        query = select(OrderRow.id, OrderRow.status, OrderRow.standard_status).where(OrderRow.id.in_(ids))
+        # Whoever adds a row that points at an order is not held up, and so never waits for who waits for it.
+        rows = await connection.execute(query.order_by(OrderRow.id).with_for_update(key_share=True))
+        found.update({row.id: (row.status, Status(row.standard_status)) for row in rows.all()})
+    return found
+
+
+async def set_statuses(
+    connection: AsyncConnection, changes: Sequence[NewStatus], *, actor: Actor, now: datetime
+) -> None:
+    """Change the statuses of orders that `lock_statuses` locked, and write their histories."""
+    if not changes:
+        return
+    await connection.execute(
+        update(OrderRow)
+        .where(OrderRow.id == bindparam("_id"))
+        .values(status=bindparam("_status"), standard_status=bindparam("_standard")),
+        [{"_id": one.order_id, "_status": one.after, "_standard": one.standard.value} for one in changes],
+    )
+    await connection.execute(
+        insert(StatusHistory),
+        [
+            {
+                "order_id": one.order_id,
+                "before": one.before,
+                "after": one.after,
+                "reason": one.reason,
+                "actor": actor.name,
+                "effect_id": one.effect_id,
+                "at": now,
+            }
+            for one in changes
+        ],
+    )
+
+
 async def lock_status(connection: AsyncConnection, order_id: int) -> tuple[str, Status]:
     """Lock an order for a change of its status, and return the one it has now and what that means."""
-    row = (
-        await connection.execute(
-            select(OrderRow.status, OrderRow.standard_status).where(OrderRow.id == order_id).with_for_update()
-        )
-    ).one()
-    return row.status, Status(row.standard_status)
+    return (await lock_statuses(connection, [order_id]))[order_id]
 
 
 async def ids_of(connection: AsyncConnection, number: str, channel: str | None = None) -> list[tuple[int, str]]:
@@ -546,8 +621,22 @@ async def of_change(
 ) -> list[int]:
     """Return the ids of the orders of some channels that a change of status elsewhere is about, mostly one.
 
-    carrier is given where a carrier tells it: then the consignment counts, live or not.
+    carrier is given where a carrier tells it: then the consignment counts, live or not. What is archived comes back.
     """
+    if found := await _of_change(connection, change, channels, carrier=carrier):
+        return found
+    names = [Name("shop id", channel, change.external_id) for channel in channels if change.external_id]
+    names += [Name("order", channel, change.number) for channel in channels if change.number]
+    if change.tracking_number and carrier:
+        names = [Name("tracking", carrier, change.tracking_number)]
+    if not await archive.bring_back(connection, names, because="its status changed elsewhere"):
+        return []
+    return await _of_change(connection, change, channels, carrier=carrier)
+
+
+async def _of_change(
+    connection: AsyncConnection, change: StatusChange, channels: Sequence[str], *, carrier: str | None
+) -> list[int]:
     if not channels:
         return []
     among = OrderRow.channel.in_(channels)
@@ -575,8 +664,14 @@ async def add_shipment(connection: AsyncConnection, values: dict[str, Any]) -> N
 
 async def live_shipment(connection: AsyncConnection, order_id: int) -> dict[str, Any] | None:
     """Return an order's consignment that was not cancelled, if it has one."""
+    return (await live_shipments(connection, [order_id])).get(order_id)
+
+
+async def live_shipments(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return by order its consignment that was not cancelled, of those that have one."""
     columns = (
         ShipmentRow.id,
+        ShipmentRow.order_id,
         ShipmentRow.carrier,
         ShipmentRow.tracking_number,
         ShipmentRow.currency,
@@ -584,11 +679,15 @@ async def live_shipment(connection: AsyncConnection, order_id: int) -> dict[str,
         ShipmentRow.label,
         ShipmentRow.created_at,
     )
-    row = (
-        await connection.execute(select(*columns).where(ShipmentRow.order_id == order_id, ShipmentRow.live.is_(True)))
-    ).mappings()
-    found = row.one_or_none()
-    return dict(found) if found else None
+    found: dict[int, dict[str, Any]] = {}
+    for ids in chunks(sorted(set(order_ids))):
+        rows = await connection.execute(
+            select(*columns).where(ShipmentRow.order_id.in_(ids), ShipmentRow.live.is_(True))
+        )
+        for row in rows.mappings().all():
+            shipment = dict(row)
+            found[shipment.pop("order_id")] = shipment
+    return found
 
 
 async def cancel_shipment(connection: AsyncConnection, shipment_id: int) -> None:

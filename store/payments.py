@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -19,7 +20,9 @@ from domain.orders import CLOSED, Status
 from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
 from domain.rules import EvidenceKind, Policy
 from domain.scenarios import cause_of, scenario_of
-from store import balances, memory
+from store import archive, balances, memory
+from store.archived import ArchiveError, Name, find
+from store.orders import collected
 from store.sql import add_new, chunks, insert_new, take_turns
 from store.tables import (
     AllocationRow,
@@ -40,7 +43,9 @@ Group = tuple[str, str]
 """A group of customers: its channel, and its name there."""
 
 _NEWEST = 200
-"""At most so many items of one customer, of one group, or of one name and amount are looked at, the newest ones."""
+"""At most so many open items of one customer, of one group, or of one name and amount are weighed, the newest ones."""
+_LOOKED_THROUGH = 5_000
+"""Among so many of a customer's newest items the open ones are looked for."""
 _WAITS, _BETWEEN = "waits", "open_item"
 """Beside what it names, an unmatched payment has a row that says so, and one for each item that it could be for."""
 
@@ -61,9 +66,21 @@ def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> di
 
 
 async def add(
-    connection: AsyncConnection, payments: Sequence[IncomingPayment], *, now: datetime, inbox_id: int | None = None
+    connection: AsyncConnection,
+    payments: Sequence[IncomingPayment],
+    *,
+    now: datetime,
+    inbox_id: int | None = None,
+    told_in: Mapping[int, int] | None = None,
 ) -> list[tuple[int, str]]:
-    """Store payments, passing over those known by (source, external id); return (id, scenario) of the new ones."""
+    """Store payments, passing over those known by (source, external id); return (id, scenario) of the new ones.
+
+    inbox_id is the message that told of them; told_in gives each one's, by the id() of the payment, if there are many.
+
+    What is archived is known as well; and where a new one belongs to an archived payment, such as its refund, that is
+    brought back.
+    """
+    payments = await _not_archived(connection, payments)
     if len(payments) > 1:
         # Files that overlap in another order would wait for each other's rows for ever.
         for source in sorted({payment.source for payment in payments}):
@@ -71,11 +88,23 @@ async def add(
     new: list[tuple[int, str]] = []
     for some in chunks(payments, 200):
         rows = await connection.execute(
-            insert_new(connection.dialect, PaymentRow).returning(PaymentRow.id, PaymentRow.method, PaymentRow.kind),
-            [_values(payment, inbox_id, now) for payment in some],
+            insert_new(PaymentRow).returning(PaymentRow.id, PaymentRow.method, PaymentRow.kind),
+            [_values(payment, (told_in or {}).get(id(payment), inbox_id), now) for payment in some],
         )
         new.extend((row.id, scenario_of(Method(row.method), Kind(row.kind))) for row in rows.all())
     return sorted(new)
+
+
+async def _not_archived(connection: AsyncConnection, incoming: Sequence[IncomingPayment]) -> Sequence[IncomingPayment]:
+    named = {Name("payment", one.source, one.external_id): one for one in incoming}
+    belongs = {Name("provider", one.source, one.provider_reference) for one in incoming if one.provider_reference}
+    found = await find(connection, [*named, *belongs])
+    if not found:
+        return incoming
+    new = [one for one in incoming if Name("payment", one.source, one.external_id) not in found]
+    late = {Name("provider", one.source, one.provider_reference or "") for one in new} & found.keys()
+    await archive.bring_back_all(connection, {found[name] for name in late}, because="money of it moved once more")
+    return new
 
 
 def payment_of(row: Row[Any]) -> Payment:
@@ -248,6 +277,11 @@ async def candidates(
         by_kind[reference.kind].add(reference.value)
     accounts = by_kind.pop(EvidenceKind.PAYER_ACCOUNT, set()) | by_kind.pop(EvidenceKind.GROUP_ACCOUNT, set())
     await memory.take_turns(connection, accounts)
+    told = [Name("named", kind.value, value) for kind, values in by_kind.items() for value in values]
+    for id_ in sorted(set((await find(connection, told)).values())):
+        # The audit tells of one that is damaged; it must not hold up the other payments of a batch.
+        with suppress(ArchiveError):
+            await archive.bring_back_all(connection, [id_], because="a payment names it")
     alike = await _alike(connection, by_kind.pop(EvidenceKind.PAYER_NAME, set()))
     named: set[int] = set()
     for kind, values in by_kind.items():
@@ -258,10 +292,13 @@ async def candidates(
             named.update(rows.scalars().all())
     owners = await memory.owners(connection, accounts)
     owing = set(owners.values()) | await _customers_of(connection, named)
-    of_owing = {id_ for items in (await _newest_open(connection, owing)).values() for id_ in items}
+    open_, crowded = await _newest_open(connection, owing)
     groups = await _groups(connection, owners, frozenset(paying))
-    of_groups = {id_ for group in groups for id_ in await _open_of_group(connection, group)}
-    return await _items(connection, sorted(named | alike | of_owing | of_groups), owners, groups)
+    for group in groups:
+        of_group, many = await _open_of_group(connection, group)
+        open_ |= of_group
+        crowded |= many
+    return await _items(connection, sorted(named | alike | open_), owners, groups, crowded)
 
 
 async def _alike(connection: AsyncConnection, values: Collection[str]) -> set[int]:
@@ -286,15 +323,15 @@ async def _customers_of(connection: AsyncConnection, item_ids: Collection[int]) 
     return found
 
 
-async def _newest_open(connection: AsyncConnection, customers: Collection[int]) -> dict[int, list[int]]:
-    """Return the items that are open among each customer's newest, by customer, the newest first."""
+async def _newest_open(connection: AsyncConnection, customers: Collection[int]) -> tuple[set[int], set[int]]:
+    """Return each customer's newest open items, and the customers who may have more of them than these."""
     newer = aliased(OpenItemRow)
     oldest_looked_at = (
         select(newer.id)
         .where(newer.customer_id == CustomerRow.id)
         .order_by(newer.id.desc())
         .limit(1)
-        .offset(_NEWEST - 1)
+        .offset(_LOOKED_THROUGH - 1)
         .scalar_subquery()
     )
     relieved = (
@@ -306,9 +343,10 @@ async def _newest_open(connection: AsyncConnection, customers: Collection[int]) 
         OrderRow.id == OpenItemRow.order_id, OrderRow.standard_status.in_([status.value for status in CLOSED])
     )
     found: dict[int, list[int]] = defaultdict(list)
+    crowded: set[int] = set()
     for some in chunks(sorted(customers)):
         rows = await connection.execute(
-            select(CustomerRow.id, OpenItemRow.id.label("item_id"))
+            select(CustomerRow.id, OpenItemRow.id.label("item_id"), oldest_looked_at.label("oldest"))
             .join(OpenItemRow, OpenItemRow.customer_id == CustomerRow.id)
             .where(
                 CustomerRow.id.in_(some),
@@ -320,8 +358,11 @@ async def _newest_open(connection: AsyncConnection, customers: Collection[int]) 
             .order_by(CustomerRow.id, OpenItemRow.id.desc())
         )
         for row in rows.all():
-            found[row.id].append(row.item_id)
-    return found
+            if row.oldest is not None or len(found[row.id]) == _NEWEST:
+                crowded.add(row.id)
+            if len(found[row.id]) < _NEWEST:
+                found[row.id].append(row.item_id)
+    return {id_ for items in found.values() for id_ in items}, crowded
 
 
 async def _groups(
@@ -342,16 +383,20 @@ async def _groups(
     return dict(sorted(found.items()))
 
 
-async def _open_of_group(connection: AsyncConnection, group: Group) -> list[int]:
+async def _open_of_group(connection: AsyncConnection, group: Group) -> tuple[set[int], set[int]]:
+    """Return the newest open items of a group, and those of its customers for whom these may not be all."""
     channel, name = group
     members = await connection.execute(
         select(CustomerRow.id)
         .where(CustomerRow.channel == channel, CustomerRow.group == name)
         .order_by(CustomerRow.id.desc())
-        .limit(_NEWEST)
+        .limit(_NEWEST + 1)
     )
-    open_ = await _newest_open(connection, members.scalars().all())
-    return sorted((id_ for items in open_.values() for id_ in items), reverse=True)[:_NEWEST]
+    ids = members.scalars().all()
+    open_, crowded = await _newest_open(connection, ids)
+    if crowded or len(ids) > _NEWEST or len(open_) > _NEWEST:
+        return set(sorted(open_, reverse=True)[:_NEWEST]), set(ids)
+    return open_, set()
 
 
 def _of_invoice(item: Row[Any]) -> Status:
@@ -364,6 +409,7 @@ async def _items(
     ids: Sequence[int],
     owners: Mapping[str, int],
     groups: Mapping[Group, Mapping[str, int]],
+    crowded: Collection[int],
 ) -> dict[int, OpenItem]:
     accounts: dict[int, set[tuple[EvidenceKind, str]]] = defaultdict(set)
     for account, customer_id in owners.items():
@@ -392,13 +438,15 @@ async def _items(
         for item_id, kind, value in named.all():
             references[item_id].add((EvidenceKind(kind), value))
         orders = await connection.execute(
-            select(OrderRow.id, OrderRow.number, OrderRow.standard_status).where(
+            select(OrderRow.id, OrderRow.number, OrderRow.standard_status, OrderRow.on_delivery_minor).where(
                 OrderRow.id.in_([item.order_id for item in items if item.order_id is not None])
             )
         )
         order_of = {row.id: row for row in orders.all()}
+        later = [row.id for row in order_of.values() if row.on_delivery_minor is not None]
+        brought = await collected(connection, later) if later else {}
         customers = await connection.execute(
-            select(CustomerRow.id, CustomerRow.name, CustomerRow.group).where(
+            select(CustomerRow.id, CustomerRow.number, CustomerRow.name, CustomerRow.group).where(
                 CustomerRow.id.in_({item.customer_id for item in items})
             )
         )
@@ -422,6 +470,12 @@ async def _items(
                 customer=customer.id,
                 customer_name=customer.name,
                 group=customer.group or None,
+                customer_number=customer.number,
+                on_delivery=Money(order.on_delivery_minor, item.currency)
+                if order and order.on_delivery_minor is not None
+                else None,
+                collected=Money(brought[order.id], item.currency) if order and order.id in brought else None,
+                crowded=customer.id in crowded,
             )
     return found
 
@@ -436,48 +490,89 @@ async def incomes(connection: AsyncConnection, order_id: int) -> list[dict[str, 
 
     Each has reference, amount, booked_on, method and provider_reference; what was taken off it again is not there.
     """
-    rows = await connection.execute(
-        select(
-            PaymentRow.id,
-            PaymentRow.booked_on,
-            PaymentRow.method,
-            PaymentRow.provider_reference,
-            PaymentRow.round,
-            OpenItemRow.currency,
-            AllocationRow.amount_minor,
-        )
-        .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
-        .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
-        .where(
-            AllocationRow.order_id == order_id, AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
-        )
-        .order_by(AllocationRow.id)
-    )
-    return [
-        {
-            "reference": cause_of("payment", row.id, row.round),
-            "amount": Money(row.amount_minor, row.currency),
-            "booked_on": row.booked_on,
-            "method": Method(row.method),
-            "provider_reference": row.provider_reference,
-        }
-        for row in rows.all()
-    ]
+    return (await incomes_of_all(connection, [order_id]))[order_id]
 
 
-async def last_amount(connection: AsyncConnection, order_id: int) -> int | None:
-    """Return what the last payment brought an order, in minor units, or None when none came."""
-    return await connection.scalar(
-        select(AllocationRow.amount_minor)
+async def incomes_of_all(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return what payments brought each of some orders, as `incomes` does for one."""
+    found: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in order_ids}
+    for ids in chunks(sorted(found)):
+        rows = await connection.execute(
+            select(
+                PaymentRow.id,
+                PaymentRow.booked_on,
+                PaymentRow.method,
+                PaymentRow.provider_reference,
+                PaymentRow.round,
+                OpenItemRow.currency,
+                AllocationRow.order_id,
+                AllocationRow.amount_minor,
+            )
+            .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+            .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+            .where(
+                AllocationRow.order_id.in_(ids), AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
+            )
+            .order_by(AllocationRow.id)
+        )
+        for row in rows.all():
+            income = {
+                "reference": cause_of("payment", row.id, row.round),
+                "amount": Money(row.amount_minor, row.currency),
+                "booked_on": row.booked_on,
+                "method": Method(row.method),
+                "provider_reference": row.provider_reference,
+            }
+            found[row.order_id].append(income)
+    return found
+
+
+async def gateways_of(connection: AsyncConnection, order_id: int) -> list[tuple[str, str, bool]]:
+    """Return the payments of an order that a gateway has a reference of: source, reference, whether it is alone.
+
+    One that settles other orders too is not alone. The oldest come first; what was taken off the order is not there.
+    """
+    standing = AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
+    mine = (
+        select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference)
+        .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
         .where(
             AllocationRow.order_id == order_id,
-            AllocationRow.amount_minor > 0,
-            AllocationRow.reverses_id.is_(None),
-            AllocationRow.reversed.is_(False),
+            *standing,
+            PaymentRow.kind == Kind.PAYMENT.value,
+            PaymentRow.provider_reference.is_not(None),
         )
-        .order_by(AllocationRow.id.desc())
-        .limit(1)
+        .distinct()
+        .order_by(PaymentRow.id)
     )
+    rows = (await connection.execute(mine)).all()
+    others = await connection.execute(
+        select(AllocationRow.payment_id).where(
+            AllocationRow.payment_id.in_([row.id for row in rows]),
+            AllocationRow.order_id.is_distinct_from(order_id),
+            *standing,
+        )
+    )
+    shared = set(others.scalars())
+    return [(row.source, row.provider_reference, row.id not in shared) for row in rows]
+
+
+async def last_amounts(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
+    """Return what the last payment brought each order, in minor units; one to which none came is not in it."""
+    found: dict[int, int] = {}
+    for ids in chunks(sorted(set(order_ids))):
+        rows = await connection.execute(
+            select(AllocationRow.order_id, AllocationRow.amount_minor)
+            .where(
+                AllocationRow.order_id.in_(ids),
+                AllocationRow.amount_minor > 0,
+                AllocationRow.reverses_id.is_(None),
+                AllocationRow.reversed.is_(False),
+            )
+            .order_by(AllocationRow.id)
+        )
+        found.update({row.order_id: row.amount_minor for row in rows.all() if row.order_id is not None})
+    return found
 
 
 def _shown(match: Match) -> list[Any]:

@@ -16,6 +16,8 @@ from domain.orders import Status, payment_state_of
 from domain.payments import Kind, Method, Outcome
 from domain.reconciliation import ListedDocument, OrderFacts, Stored, StoredOrder
 from domain.rules import DocumentKind
+from store import archived
+from store.archived import Name
 from store.effects import OPEN, EffectState
 from store.sql import chunks
 from store.tables import (
@@ -51,7 +53,7 @@ async def stored_ids(connection: AsyncConnection, source: str, *, since: date, b
 
 
 async def stored(connection: AsyncConnection, source: str, external_ids: Collection[str]) -> dict[str, Stored]:
-    """Return the payments of a source by its ids, those that are here."""
+    """Return the payments of a source by its ids, those that are here or archived."""
     found: dict[str, Stored] = {}
     columns = (
         PaymentRow.id,
@@ -73,6 +75,17 @@ async def stored(connection: AsyncConnection, source: str, external_ids: Collect
                 amount=Money(row.amount_minor, row.currency),
                 booked_on=row.booked_on,
             )
+    away = set(external_ids) - found.keys()
+    for held in await archived.named(connection, [Name("payment", source, external_id) for external_id in away]):
+        for row in held.rows.get(PaymentRow.__tablename__, ()):
+            if row["source"] == source and row["external_id"] in away:
+                found[row["external_id"]] = Stored(
+                    id=row["id"],
+                    external_id=row["external_id"],
+                    kind=Kind(row["kind"]),
+                    amount=Money(row["amount_minor"], row["currency"]),
+                    booked_on=row["booked_on"],
+                )
     return found
 
 
@@ -131,11 +144,12 @@ async def has_letter(connection: AsyncConnection, source: str, external_id: str)
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
-    """By what the rules of an order's customer are found, and the channel's own word for how the order came here."""
+    """By what the rules for an order are found, and the channel's own word for how the order came here."""
 
     group: str | None
     number: str
     taken_in_as: str | None
+    order_id: int
 
 
 async def orders(connection: AsyncConnection, *, since: datetime) -> AsyncGenerator[list[tuple[OrderFacts, Buyer]]]:
@@ -148,7 +162,8 @@ async def orders(connection: AsyncConnection, *, since: datetime) -> AsyncGenera
     )
     columns = (
         *(OrderRow.id, OrderRow.number, OrderRow.channel, OrderRow.method, OrderRow.standard_status),
-        *(OrderRow.total_minor, OrderRow.currency, OrderRow.placed_at),
+        *(OrderRow.total_minor, OrderRow.currency, OrderRow.placed_at, OrderRow.delivery_method),
+        OrderRow.on_delivery_minor,
         *(CustomerRow.group, CustomerRow.number.label("customer")),
     )
     last = 0
@@ -212,8 +227,10 @@ async def _facts(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[
             invoice_total=Money(invoice.total_minor, invoice.currency) if invoice else None,
             invoice_on=invoice.issued_on if invoice else None,
             no_invoice=row.id in left_out,
+            delivery_method=row.delivery_method,
+            on_delivery=None if row.on_delivery_minor is None else Money(row.on_delivery_minor, row.currency),
         )
-        found.append((facts, Buyer(row.group, row.customer, taken_in.get(row.id))))
+        found.append((facts, Buyer(row.group, row.customer, taken_in.get(row.id), row.id)))
     return found
 
 
@@ -258,12 +275,38 @@ async def _under_way(connection: AsyncConnection, ids: Sequence[int]) -> set[int
 async def stored_orders(
     connection: AsyncConnection, names: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], StoredOrder]:
-    """Return orders by channel and number, those that are here."""
+    """Return orders by channel and number, those that are here or archived."""
     numbers = sorted({number for _, number in names})
     found: dict[tuple[str, str], StoredOrder] = {}
     for some in chunks(numbers):
         found |= await _stored_orders(connection, OrderRow.number.in_(some))
+    away = [Name("order", *name) for name in names if name not in found]
+    for held in await archived.named(connection, away):
+        found |= _orders_of(held)
     return {name: found[name] for name in names if name in found}
+
+
+def _orders_of(held: archived.Unpacked) -> dict[tuple[str, str], StoredOrder]:
+    """Return the orders that are in an archive."""
+    kinds = {row["id"]: Kind(row["kind"]) for row in held.rows.get(PaymentRow.__tablename__, ())}
+    moves: dict[int, list[tuple[Kind, Money, Money]]] = defaultdict(list)
+    orders = held.rows.get(OrderRow.__tablename__, ())
+    currency = {row["id"]: row["currency"] for row in orders}
+    for row in held.rows.get(AllocationRow.__tablename__, ()):
+        if row["reverses_id"] is None and not row["reversed"]:
+            amounts = [Money(row[one], currency[row["order_id"]]) for one in ("amount_minor", "write_off_minor")]
+            moves[row["order_id"]].append((kinds[row["payment_id"]], amounts[0], amounts[1]))
+    return {
+        (row["channel"], row["number"]): StoredOrder(
+            channel=row["channel"],
+            number=row["number"],
+            total=Money(row["total_minor"], row["currency"]),
+            standard=Status(row["standard_status"]),
+            state=payment_state_of(Money(row["total_minor"], row["currency"]), moves[row["id"]]),
+            placed_at=row["placed_at"],
+        )
+        for row in orders
+    }
 
 
 async def orders_placed(
@@ -335,7 +378,8 @@ async def series_out_of_order(connection: AsyncConnection) -> list[tuple[str, li
     begun = await connection.execute(select(*DocumentSeries.__table__.columns))
     ends = {(row.channel, row.kind, row.year): row.next_number - 1 for row in begun.all()}
     found: list[tuple[str, list[int], int]] = []
-    for channel, kind, year in sorted(ends.keys() | held.keys()):
+    away = await archived.counters(connection)
+    for channel, kind, year in sorted(ends.keys() | held.keys() | away.keys()):
         end = ends.get((channel, kind, year), 0)
         if held.get((channel, kind, year), {0}) == {end}:
             continue
@@ -344,6 +388,9 @@ async def series_out_of_order(connection: AsyncConnection) -> list[tuple[str, li
             select(DocumentRow.counter).where(*of_series, DocumentRow.counter.is_not(None)).order_by(DocumentRow.id)
         )
         counters = [counter for counter in rows.scalars().all() if counter is not None]
+        counters = [*away.get((channel, kind, year), ()), *counters]
+        if {len(counters), max(counters, default=0), len(set(counters))} == {end}:
+            continue
         found.append((f"{channel}, {kind.replace('_', ' ')}s of {year}", counters, end))
     return found
 
@@ -477,7 +524,7 @@ async def awaiting(connection: AsyncConnection, channel: str, *, before: datetim
         OrderRow.standard_status.in_([Status.NEW.value, Status.AWAITING_PAYMENT.value]),
         OrderRow.method != Method.CASH_ON_DELIVERY.value,
         OrderRow.created_at <= before,
-        settled < OrderRow.total_minor,
+        settled < OrderRow.total_minor - func.coalesce(OrderRow.on_delivery_minor, 0),
     )
     count = await connection.scalar(select(func.count()).select_from(OrderRow).where(*waits)) or 0
     if not count:

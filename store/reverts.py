@@ -17,7 +17,7 @@ from domain.payments import Kind, Outcome
 from domain.reverting import Line, Way, way_back
 from domain.rules import Policy
 from domain.scenarios import cause_of
-from store import balances, bars, effects, journal, work
+from store import balances, bars, effects, hands, journal, work
 from store.effects import EffectState, Ending
 from store.payments import undecided
 from store.sql import chunks
@@ -146,6 +146,7 @@ async def _payments(connection: AsyncConnection, order_id: int) -> list[Any]:
 
 async def _effects(connection: AsyncConnection, order_id: int, payments: Sequence[Any]) -> list[Any]:
     causes = [cause_of("payment", payment.id, payment.round) for payment in payments]
+    causes += [cause for cause, of in (await hands.of_order(connection, order_id)).items() if of in causes]
     back = aliased(EffectRow)
     undone = (
         select(back.id)
@@ -223,7 +224,10 @@ async def release(connection: AsyncConnection, wish: Wish, *, actor: journal.Act
         return None  # another run was faster
     payments = await _payments(connection, wish.order_id)
     rows = await _effects(connection, wish.order_id, payments)
-    locked = await effects.lock(connection, [row.id for row in rows])
+    locked = await effects.lock(connection, [row.id for row in rows], wait=False)
+    for row in rows:
+        if row.id not in locked:
+            return f"step {row.step} is still going on"
     for row in locked.values():
         if row.state == EffectState.IN_DOUBT or (row.state == EffectState.INTENDED and row.lease_owner is not None):
             return f"step {row.step} is {'in doubt' if row.state == EffectState.IN_DOUBT else 'still going on'}"

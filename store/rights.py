@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from store.tables import (
     AllocationRow,
+    ArchivedName,
+    ArchiveRow,
+    BackfillChunk,
     BackfillItem,
     BackfillRow,
     BalanceEntry,
@@ -68,6 +71,9 @@ class Use:
 _ADDS_ONLY = Use()
 USES: Mapping[type[Table], Use] = {
     AllocationRow: Use(("reversed",)),
+    ArchiveRow: Use(("returned", "returned_because")),
+    ArchivedName: Use(deletes=True),
+    BackfillChunk: Use(("lease_owner", "lease_until")),
     BackfillItem: Use(("result", "said")),
     BackfillRow: Use(("finished_at", "lease_owner", "lease_until")),
     BalanceEntry: Use(("reversed", "released_at")),
@@ -101,6 +107,7 @@ USES: Mapping[type[Table], Use] = {
             "total_minor",
             "delivery_method",
             "delivery_address",
+            "on_delivery_minor",
             "due_on",
             "reserved_until",
             "extended",

@@ -62,7 +62,11 @@ async def hold(connection: AsyncConnection, customer_id: int, currency: str) -> 
     rows = await connection.execute(_waiting(OrderRow.id, customer_id, currency).order_by(OrderRow.id))
     items = await decisions.open_items(connection, list(rows.scalars().all()))
     # Asked again of what is locked: it may have moved on meanwhile.
-    still = {id_: item for id_, item in items.items() if item.status is Status.AWAITING_PAYMENT}
+    still = {
+        id_: item.asked_of(Method.CARD, Money.zero(currency))
+        for id_, item in items.items()
+        if item.status is Status.AWAITING_PAYMENT
+    }
     reverted = await decisions.being_reverted(connection, list(still))
     await balances.lock(connection, customer_id)
     told = (

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.orders import Order, OrderLine
-from store.sql import add_new
+from store.sql import add_new, chunks
 from store.tables import StockItem, StockMove
 
 
@@ -40,12 +41,27 @@ async def _lock(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, L
 
 
 async def _live(connection: AsyncConnection, order_id: int) -> dict[tuple[int, str], Any]:
-    rows = await connection.execute(
-        select(StockMove.id, StockMove.order_line_id, StockMove.kind, StockMove.quantity, StockMove.effect_id).where(
-            StockMove.order_id == order_id, StockMove.live.is_(True)
-        )
+    return (await _live_of(connection, [order_id]))[order_id]
+
+
+async def _live_of(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, dict[tuple[int, str], Any]]:
+    columns = (
+        StockMove.id,
+        StockMove.order_id,
+        StockMove.order_line_id,
+        StockMove.kind,
+        StockMove.quantity,
+        StockMove.effect_id,
     )
-    return {(row.order_line_id, row.kind): row for row in rows.all() if row.order_line_id is not None}
+    found: dict[int, dict[tuple[int, str], Any]] = {id_: {} for id_ in order_ids}
+    for ids in chunks(sorted(found)):
+        rows = await connection.execute(
+            select(*columns).where(StockMove.order_id.in_(ids), StockMove.live.is_(True)).order_by(StockMove.id)
+        )
+        for row in rows.all():
+            if row.order_line_id is not None and row.order_id is not None:
+                found[row.order_id][row.order_line_id, row.kind] = row
+    return found
 
 
 async def _move(
@@ -86,44 +102,110 @@ async def _end(connection: AsyncConnection, move_id: int) -> None:
     await connection.execute(update(StockMove).where(StockMove.id == move_id).values(live=False))
 
 
-def _refuse_missing(lines: Sequence[OrderLine], levels: dict[str, Level], live: dict[tuple[int, str], Any]) -> None:
+def _refuse_missing(lines: Sequence[OrderLine], free: dict[str, int], live: dict[tuple[int, str], Any]) -> None:
     """Raise StockError unless all lines can be served; what a line has reserved counts as free for it."""
-    free = {sku: level.on_hand - level.reserved for sku, level in levels.items()}
+    left = dict(free)
     for line in lines:
         sku = line.sku or ""
-        if sku not in free:
+        if sku not in left:
             raise StockError(f"article {sku} is not in stock's list; add it with `kvit stock import`")
         held = live.get((line.id, "reserve"))
-        free[sku] += held.quantity if held else 0
-        if free[sku] < line.quantity:
-            raise StockError(f"article {sku}: {line.quantity} needed, {max(free[sku], 0)} free")
-        free[sku] -= line.quantity
+        left[sku] += held.quantity if held else 0
+        if left[sku] < line.quantity:
+            raise StockError(f"article {sku}: {line.quantity} needed, {max(left[sku], 0)} free")
+        left[sku] -= line.quantity
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What is to be written for some orders, all at once: per article, and per move."""
+
+    on_hand: Counter[str] = field(default_factory=Counter[str])
+    reserved: Counter[str] = field(default_factory=Counter[str])
+    ended: list[int] = field(default_factory=list[int])
+    moves: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def take(self, kind: str, line: OrderLine, held: Any, *, order_id: int, effect_id: int, now: datetime) -> None:
+        """Reserve or deduct a line; held is the move by which it is reserved, if it is."""
+        sku = line.sku or ""
+        move: dict[str, Any] = {
+            "sku": sku,
+            "order_id": order_id,
+            "order_line_id": line.id,
+            "effect_id": effect_id,
+            "at": now,
+        }
+        if kind == "reserve":
+            self.reserved[sku] += line.quantity
+        else:
+            if held:
+                self.ended.append(held.id)
+                self.reserved[sku] -= held.quantity
+                self.moves.append(move | {"kind": "release", "quantity": held.quantity, "live": False})
+            self.on_hand[sku] -= line.quantity
+        self.moves.append(move | {"kind": kind, "quantity": line.quantity, "live": True})
+
+    async def write(self, connection: AsyncConnection) -> None:
+        """Write it."""
+        for ids in chunks(self.ended):
+            await connection.execute(update(StockMove).where(StockMove.id.in_(ids)).values(live=False))
+        changed = sorted({*self.on_hand, *self.reserved})
+        if changed:
+            await connection.execute(
+                update(StockItem)
+                .where(StockItem.sku == bindparam("_sku"))
+                .values(
+                    on_hand=StockItem.on_hand + bindparam("_on_hand"),
+                    reserved=StockItem.reserved + bindparam("_reserved"),
+                ),
+                [{"_sku": sku, "_on_hand": self.on_hand[sku], "_reserved": self.reserved[sku]} for sku in changed],
+            )
+        if self.moves:
+            await connection.execute(insert(StockMove), self.moves)
+
+
+async def take_all(
+    connection: AsyncConnection, kind: str, wanted: Sequence[tuple[Order, int]], *, now: datetime
+) -> list[dict[str, int] | StockError]:
+    """Reserve (“reserve”) or deduct (“deduct”) the goods of orders, each by its effect, with few statements for all.
+
+    Returns in their order what was newly taken of each article, or why nothing was taken for that order: each line that
+    isn't taken yet is, or none of them when anything is missing. What one takes is not there for the next.
+    """
+    levels = await _lock(connection, sorted({line.sku for order, _ in wanted for line in order.lines if line.sku}))
+    live_of = await _live_of(connection, [order.id for order, _ in wanted])
+    free = {sku: level.on_hand - level.reserved for sku, level in levels.items()}
+    changes = _Changes()
+    results: list[dict[str, int] | StockError] = []
+    taken_now: set[int] = set()
+    for order, effect_id in wanted:
+        live = live_of[order.id]
+        done = {line_id for line_id, of_kind in live if of_kind in (kind, "deduct")} | taken_now
+        lines = [line for line in order.lines if line.sku and line.id not in done]
+        try:
+            _refuse_missing(lines, free, live)
+        except StockError as error:
+            results.append(error)
+            continue
+        taken: dict[str, int] = {}
+        for line in lines:
+            sku = line.sku or ""
+            held = live.get((line.id, "reserve"))
+            taken[sku] = taken.get(sku, 0) + line.quantity
+            free[sku] += (held.quantity if held else 0) - line.quantity
+            taken_now.add(line.id)
+            changes.take(kind, line, held, order_id=order.id, effect_id=effect_id, now=now)
+        results.append(taken)
+    await changes.write(connection)
+    return results
 
 
 async def _take(
     connection: AsyncConnection, order: Order, kind: str, *, effect_id: int, now: datetime
 ) -> dict[str, int]:
-    """Reserve or deduct each line that isn't yet, or none of them when anything is missing."""
-    levels = await _lock(connection, sorted({line.sku for line in order.lines if line.sku}))
-    live = await _live(connection, order.id)
-    done = {line_id for line_id, of_kind in live if of_kind in (kind, "deduct")}
-    lines = [line for line in order.lines if line.sku and line.id not in done]
-    _refuse_missing(lines, levels, live)
-    taken: dict[str, int] = {}
-    for line in lines:
-        sku = line.sku or ""
-        held = live.get((line.id, "reserve"))
-        taken[sku] = taken.get(sku, 0) + line.quantity
-        where: dict[str, Any] = {"order_id": order.id, "line_id": line.id, "effect_id": effect_id, "now": now}
-        if kind == "reserve":
-            await _change(connection, sku, reserved=line.quantity)
-        else:
-            if held:
-                await _end(connection, held.id)
-                await _change(connection, sku, reserved=-held.quantity)
-                await _move(connection, "release", sku, held.quantity, live=False, **where)
-            await _change(connection, sku, on_hand=-line.quantity)
-        await _move(connection, kind, sku, line.quantity, live=True, **where)
+    (taken,) = await take_all(connection, kind, [(order, effect_id)], now=now)
+    if isinstance(taken, StockError):
+        raise taken
     return taken
 
 

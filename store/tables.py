@@ -117,7 +117,8 @@ class OrderRow(Table):
     """An order; status is the channel's own word, standard_status what it means.
 
     reserved_until is the last day of one that waits for its money, due_on that of one on credit; extended counts how
-    often a person has put that day off. held_out says who holds it out of automation, and why.
+    often a person has put that day off. held_out says who holds it out of automation, and why. on_delivery_minor is
+    what of the total is paid on delivery, where the rest is paid before: the delivery's price alone.
     """
 
     __tablename__ = "orders"
@@ -147,6 +148,7 @@ class OrderRow(Table):
     reserved_until: Mapped[datetime | None]
     extended: Mapped[int] = mapped_column(default=0)
     held_out: Mapped[str | None] = mapped_column(Text)
+    on_delivery_minor: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
 
 
@@ -176,7 +178,7 @@ class StatusHistory(Table):
     after: Mapped[str] = mapped_column(String(40))
     reason: Mapped[str] = mapped_column(Text)
     actor: Mapped[str] = mapped_column(String(200))
-    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
     at: Mapped[datetime]
 
 
@@ -266,7 +268,7 @@ class PaymentRow(Table):
     id: Mapped[int] = _id()
     source: Mapped[str] = mapped_column(String(80))
     external_id: Mapped[str] = mapped_column(String(200))
-    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True)
+    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True, index=True)
     method: Mapped[str] = mapped_column(String(20))
     kind: Mapped[str] = mapped_column(String(20), default="payment")
     currency: Mapped[str] = mapped_column(String(3))
@@ -318,6 +320,12 @@ class AllocationRow(Table):
 
     __tablename__ = "allocations"
     __table_args__ = (
+        Index(
+            "ix_allocations_reverses_id",
+            "reverses_id",
+            sqlite_where=text("reverses_id IS NOT NULL"),
+            postgresql_where=text("reverses_id IS NOT NULL"),
+        ),
         Index(
             "uq_allocations_live",
             "payment_id",
@@ -391,12 +399,13 @@ class PayoutRow(Table):
         UniqueConstraint("source", "external_id"),
         Index("ix_payouts_payment_id", "payment_id", unique=True),
         Index("ix_payouts_net_minor", "currency", "net_minor"),
+        Index("ix_payouts_paid_on", "paid_on"),
     )
 
     id: Mapped[int] = _id()
     source: Mapped[str] = mapped_column(String(80))
     external_id: Mapped[str] = mapped_column(String(200))
-    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True)
+    inbox_id: Mapped[int | None] = _to("inbox.id", nullable=True, index=True)
     currency: Mapped[str] = mapped_column(String(3))
     gross_minor: Mapped[int] = mapped_column(BigInteger)
     fee_minor: Mapped[int] = mapped_column(BigInteger)
@@ -408,7 +417,10 @@ class PayoutRow(Table):
 
 
 class PayoutLine(Table):
-    """One line of a payout's report; payment_id is the payment, refund or chargeback that it is, once that is known."""
+    """One line of a payout's report; payment_id is the payment, refund or chargeback that it is, once that is known.
+
+    It keeps that when the payment is archived, so it is no foreign key.
+    """
 
     __tablename__ = "payout_lines"
     __table_args__ = (
@@ -426,7 +438,7 @@ class PayoutLine(Table):
     gross_minor: Mapped[int] = mapped_column(BigInteger)
     fee_minor: Mapped[int] = mapped_column(BigInteger)
     net_minor: Mapped[int] = mapped_column(BigInteger)
-    payment_id: Mapped[int | None] = _to("payments.id", nullable=True, index=True)
+    payment_id: Mapped[int | None] = mapped_column(_Id, index=True)
 
 
 class WorkRow(Table):
@@ -440,7 +452,13 @@ class WorkRow(Table):
     __table_args__ = (
         UniqueConstraint("subject", "subject_id", "scenario"),
         Index("ix_work_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry')", name="subject"),
+        Index(
+            "ix_work_lease_owner",
+            "lease_owner",
+            sqlite_where=text("lease_owner IS NOT NULL"),
+            postgresql_where=text("lease_owner IS NOT NULL"),
+        ),
+        CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry', 'hand')", name="subject"),
     )
 
     id: Mapped[int] = _id()
@@ -466,6 +484,18 @@ class EffectRow(Table):
         UniqueConstraint("order_id", "step", "cause"),
         Index("ix_effects_cause", "cause"),
         Index("ix_effects_state", "state"),
+        Index(
+            "ix_effects_system",
+            "system",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_effects_reverses_id",
+            "reverses_id",
+            sqlite_where=text("reverses_id IS NOT NULL"),
+            postgresql_where=text("reverses_id IS NOT NULL"),
+        ),
         CheckConstraint("state IN ('intended', 'in_doubt', 'done', 'skipped', 'rejected')", name="state"),
     )
 
@@ -589,7 +619,10 @@ class StockItem(Table):
 
 
 class StockMove(Table):
-    """A movement of stock; append-only. A move taken back is marked by the one that reverses it."""
+    """A movement of stock; append-only. A move taken back is marked by the one that reverses it.
+
+    What the moves of archived orders came to is carried forward.
+    """
 
     __tablename__ = "stock_moves"
     __table_args__ = (
@@ -601,7 +634,13 @@ class StockMove(Table):
             sqlite_where=text("live = true"),
             postgresql_where=text("live = true"),
         ),
-        CheckConstraint("kind IN ('reserve', 'release', 'deduct', 'restock', 'count')", name="kind"),
+        Index(
+            "ix_stock_moves_carried",
+            "sku",
+            sqlite_where=text("kind = 'carried'"),
+            postgresql_where=text("kind = 'carried'"),
+        ),
+        CheckConstraint("kind IN ('reserve', 'release', 'deduct', 'restock', 'count', 'carried')", name="kind"),
     )
 
     id: Mapped[int] = _id()
@@ -609,8 +648,8 @@ class StockMove(Table):
     kind: Mapped[str] = mapped_column(String(10))
     quantity: Mapped[int]
     order_id: Mapped[int | None] = _to("orders.id", nullable=True, index=True)
-    order_line_id: Mapped[int | None] = _to("order_lines.id", nullable=True)
-    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    order_line_id: Mapped[int | None] = _to("order_lines.id", nullable=True, index=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
     live: Mapped[bool] = mapped_column(default=False)
     at: Mapped[datetime]
 
@@ -637,6 +676,18 @@ class DocumentRow(Table):
         UniqueConstraint("channel", "kind", "number"),
         UniqueConstraint("channel", "kind", "year", "counter"),
         Index(
+            "ix_documents_unprinted",
+            "id",
+            sqlite_where=text("file IS NULL"),
+            postgresql_where=text("file IS NULL"),
+        ),
+        Index(
+            "ix_documents_corrects_id",
+            "corrects_id",
+            sqlite_where=text("corrects_id IS NOT NULL"),
+            postgresql_where=text("corrects_id IS NOT NULL"),
+        ),
+        Index(
             "uq_documents_live",
             "order_id",
             "kind",
@@ -658,7 +709,7 @@ class DocumentRow(Table):
     total_minor: Mapped[int] = mapped_column(BigInteger)
     issued_on: Mapped[date]
     content: Mapped[dict[str, Any]]
-    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
     corrects_id: Mapped[int | None] = _to("documents.id", nullable=True)
     live: Mapped[bool] = mapped_column(default=True)
     file: Mapped[str | None] = mapped_column(Text)
@@ -678,7 +729,7 @@ class MessageRow(Table):
     message_id: Mapped[str] = mapped_column(String(200))
     subject: Mapped[str] = mapped_column(Text)
     reference: Mapped[str | None] = mapped_column(Text)
-    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
     sent_at: Mapped[datetime]
 
 
@@ -748,7 +799,7 @@ class ShipmentRow(Table):
     collect_minor: Mapped[int] = mapped_column(BigInteger, default=0)
     settled_minor: Mapped[int | None] = mapped_column(BigInteger)
     label: Mapped[str | None] = mapped_column(Text)
-    effect_id: Mapped[int | None] = _to("effects.id", nullable=True)
+    effect_id: Mapped[int | None] = _to("effects.id", nullable=True, index=True)
     live: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
 
@@ -777,7 +828,8 @@ class ExportRow(Table):
 class BackfillRow(Table):
     """A backfill: who carries which work on again, and why; finished_at is empty until all of it was looked at.
 
-    journal_mark is the last row of the journal when it was begun: what it brought about comes after that.
+    journal_mark is the last row of the journal when it was begun: what it brought about comes after that. rates are
+    requests a second at most, by outside system.
     """
 
     __tablename__ = "backfills"
@@ -785,6 +837,7 @@ class BackfillRow(Table):
     id: Mapped[int] = _id()
     selection: Mapped[dict[str, Any]]
     notify: Mapped[bool]
+    rates: Mapped[dict[str, Any]]
     author: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
     total: Mapped[int]
@@ -792,6 +845,17 @@ class BackfillRow(Table):
     journal_mark: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(120))
+    lease_until: Mapped[datetime | None]
+
+
+class BackfillChunk(Table):
+    """Who carries a chunk of a backfill on, of several runs that share it."""
+
+    __tablename__ = "backfill_chunks"
+
+    backfill_id: Mapped[int] = mapped_column(_Id, ForeignKey("backfills.id"), primary_key=True)
+    chunk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     lease_owner: Mapped[str | None] = mapped_column(String(120))
     lease_until: Mapped[datetime | None]
 
@@ -808,10 +872,43 @@ class BackfillItem(Table):
     id: Mapped[int] = _id()
     backfill_id: Mapped[int] = _to("backfills.id")
     chunk: Mapped[int]
-    work_id: Mapped[int] = _to("work.id")
+    work_id: Mapped[int] = _to("work.id", index=True)
     order_id: Mapped[int] = _to("orders.id", index=True)
     result: Mapped[str | None] = mapped_column(String(20))
     said: Mapped[str | None] = mapped_column(Text)
+
+
+class ArchiveRow(Table):
+    """An order, or several that a payment settled, moved out of the other tables with everything of theirs.
+
+    body has all of it, packed; checksum is of what is packed. last_at is when something happened to it last. returned
+    says that it was brought back since.
+    """
+
+    __tablename__ = "archives"
+
+    id: Mapped[int] = _id()
+    orders: Mapped[int]
+    rows: Mapped[int]
+    last_at: Mapped[datetime]
+    archived_at: Mapped[datetime]
+    checksum: Mapped[str] = mapped_column(String(64))
+    body: Mapped[bytes]
+    returned: Mapped[bool] = mapped_column(default=False)
+    returned_because: Mapped[str | None] = mapped_column(Text)
+
+
+class ArchivedName(Table):
+    """By what something that comes late finds an archive, such as a payment's id at its gateway."""
+
+    __tablename__ = "archived_names"
+    __table_args__ = (Index("ix_archived_names_value", "kind", "value", "scope"),)
+
+    id: Mapped[int] = _id()
+    archive_id: Mapped[int] = _to("archives.id", index=True)
+    kind: Mapped[str] = mapped_column(String(12))
+    scope: Mapped[str] = mapped_column(String(120))
+    value: Mapped[str] = mapped_column(Text)
 
 
 class ConnectorState(Table):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, func, literal, or_, select, update
+from sqlalchemy import bindparam, case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import TIMED
@@ -132,16 +132,23 @@ async def finish(
 
     What was made due once more meanwhile stays due at once: the run that ends may not have seen why.
     """
-    for subject_id, due_at, note in sorted(ends, key=lambda ended: ended[0]):
-        await connection.execute(
-            update(WorkRow)
-            .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id == subject_id)
-            .values(
-                due_at=case((WorkRow.again, WorkRow.due_at), else_=due_at),
-                finished_at=None if due_at else case((WorkRow.again.is_(False), literal(now, UtcDateTime()))),
-                note=note,
-            )
-        )
+    if not ends:
+        return
+    until = bindparam("_due_at", type_=UtcDateTime())
+    await connection.execute(
+        update(WorkRow)
+        .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id == bindparam("_id"))
+        .values(
+            due_at=case((WorkRow.again, WorkRow.due_at), else_=until),
+            finished_at=case((until.is_(None) & WorkRow.again.is_(False), literal(now, UtcDateTime()))),
+            note=bindparam("_note"),
+        ),
+        # In the order in which such rows are locked everywhere.
+        [
+            {"_id": id_, "_due_at": due_at, "_note": note}
+            for id_, due_at, note in sorted(ends, key=lambda ended: ended[0])
+        ],
+    )
 
 
 async def give_back(connection: AsyncConnection, owner: str, ids: Sequence[int], *, due_at: datetime | None) -> None:
@@ -190,6 +197,13 @@ async def count_due(connection: AsyncConnection, now: datetime) -> int:
     """Return how many rows are due now, leased or not."""
     query = select(func.count()).select_from(WorkRow).where(WorkRow.due_at.is_not(None), WorkRow.due_at <= now)
     return await connection.scalar(query) or 0
+
+
+async def anything_free(connection: AsyncConnection, now: datetime) -> bool:
+    """Say whether a row is due now that nobody works on."""
+    free = or_(WorkRow.lease_until.is_(None), WorkRow.lease_until <= now)
+    query = select(WorkRow.id).where(WorkRow.due_at.is_not(None), WorkRow.due_at <= now, free).limit(1)
+    return await connection.scalar(query) is not None
 
 
 async def holders(connection: AsyncConnection, now: datetime) -> set[str]:

@@ -26,7 +26,7 @@ from store.holds import StoredHold
 from tasks.holds import record
 from tasks.installation import Installation, installation
 from tasks.status import move_to
-from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
+from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step, written
 
 HoldId = int
 
@@ -122,7 +122,7 @@ async def _at_once(
     order = (await orders.load(connection, [order_id]))[order_id]
     own = channels[order.channel].for_customer(group=order.customer.group, customer=order.customer.number)
     if own.holds.capture == "at_once" and stored.decision is None:
-        amount = min(order.to_pay, stored.hold.amount)
+        amount = min(order.to_pay_now, stored.hold.amount)
         said = f"the rules of {order.channel} capture at once"
         actor = current_actor(opened)
         await record(connection, opened, stored, order, Decision.CAPTURE, amount, actor=actor, because=said)
@@ -170,17 +170,24 @@ async def _gateway(stored: StoredHold) -> Gateway:
 
 
 def receipt_of(order: Order, amount: Money) -> FiscalReceipt | None:
-    """Return what a fiscal receipt says of an amount taken for an order; None where it isn't the order's total.
+    """Return what a fiscal receipt says of an amount taken for an order; None where no lines of it cost just that.
 
     A receipt's lines must come to the sum that is taken, none of them below zero, and nobody but the shop can say which
-    lines a part is for, or which a discount.
+    lines a part is for, or which a discount. Of an order whose delivery is paid when it comes, the one line that costs
+    as much and is no article is left out.
     """
-    discounts = any(line.unit_price.minor < 0 for line in order.lines)
-    if amount != order.total or discounts or not (order.customer.email or order.customer.phone):
+    left = list(order.lines)
+    if order.on_delivery and amount == order.total - order.on_delivery:
+        delivery = [line for line in left if line.sku is None and line.total == order.on_delivery]
+        left = [line for line in left if line not in delivery] if len(delivery) == 1 else []
+    elif amount != order.total:
+        return None
+    discounts = any(line.unit_price.minor < 0 for line in left)
+    if not left or discounts or not (order.customer.email or order.customer.phone):
         return None
     lines = tuple(
         FiscalLine(title=line.title, quantity=line.quantity, amount=line.unit_price, vat_rate=Decimal(line.vat_rate))
-        for line in order.lines
+        for line in left
     )
     return FiscalReceipt(lines=lines, email=order.customer.email, phone=order.customer.phone)
 
@@ -208,7 +215,7 @@ async def capture_hold(order: Order, rules: ChannelRules, key: str) -> Receipt |
         return found
     if state is not HoldState.HELD:
         raise Rejected(f"the money is not held any more: it was {state}; the customer must pay anew")
-    amount = stored.decided or order.to_pay
+    amount = stored.decided or order.to_pay_now
     if amount.minor <= 0 or amount > stored.hold.amount:
         raise Rejected(f"{amount} can't be taken of the {stored.hold.amount} that are held")
     receipt = receipt_of(order, amount) if rules.holds.receipt else None
@@ -258,7 +265,7 @@ async def set_released_status(order: Order, rules: ChannelRules, key: str) -> Re
         return made
 
     async def write(transaction: Transaction) -> Receipt | Skip | None:
-        ended = await made.write(transaction) if made.write else None
+        ended = await written(made, transaction)
         freed = await stock.free(transaction.connection, order, now=transaction.now)
         return replace(ended, after=ended.after | {"freed": freed}) if freed and isinstance(ended, Receipt) else ended
 

@@ -106,8 +106,8 @@ async def begin_on_balance(
     """Pay a new order from its customer's balance, or let it wait for that; say whether it is paid."""
     await balances.lock(connection, order.customer.id)
     balance = await balances.balance(connection, order.customer.id, order.total.currency)
-    if covers(balance, own.balance, order.to_pay):
-        item = (await decisions.open_items(connection, [order.id]))[order.id]
+    if covers(balance, own.balance, order.to_pay_now):
+        item = (await decisions.open_items(connection, [order.id]))[order.id].asked_of(order.method, order.to_pay_now)
         await spending.pay(
             connection,
             order.id,
@@ -125,7 +125,7 @@ async def begin_on_balance(
             order.id,
             after=own.balance.waiting_status,
             standard=own.standard(own.balance.waiting_status),
-            reason=f"{balance} on the balance, with its credit limit, doesn't cover {order.to_pay}",
+            reason=f"{balance} on the balance, with its credit limit, doesn't cover {order.to_pay_now}",
             actor=actor,
             now=now,
         )

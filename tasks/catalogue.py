@@ -16,6 +16,8 @@ from tasks.notify import (
     notify_reminder,
     notify_status,
 )
+from tasks.repeat import print_once_more
+from tasks.second_receipt import send_second_receipt
 from tasks.status import set_placed_status, set_status
 from tasks.step import Step
 from tasks.stock import deduct_stock, reserve_stock
@@ -53,5 +55,7 @@ STEPS: dict[str, Step] = {
         tell_shop,
         tell_crm,
         note_dispatch,
+        send_second_receipt,
+        print_once_more,
     )
 }

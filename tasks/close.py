@@ -28,8 +28,14 @@ from tasks.invoice import print_documents
 from tasks.pace import LEASE, PATIENCE
 from tasks.step import MISCONFIGURED, unneeded
 
-Subject = Literal["payment", "order", "hold", "status"]
-_PLURALS: dict[Subject, str] = {"payment": "payments", "order": "orders", "hold": "holds", "status": "statuses"}
+Subject = Literal["payment", "order", "hold", "status", "hand"]
+_PLURALS: dict[Subject, str] = {
+    "payment": "payments",
+    "order": "orders",
+    "hold": "holds",
+    "status": "statuses",
+    "hand": "repeats",
+}
 _NUMBER_SHOWN = 40
 _SOON = timedelta(seconds=15)
 
@@ -298,6 +304,7 @@ async def close(
     orders: Sequence[int] = (),
     holds: Sequence[int] = (),
     statuses: Sequence[int] = (),
+    repeats: Sequence[int] = (),
 ) -> State[Any]:
     """End a scenario's run: say what is due again, show what was done, and return the run's state in words."""
     opened = await installation()
@@ -307,4 +314,6 @@ async def close(
         return await _close(opened, scenario, "hold", holds)
     if statuses:
         return await _close(opened, scenario, "status", statuses)
+    if repeats:
+        return await _close(opened, scenario, "hand", repeats)
     return await _close(opened, scenario, "payment", payments)

@@ -23,7 +23,7 @@ from domain.reconciliation import (
 )
 from domain.rules import ChannelRules
 from domain.wording import counted
-from store import reconciliation, rules
+from store import cases, reconciliation, rules
 from tasks.found import Found
 from tasks.installation import Installation
 
@@ -37,11 +37,14 @@ async def compare_orders(opened: Installation, since: date) -> Comparison:
         channels = await rules.current(connection)
         async for piece in reconciliation.orders(connection, since=start):
             count += len(piece)
+            # Few channels have rules that depend on it.
+            asked = [buyer.order_id for facts, buyer in piece if channels[facts.channel].rules.ask_status]
+            paid_as = await cases.paid_as(connection, asked) if asked else {}
             for facts, buyer in piece:
                 of_channel = channels[facts.channel].rules
                 own = of_channel.for_customer(group=buyer.group, customer=buyer.number)
                 begun_as = _standard(of_channel, buyer.taken_in_as)
-                found.add(compare_order(replace(facts, taken_in_as=begun_as), own))
+                found.add(compare_order(replace(facts, taken_in_as=begun_as, paid_as=paid_as.get(buyer.order_id)), own))
     found.said.append(f"shop: {counted(count, 'order')} with payments and documents")
     for name, source in opened.playing(OrderSource).items():
         try:

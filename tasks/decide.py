@@ -33,7 +33,7 @@ from store.rules import Versioned
 from tasks.balance import top_up
 from tasks.installation import Installation, installation
 from tasks.match import Credit, PaymentId, surplus_goes
-from tasks.named import actor_named, customer_named, plain, reason_given, the_one
+from tasks.named import actor_named, customer_named, plain, reason_given, refuse_archived, the_one
 from tasks.step import run_log
 
 _MAX_ID = 1 << 63
@@ -173,7 +173,10 @@ async def _orders_named(
     found: dict[int, tuple[str, Money | None]] = {}
     for text in texts:
         number, amount = named_amount(plain(text), currency)
-        id_ = the_one(f"order {number}", await orders.ids_of(connection, number, channel), channel)
+        same = await orders.ids_of(connection, number, channel)
+        if not same:
+            await refuse_archived(connection, number, channel)
+        id_ = the_one(f"order {number}", same, channel)
         if id_ in found:
             raise ByHandError(f"order {number} is named twice; name it once, with all that it gets")
         found[id_] = (number, amount)
@@ -277,9 +280,12 @@ async def _to_orders(
     if reverted := await decisions.being_reverted(connection, list(named)):
         number = named[min(reverted)][0]
         raise ByHandError(f"order {number} is being taken back right now; wait until that has ended")
-    wishes = [Wish(items[id_], amount) for id_, (_, amount) in named.items()]
+    method = standing.payment.method
+    wishes = [Wish(items[id_].asked_of(method, amount or standing.free), amount) for id_, (_, amount) in named.items()]
     limits = {
-        wish.item.id: versions[wish.item.channel].rules.tolerated(wish.item.open)
+        wish.item.id: versions[wish.item.channel]
+        .rules.for_customer(group=wish.item.group, customer=wish.item.customer_number)
+        .tolerated(wish.item.open)
         for wish in wishes
         if wish.item.open.minor > 0
     }
@@ -287,7 +293,8 @@ async def _to_orders(
     missing = [part for part in shared.parts if not part.completes]
     reason = f"given to {listed([part.item.number for part in shared.parts])} by {word.by}"
     for part in missing:
-        reason += f"; {part.item.open - part.amount} is still missing of {part.item.number}"
+        left = part.item.open - part.amount
+        reason += f"; {left} is still missing of {part.item.number}" if left else ", whose goods are still to be paid"
     policy, credit = Policy.WAIT if shared.outcome is Outcome.SHORT else Policy.RELEASE, None
     if shared.surplus:
         reason += f"; {shared.surplus} is too much"

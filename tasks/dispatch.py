@@ -19,22 +19,24 @@ from tasks.step import Entry, Receipt, Skip, Transaction, step
 
 def consignment_of(order: Order, rules: ChannelRules) -> Consignment:
     """Return what the carrier is asked to take, with what it collects of an order that isn't paid."""
-    owed = order.method is Method.CASH_ON_DELIVERY and order.to_pay.minor > 0
+    whole = order.method is Method.CASH_ON_DELIVERY
+    owed = order.to_pay if whole else order.to_collect
     return Consignment(
         order_number=order.number,
         sender=rules.seller,
         recipient=order.delivery_address if order.delivery_address.name else order.customer.address,
         phone=order.customer.phone,
-        collect=order.to_pay if owed else None,
+        collect=owed if owed.minor > 0 else None,
+        only_delivery=not whole and owed.minor > 0,
         note=order.delivery_method or "",
     )
 
 
 async def _missing(order: Order, rules: ChannelRules) -> str | None:
     """Return what dispatch still waits for, in words, or None when nothing."""
-    waits = rules.scenarios.of(order.method).dispatch.waits_for
-    if Wait.PAYMENT in waits and order.to_pay.minor > 0 and order.due_on is None:
-        return f"payment: {order.to_pay} is missing"
+    waits = rules.scenario_of(order).dispatch.waits_for
+    if Wait.PAYMENT in waits and order.to_pay_now.minor > 0 and order.due_on is None:
+        return f"payment: {order.to_pay_now} is missing"
     opened = await installation()
     async with opened.store.read() as connection:
         if order.method is Method.CARD and (said := await holds.dead(connection, order)):
@@ -83,7 +85,7 @@ def _ordered(
 @step("dispatch", system=lambda rules: rules.connectors.carrier, one_per_order=True)
 async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Order the carrier's label, with the amount to collect when the order is not paid yet."""
-    if not rules.scenarios.of(order.method).dispatch.start:
+    if not rules.scenario_of(order).dispatch.start:
         return Skip(f"the rules of {rules.channel} leave dispatch to a person")
     if missing := await _missing(order, rules):
         return Skip(f"dispatch waits for {missing}")

@@ -65,7 +65,7 @@ async def _follow(
         return f"{order.number}: {system} made it “{wanted}”, but an order that is {now_is} can't become that"
     if meant in WORK and waits_for_money(order) and not of_carrier:
         await _tell_back(connection, opened, order)
-        return f"{order.number}: {system} made it “{wanted}”, but {order.to_pay} is missing; it stays {now_is} here"
+        return f"{order.number}: {system} made it “{wanted}”, but {order.to_pay_now} is missing; it stays {now_is} here"
     history_id = await orders.set_status(
         connection,
         order.id,

@@ -60,7 +60,7 @@ async def rows(opened: Installation, number: str | None = None, channel: str | N
         order = known.get(one.order_id) if one.order_id is not None else None
         own = _own(versions, order) if order else None
         warned = bool(own) and (_warned(one, own, now) or (number is None and one.hold.state is not HoldState.HELD))
-        seen.append(HoldRow(stored=one, owed=order.to_pay if order else None, warned=warned))
+        seen.append(HoldRow(stored=one, owed=order.to_pay_now if order else None, warned=warned))
     return seen
 
 
@@ -68,7 +68,7 @@ async def _lost(connection: AsyncConnection, held_for: Collection[int | None]) -
     """Return the holds that went, of orders that still wait for their money; held_for are those with another hold."""
     gone = {one.order_id: one for one in await holds.lost(connection) if one.order_id not in held_for}
     known = await orders.load(connection, [order_id for order_id in gone if order_id is not None])
-    return [one for order_id, one in gone.items() if order_id in known and known[order_id].to_pay.minor > 0]
+    return [one for order_id, one in gone.items() if order_id in known and known[order_id].to_pay_now.minor > 0]
 
 
 def _own(versions: dict[str, rules.Versioned], order: Order) -> ChannelRules:
@@ -171,7 +171,7 @@ async def _held(connection: AsyncConnection, order: Order) -> StoredHold:
 def _amount(order: Order, one: StoredHold, text: str | None) -> Money:
     held = one.hold.amount
     try:
-        wanted = Money.parse(text, held.currency) if text else order.to_pay
+        wanted = Money.parse(text, held.currency) if text else order.to_pay_now
     except MoneyError as error:
         raise HoldError(f"amount: {error}") from None
     if wanted.currency != held.currency:
@@ -246,7 +246,7 @@ async def _by_the_rules(opened: Installation, one: StoredHold) -> bool:
         decision = _verdict(one, own, opened.clock()).decision
         if decision is None:
             return False
-        amount = min(order.to_pay, one.hold.amount) if decision is Decision.CAPTURE else None
+        amount = min(order.to_pay_now, one.hold.amount) if decision is Decision.CAPTURE else None
         if amount is not None and amount.minor <= 0:
             return False
         said = f"the hold expires within {counted(own.holds.act_hours, 'hour')}, and the rules say so"
@@ -294,9 +294,9 @@ async def by_status(
 
 async def dead(connection: AsyncConnection, order: Order) -> str | None:
     """Say why an order that isn't paid must not be sent: money was held for it, and isn't any more; else None."""
-    if order.to_pay.minor <= 0:
+    if order.to_pay_now.minor <= 0:
         return None
     found: Sequence[StoredHold] = (await holds.of_orders(connection, [order.id])).get(order.id, [])
     if not found or any(one.hold.state is HoldState.HELD for one in found):
         return None
-    return f"payment: its hold was {found[-1].hold.state}, and {order.to_pay} is missing"
+    return f"payment: its hold was {found[-1].hold.state}, and {order.to_pay_now} is missing"

@@ -93,11 +93,20 @@ def _settings(home: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", loaded or {})
 
 
+def processes_of(settings: dict[str, Any]) -> int:
+    """Return how many processes share the limits of outside systems, as kvit.yaml says. Raises Misconfigured."""
+    processes: Any = settings.get("processes", 1)
+    if not isinstance(processes, int) or isinstance(processes, bool) or not 1 <= processes <= 1_000:
+        raise Misconfigured("kvit.yaml, processes: it must be the number of processes that call outside systems")
+    return processes
+
+
 def _load_connectors(settings: dict[str, Any], home: Path) -> dict[str, Any]:
     stanzas = settings.get("connectors", [])
     if not isinstance(stanzas, list):
         raise Misconfigured(f"{home / 'kvit.yaml'}: connectors must be a list")
     found: dict[str, Any] = {}
+    processes = processes_of(settings)
     for place, stanza in enumerate(cast("list[Any]", stanzas), start=1):
         where = f"kvit.yaml, connector {place}"
         if not isinstance(stanza, dict):
@@ -106,7 +115,7 @@ def _load_connectors(settings: dict[str, Any], home: Path) -> dict[str, Any]:
         name = str(stanza.get("name", ""))
         if name in found:
             raise Misconfigured(f"{where}: the name “{name}” is taken by another connector")
-        found[name] = load(stanza, home=home, where=where)
+        found[name] = load(stanza, home=home, where=where, processes=processes)
     configured = {str(stanza.get("type")) for stanza in cast("list[dict[str, Any]]", stanzas)} & _ONE_OF_A_KIND
     for stanza in _BUILT_IN:
         if stanza["name"] not in found and stanza["type"] not in configured:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,14 +24,16 @@ from connectors.roles import (
 )
 from connectors.statements import read_statement
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
-from domain.payouts import PayoutFile
+from domain.payouts import REMITTANCE, PayoutFile, RemittanceFile
 from store import inbox, payments, payouts, work
+from store.database import Store
 from store.inbox import Letter
 from store.sql import chunks
+from store.together import Together
 from tasks.installation import Installation
 from tasks.pace import LEASE, delay
 from tasks.payouts import take_payout
-from tasks.told import defect, take_told
+from tasks.told import defect, take_payments, take_told
 
 _GIVE_UP_AFTER = 12
 """Attempts at asking a provider about one webhook before a person must look; they span about three days."""
@@ -53,12 +56,12 @@ class Imported:
 _PAYOUTS_AT_ONCE = 50
 """Payouts of a file that are stored in one transaction; others wait for it."""
 
-STATEMENT_SOURCES = ("statement", "remittance")
+STATEMENT_SOURCES = ("statement", REMITTANCE)
 """What files are stored under."""
 
 
 def _statement_source(read: StatementFile) -> str:
-    return "remittance" if read.method is Method.CASH_ON_DELIVERY else "statement"
+    return REMITTANCE if read.method is Method.CASH_ON_DELIVERY else "statement"
 
 
 def incoming_of(read: StatementFile) -> list[IncomingPayment]:
@@ -86,6 +89,7 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
         return await _take_payouts(opened, read, data, name)
     incoming = incoming_of(read)
     new: list[tuple[int, str]] = []
+    refused = list(read.refused)
     # A statement of a day on which nothing moved is kept too: it tells the balance, and that no day is missing.
     if read.statements:
         now = opened.clock()
@@ -101,13 +105,18 @@ async def take_statement(opened: Installation, data: bytes, name: str) -> Import
             )
             new = await payments.add(connection, incoming, now=now, inbox_id=inbox_id)
             await work.add(connection, read.method.value, "payment", [id_ for id_, _ in new], now=now)
+            for payout in read.payouts if isinstance(read, RemittanceFile) else ():
+                # Its lines are these very entries: nothing is made of them, and nobody is asked.
+                taken = await take_payout(connection, opened, payout, inbox_id=inbox_id, asking=(name, {}))
+                if taken.problem:
+                    refused.append(Refusal(f"remittance {payout.external_id:.60}", taken.problem))
     return Imported(
         file=name,
         format=read.format,
         entries=len(incoming),
         new=len(new),
         already_known=len(incoming) - len(new),
-        refused=read.refused,
+        refused=tuple(refused),
         ids=tuple(id_ for id_, _ in new),
     )
 
@@ -147,20 +156,38 @@ async def _take_payouts(opened: Installation, read: PayoutFile, data: bytes, nam
     )
 
 
-async def take_webhook(opened: Installation, source: str, event: WebhookEvent, body: bytes) -> bool:
-    """Store a verified webhook; say whether it was new. It is answered only after this has returned."""
-    now = opened.clock()
-    async with opened.store.write() as connection:
-        stored = await inbox.put(
-            connection,
-            source=source,
-            external_id=event.external_id,
-            kind=event.kind,
-            body=body,
-            now=now,
-            due_at=now,
-        )
+@dataclass(frozen=True, slots=True)
+class _Webhook:
+    source: str
+    event: WebhookEvent
+    body: bytes
+    now: datetime
+
+
+async def _store_webhook(connection: AsyncConnection, webhook: _Webhook) -> bool:
+    stored = await inbox.put(
+        connection,
+        source=webhook.source,
+        external_id=webhook.event.external_id,
+        kind=webhook.event.kind,
+        body=webhook.body,
+        now=webhook.now,
+        due_at=webhook.now,
+    )
     return stored is not None
+
+
+_webhooks: WeakKeyDictionary[Store, Together[_Webhook, bool]] = WeakKeyDictionary()
+
+
+async def take_webhook(opened: Installation, source: str, event: WebhookEvent, body: bytes) -> bool:
+    """Store a verified webhook; say whether it was new. It is answered only after this has returned.
+
+    Webhooks that come at the same time share a transaction.
+    """
+    if opened.store not in _webhooks:
+        _webhooks[opened.store] = Together(_store_webhook)
+    return await _webhooks[opened.store].put(opened.store, _Webhook(source, event, body, opened.clock()))
 
 
 async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
@@ -176,7 +203,16 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
         now = opened.clock()
         told = [one for answer in answers if not isinstance(answer, OutsideError) for one in answer]
         await payouts.take_turns(connection, {one.source for one in told if isinstance(one, IncomingPayment)})
+        answered = [
+            (letter, answer)
+            for letter, answer in zip(letters, answers, strict=True)
+            if not isinstance(answer, OutsideError)
+        ]
+        stored = await take_payments(connection, answered, now=now)
+        done = sorted(stored)
         for letter, answer in zip(letters, answers, strict=True):
+            if letter.id in stored:
+                continue
             problem = answer
             if not isinstance(answer, OutsideError):
                 problem = await take_told(connection, opened, letter, answer, now=now)
@@ -187,7 +223,8 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
                 due_at = _again_at(letter, problem, now)
                 await inbox.put_off(connection, letter.id, due_at=due_at, problem=str(problem))
             else:
-                await inbox.handled(connection, [letter.id], now=now)
+                done.append(letter.id)
+        await inbox.handled(connection, done, now=now)
     return len(letters)
 
 
@@ -274,14 +311,15 @@ async def _store_report(connection: AsyncConnection, opened: Installation, name:
     )
     if letter_id is None:
         return False
-    problem = f"payout {report.external_id}: {report.refused}"
+    named = f"payout {report.payout.external_id if report.payout else report.external_id}"
+    problem = f"{named}: {report.refused}"
     if report.payout is not None:
         try:
             async with connection.begin_nested():
                 taken = await take_payout(
                     connection, opened, report.payout, inbox_id=letter_id, asking=(name, report.hints)
                 )
-            problem = f"payout {report.external_id}: {taken.problem}" if taken.problem else ""
+            problem = f"{named}: {taken.problem}" if taken.problem else ""
         except Exception as error:  # one payout that trips us must not stop the others
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise

@@ -29,6 +29,8 @@ from tasks.step import Entry, Receipt, Skip, Transaction, step
 
 # A number is known only when the document is numbered, in the transaction that records it.
 _UNNUMBERED = "?"
+_PRINTED_AT_ONCE = 32
+"""Documents whose PDFs are under way together: enough for every process that prints."""
 
 
 def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetime) -> Document:
@@ -50,10 +52,12 @@ def draft_of(order: Order, rules: ChannelRules, kind: DocumentKind, now: datetim
         seller=rules.seller,
         buyer=buyer,
         buyer_tax_id=order.customer.tax_id,
+        buyer_number=order.customer.number,
         lines=lines,
         vat=vat_summary(lines),
         total=order.total,
         paid=order.settled,
+        on_delivery=order.to_collect or None,
         variable_symbol=order.variable_symbol,
         rf=order.rf,
     )
@@ -135,7 +139,7 @@ async def _issue(
         if live is not None:
             return Skip(f"{kind.value} {live['number']} was issued before")
         issued = await accounting.issue(draft, key)
-        return _issued_outside(order, draft, issued.number)
+        return await _stands_outside(opened, order, rules, draft, issued.number)
     opened.connector(rules.connectors.accounting, DocumentPrinter)  # fails at once when it is misconfigured
 
     async def write(transaction: Transaction) -> Receipt | Skip:
@@ -152,6 +156,18 @@ async def _issue(
     return Receipt(write=write)
 
 
+async def _stands_outside(
+    opened: Installation, order: Order, rules: ChannelRules, draft: Document, number: str
+) -> Receipt:
+    """Return the receipt of a document that stands in the accounting system, unless it was taken back here."""
+    async with opened.store.read() as connection:
+        kept = await documents.of_order(connection, order.id)
+    if any((one["kind"], one["number"], one["live"]) == (draft.kind.value, number, False) for one in kept):
+        said = f"{draft.kind.value} {number} was taken back here and still stands in {rules.connectors.accounting}"
+        raise Rejected(f"{said}: take it back there too, and repeat the step")
+    return _issued_outside(order, draft, number)
+
+
 def _issued_outside(order: Order, draft: Document, number: str) -> Receipt:
     async def write(transaction: Transaction) -> None:
         await _keep(transaction, order, draft, number)
@@ -162,7 +178,7 @@ def _issued_outside(order: Order, draft: Document, number: str) -> Receipt:
 @step("invoice", system=lambda rules: rules.connectors.accounting, one_per_order=True)
 async def issue_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Issue the invoice or proforma that the scenario's rules ask for."""
-    rule = rules.scenarios.of(order.method).invoice
+    rule = rules.scenario_of(order).invoice
     if rule.action is InvoiceAction.IGNORE:
         return Skip(f"the rules of {rules.channel} issue no document in this scenario")
     return await _issue(order, rules, rule.kind, key, update=rule.action is InvoiceAction.UPDATE)
@@ -173,7 +189,7 @@ async def issue_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt
     """Issue a proforma with payment instructions for an order that was placed."""
     if not rules.placed.of(order.method).proforma:
         return Skip(f"the rules of {rules.channel} issue no proforma for such orders")
-    if order.to_pay.minor <= 0:
+    if order.to_pay_now.minor <= 0:
         return Skip("the order is paid already")
     return await _issue(order, rules, DocumentKind.PROFORMA, key)
 
@@ -185,13 +201,13 @@ async def _found(order: Order, rules: ChannelRules, kind: DocumentKind, key: str
         return None  # our own documents are numbered in the transaction that records them, or not at all
     draft = draft_of(order, rules, kind, opened.clock())
     issued = await accounting.find(draft, key)
-    return _issued_outside(order, draft, issued.number) if issued else None
+    return await _stands_outside(opened, order, rules, draft, issued.number) if issued else None
 
 
 @issue_invoice.lookup
 async def find_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
     """Ask the accounting system whether it issued the document."""
-    return await _found(order, rules, rules.scenarios.of(order.method).invoice.kind, key)
+    return await _found(order, rules, rules.scenario_of(order).invoice.kind, key)
 
 
 @issue_proforma.lookup
@@ -216,7 +232,7 @@ async def _told(order: Order, rules: ChannelRules, kind: DocumentKind, number: s
 @issue_invoice.told
 async def told_invoice(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:  # noqa: ARG001 - as told
     """Write down the document that a person says the accounting system issued."""
-    return await _told(order, rules, rules.scenarios.of(order.method).invoice.kind, reference)
+    return await _told(order, rules, rules.scenario_of(order).invoice.kind, reference)
 
 
 @issue_proforma.told
@@ -259,6 +275,15 @@ async def print_documents(opened: Installation, order_ids: Sequence[int] | None 
     return await _print(opened, rows)
 
 
+async def print_again(opened: Installation, order_id: int) -> list[str]:
+    """Print the PDF of an order's documents in force once more, over what is there; return their numbers."""
+    async with opened.store.read() as connection:
+        kinds = (DocumentKind.PROFORMA, DocumentKind.INVOICE)
+        rows = [row for kind in kinds if (row := await documents.live(connection, order_id, kind))]
+    await _print(opened, rows)
+    return [str(row["number"]) for row in rows]
+
+
 async def print_open_invoices(opened: Installation, item_ids: Sequence[int]) -> int:
     """Print the PDF of invoices without an order that have none yet; return how many."""
     async with opened.store.read() as connection:
@@ -268,9 +293,19 @@ async def print_open_invoices(opened: Installation, item_ids: Sequence[int]) -> 
 
 async def _print(opened: Installation, rows: Sequence[dict[str, Any]]) -> int:
     printer = opened.connector("documents", DocumentPrinter)
-    for row in rows:
-        pdf = await asyncio.to_thread(printer.print, document_from_json(row["content"]))
+
+    async def put(row: dict[str, Any]) -> None:
+        pdf = await printer.print(document_from_json(row["content"]))
         await asyncio.to_thread(write_whole, opened.home / _file_of(row), pdf)
+
+    for start in range(0, len(rows), _PRINTED_AT_ONCE):
+        together = rows[start : start + _PRINTED_AT_ONCE]
+        failures = await asyncio.gather(*(put(row) for row in together), return_exceptions=True)
         async with opened.store.write() as connection:
-            await documents.set_file(connection, row["id"], _file_of(row))
+            for row, failure in zip(together, failures, strict=True):
+                if failure is None:
+                    await documents.set_file(connection, row["id"], _file_of(row))
+        for failure in failures:
+            if failure is not None:
+                raise failure
     return len(rows)

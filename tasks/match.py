@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.allocation import OpenItem, Part
 from domain.matching import Match, Reader, Reference, decide, named_customer
 from domain.money import Money
-from domain.payments import Outcome, Payment
+from domain.payments import Method, Outcome, Payment
 from domain.rules import ChannelRules, EvidenceKind, Policy, Surplus
 from domain.scenarios import cause_of
 from store import balances, decisions, journal, orders, payments, rules, work
 from tasks.balance import top_up
 from tasks.installation import Installation, installation
+from tasks.metrics import seen_match
 from tasks.payouts import lump_sums_among
 from tasks.step import Batch, Item, current_actor, run_log
 
@@ -58,7 +59,8 @@ async def match_payments(ids: Sequence[PaymentId]) -> Matched:
     for id_ in ids:
         outcome, reason = decided.get(id_, (Outcome.UNKNOWN, "the payment is not in the store"))
         again = "" if id_ in matches else "decided before: "
-        log.info("payment %s · match · %s · %s%s", id_, outcome.replace("_", " "), again, reason)
+        about = {"payment": id_, "step": "match"}
+        log.info("payment %s · match · %s · %s%s", id_, outcome.replace("_", " "), again, reason, extra=about)
     paid: list[Item] = []
     short: list[Item] = []
     for id_ in ids:
@@ -69,6 +71,7 @@ async def match_payments(ids: Sequence[PaymentId]) -> Matched:
     return Matched(Batch(tuple(paid)), Batch(tuple(short)))
 
 
+@seen_match
 async def _match(
     connection: AsyncConnection, opened: Installation, unmatched: Sequence[Payment]
 ) -> dict[PaymentId, Match]:
@@ -101,7 +104,7 @@ async def _match(
         again.update(await payments.record_match(connection, payment, match, named[payment.id], now=now))
         again.pop(payment.id, None)
         for part in match.parts:
-            pool.relieve(part)
+            pool.relieve(part, payment.method)
         cause = cause_of("payment", payment.id, payment.round)
         for owed, credited in _credits(match, credit):
             await top_up(
@@ -165,10 +168,10 @@ class _Pool:
         found.update(*(self._by_customer[customer] for customer in owing))
         return [self._items[id_] for id_ in sorted(found)]
 
-    def relieve(self, part: Part) -> None:
+    def relieve(self, part: Part, method: Method) -> None:
         """Leave of an item what a part of a payment does not settle."""
         item = self._items[part.item.id]
-        self._items[item.id] = replace(item, open=item.open - part.amount - part.write_off)
+        self._items[item.id] = item.relieved(part.amount.minor + part.write_off.minor, method)
 
 
 @dataclass(frozen=True, slots=True)

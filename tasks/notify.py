@@ -6,10 +6,12 @@ Each way is a step of its own, such as `message` and `sms`: what went by the one
 from __future__ import annotations
 
 from asyncio import gather
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from connectors.errors import Rejected
+from connectors.errors import Misconfigured, Rejected
 from connectors.mail import message_id
 from connectors.roles import Attachment, Messenger, OutgoingMessage, RefusesRepeats
 from connectors.templates import MessageContext, Rendered
@@ -21,24 +23,36 @@ from domain.scenarios import message_step
 from store import documents, effects, orders, payments
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
-from tasks.step import Batch, NeedsPerson, Receipt, Skip, Step, Transaction, step
+from tasks.step import Batch, NeedsPerson, Receipt, Skip, Step, Transaction, prepared, step
 
 
 async def facts_of(opened: Installation, order: Order) -> dict[str, Any]:
     """Return what the messages speak of: the last payment, the live document and the live consignment."""
+    return (await facts_of_all(opened, [order]))[order.id]
+
+
+async def facts_of_all(opened: Installation, orders_: Sequence[Order]) -> dict[int, dict[str, Any]]:
+    """Return what the messages of each order speak of, by its id."""
+    ids = [order.id for order in orders_]
     async with opened.store.read() as connection:
-        last = await payments.last_amount(connection, order.id)
-        shipment = await orders.live_shipment(connection, order.id)
-        document = await documents.live(connection, order.id, DocumentKind.INVOICE)
-        document = document or await documents.live(connection, order.id, DocumentKind.PROFORMA)
-    return {"last": last, "shipment": shipment, "document": document}
+        last = await payments.last_amounts(connection, ids)
+        shipments = await orders.live_shipments(connection, ids)
+        live = await documents.live_ones(connection, ids)
+    return {
+        id_: {
+            "last": last.get(id_),
+            "shipment": shipments.get(id_),
+            "document": live.get((id_, DocumentKind.INVOICE)) or live.get((id_, DocumentKind.PROFORMA)),
+        }
+        for id_ in ids
+    }
 
 
 def context_of(order: Order, rules: ChannelRules, language: str, facts: dict[str, Any]) -> MessageContext:
     """Return what a message about an order can print; facts are those that facts_of gives."""
     currency = order.total.currency
     document, shipment = facts["document"], facts["shipment"]
-    owed = order.to_pay.minor > 0
+    owed = order.to_pay_now.minor > 0
     due_on = document_from_json(document["content"]).due_on if document else None
     return {
         "shop": {"title": rules.title, "email": rules.seller.email},
@@ -52,7 +66,7 @@ def context_of(order: Order, rules: ChannelRules, language: str, facts: dict[str
         "payment": {
             "amount": Money(facts["last"], currency),
             "paid": order.settled,
-            "missing": order.to_pay if owed else Money.zero(currency),
+            "missing": order.to_pay_now if owed else Money.zero(currency),
         }
         if facts["last"]
         else None,
@@ -69,7 +83,8 @@ def context_of(order: Order, rules: ChannelRules, language: str, facts: dict[str
             "bic": rules.seller.bic or None,
             "variable_symbol": order.variable_symbol,
             "rf": order.rf,
-            "amount": order.to_pay,
+            "amount": order.to_pay_now,
+            "on_delivery": order.to_collect or None,
             "due_on": due_on,
         }
         if owed and rules.seller.iban
@@ -87,32 +102,62 @@ def _id_of(rules: ChannelRules, template: str, key: str) -> str:
     return message_id(key, template, rules.seller.email.partition("@")[2] or "kvit.invalid")
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What is written down of a message that was sent."""
+
+    order_id: int
+    rule: MessageRule
+    language: str
+    id: str
+    subject: str
+    reference: str
+
+
+async def _write_all(wanted: Sequence[tuple[Transaction, _Sent]]) -> list[None]:
+    """Write down which messages were sent."""
+    rows = [
+        documents.SentMessage(
+            order_id=sent.order_id,
+            by=sent.rule.by,
+            template=sent.rule.template.value,
+            language=sent.language,
+            message_id=sent.id,
+            subject=sent.subject,
+            reference=sent.reference,
+            effect_id=transaction.effect_id,
+        )
+        for transaction, sent in wanted
+    ]
+    await documents.add_messages(wanted[0][0].connection, rows, now=wanted[0][0].now)
+    return [None] * len(wanted)
+
+
 def _sent(
     order: Order, rule: MessageRule, language: str, id_: str, subject: str, reference: str, tells_of: str | None = None
 ) -> Receipt:
-    async def write(transaction: Transaction) -> None:
-        await documents.add_message(
-            transaction.connection,
-            order_id=order.id,
-            by=rule.by,
-            template=rule.template.value,
-            language=language,
-            message_id=id_,
-            subject=subject,
-            reference=reference,
-            effect_id=transaction.effect_id,
-            now=transaction.now,
-        )
-
     after = {"tracking_number": tells_of} if tells_of else {}
-    return Receipt(reference=f"{rule.template.value.replace('_', ' ')} ({language})", after=after, write=write)
+    return Receipt(
+        reference=f"{rule.template.value.replace('_', ' ')} ({language})",
+        after=after,
+        write_all=_write_all,
+        subject=_Sent(order.id, rule, language, id_, subject, reference),
+    )
 
 
-def _attachments(home: Path, document: dict[str, Any] | None) -> tuple[Attachment, ...]:
+def _attachments(home: Path, order: Order, document: dict[str, Any] | None) -> tuple[Attachment, ...]:
     if document is None or document["file"] is None:
         return ()
     path = home / document["file"]
-    return (Attachment(name=path.name, content_type="application/pdf", data=path.read_bytes()),)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        # Before anything is sent, so that the message waits, and goes out by itself once the PDF is there.
+        raise Misconfigured(
+            f"the PDF of {document['number']}, {document['file']}, can't be read ({type(error).__name__}); have it "
+            f"printed again with `kvit orders repeat {order.number} print`"
+        ) from None
+    return (Attachment(name=path.name, content_type="application/pdf", data=data),)
 
 
 _CALLED: dict[Way, str] = {"email": "message", "sms": "SMS"}
@@ -137,10 +182,10 @@ def _render(
 
 def _nothing_to_say(order: Order, rule: MessageRule, moment: Moment) -> str | None:
     """Return why a message is not sent although the rules have it, if so."""
-    if moment is Moment.INCOMPLETE and order.to_pay.minor <= 0:
+    if moment is Moment.INCOMPLETE and order.to_pay_now.minor <= 0:
         return "the rest has come meanwhile"
     asks = rule.template in (Template.PROFORMA, Template.PAYMENT_REMINDER)
-    if asks and order.to_pay.minor <= 0:
+    if asks and order.to_pay_now.minor <= 0:
         return "the order is paid already"
     if not _recipient(order, rule.by):
         return f"the customer has no {_MISSING[rule.by]}"
@@ -152,7 +197,7 @@ def _message(moment: Moment, by: Way) -> Step:
 
     async def send(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
         """Send the message that the rules have for this moment."""
-        rule = rules.scenarios.of(order.method).message(moment, by)
+        rule = rules.scenario_of(order).message(moment, by)
         if rule is None:
             return Skip(
                 f"no {_CALLED[by]} at this moment, by the rules of {rules.channel} or because messages are off in this "
@@ -161,10 +206,13 @@ def _message(moment: Moment, by: Way) -> Step:
         if said := _nothing_to_say(order, rule, moment):
             return Skip(said)
         opened = await installation()
-        if by == "email":
-            await print_documents(opened, [order.id])
-        facts = await facts_of(opened, order)
-        tells_of = await _parcel(opened, order, facts, message_step(moment, by)) if moment is Moment.DISPATCH else None
+        facts = prepared(order)
+        if facts is None:
+            if by == "email":
+                await print_documents(opened, [order.id])
+            facts = await facts_of(opened, order)
+        parcel = moment is Moment.DISPATCH
+        tells_of = await _parcel(opened, order, facts, message_step(moment, by), key) if parcel else None
         if isinstance(tells_of, Skip):
             return tells_of
         language = order.customer.language or rules.language
@@ -181,14 +229,14 @@ def _message(moment: Moment, by: Way) -> Step:
                 html=rendered.html,
                 language=rendered.language,
                 date=opened.clock(),
-                attachments=_attachments(opened.home, facts["document"]) if by == "email" else (),
+                attachments=_attachments(opened.home, order, facts["document"]) if by == "email" else (),
             )
         )
         return _sent(order, rule, rendered.language, id_, rendered.subject, reference, tells_of)
 
     async def find(order: Order, rules: ChannelRules, key: str) -> Receipt | None:
         """Look whether the message lies where it was sent to."""
-        rule = rules.scenarios.of(order.method).message(moment, by)
+        rule = rules.scenario_of(order).message(moment, by)
         if rule is None:
             return None
         opened = await installation()
@@ -206,7 +254,7 @@ def _message(moment: Moment, by: Way) -> Step:
         return _sent(order, rule, language, id_, "", reference, shipment and shipment["tracking_number"])
 
     def in_rules(rules: ChannelRules) -> bool:
-        return any(part.message(moment, "sms") for part in rules.scenarios.all())
+        return any(part.message(moment, "sms") for part in rules.possible_scenarios())
 
     made = step(
         message_step(moment, by), system=lambda rules: _sends(rules, by), when=in_rules if by == "sms" else None
@@ -214,7 +262,7 @@ def _message(moment: Moment, by: Way) -> Step:
 
     async def told(order: Order, rules: ChannelRules, key: str, reference: str) -> Receipt:
         """Write down the message that a person says was sent."""
-        rule = rules.scenarios.of(order.method).message(moment, by)
+        rule = rules.scenario_of(order).message(moment, by)
         if rule is None:
             raise Rejected(
                 f"the rules of {rules.channel} have no message at this moment any more; leave it with --skip"
@@ -223,20 +271,28 @@ def _message(moment: Moment, by: Way) -> Step:
         id_ = _id_of(rules, rule.template.value, key)
         return _sent(order, rule, language, id_, "", reference or "told by hand")
 
+    async def read_ahead(opened: Installation, orders_: Sequence[Order]) -> dict[int, dict[str, Any]]:
+        if by == "email":
+            await print_documents(opened, [order.id for order in orders_])
+        return await facts_of_all(opened, orders_)
+
+    made.prepare(read_ahead)
     made.lookup(find)
     made.told(told)
     return made
 
 
-async def _parcel(opened: Installation, order: Order, facts: dict[str, Any], step_name: str) -> str | Skip:
+async def _parcel(opened: Installation, order: Order, facts: dict[str, Any], step_name: str, key: str) -> str | Skip:
     """Return the number of the parcel to tell of; of one that the customer was told of before nothing is told again.
 
-    An order on credit is dispatched once, and paid later.
+    An order on credit is dispatched once, and paid later. A person may have it told again.
     """
     if facts["shipment"] is None:
         return Skip("nothing was dispatched")
     number: str = facts["shipment"]["tracking_number"]
     async with opened.store.read() as connection:
+        if await effects.is_repeat(connection, order.id, key):
+            return number
         told = await effects.done_after(connection, order.id, step_name)
     return Skip("the customer was told before") if any(one.get("tracking_number") == number for one in told) else number
 

@@ -69,6 +69,7 @@ def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrde
         ),
         external_id=document.external_id,
         due_on=document.due_on,
+        on_delivery=document.on_delivery,
     )
 
 
@@ -144,7 +145,7 @@ async def revise_order(
 def _content(order: Order | orders.NewOrder) -> tuple[object, ...]:
     """Return what of an order can be changed, for comparison."""
     lines = [(line.sku, line.title, line.quantity, line.unit_price, line.vat_rate) for line in order.lines]
-    return order.total, lines, order.delivery_method, order.delivery_address
+    return order.total, lines, order.delivery_method, order.delivery_address, order.on_delivery
 
 
 async def _refuse_late(connection: AsyncConnection, before: Order, wanted: orders.NewOrder) -> None:

@@ -6,7 +6,7 @@ our own database is written then too, so that the order can be carried on, and t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,13 +19,13 @@ from connectors.errors import OutsideError
 from domain.orders import Order
 from domain.rules import ChannelRules
 from domain.scenarios import subject_of
-from store import bars, effects, orders, reverts, rules, work
+from store import bars, cases, effects, orders, reverts, rules, work
 from store.effects import EffectState
 from store.journal import Actor
 from tasks.catalogue import STEPS
 from tasks.installation import Installation, installation
 from tasks.revert import RevertError, entry_of, orders_named
-from tasks.step import Receipt, Skip, Step, Transaction, current_actor, run_log
+from tasks.step import Receipt, Skip, Step, Transaction, current_actor, run_log, written
 
 
 class Said(StrEnum):
@@ -38,6 +38,7 @@ class Said(StrEnum):
     """It is left undone for good."""
 
 
+_TRIED_NOW = "step {step} of order {number} is being tried right now; look again in a minute"
 _STATES = {Said.HAPPENED: EffectState.DONE, Said.AGAIN: EffectState.INTENDED, Said.SKIP: EffectState.SKIPPED}
 
 
@@ -91,7 +92,9 @@ async def resolve_step(
         versions = await rules.current(connection)
         row = _chosen(order.number, step, await effects.to_settle(connection, order_id, step, cause=cause))
         taken_back = await reverts.done_effects(connection, [row.reverses_id] if row.reverses_id else [])
+        begun_as = await cases.begun_as(connection, [(order_id, row.cause)])
     channel = versions[order.channel].rules
+    order = replace(order, begun_as=begun_as.get((order_id, row.cause)))
     own = channel.for_customer(group=order.customer.group, customer=order.customer.number)
     receipt = Receipt()
     if said is Said.HAPPENED:
@@ -101,13 +104,13 @@ async def resolve_step(
         async with opened.store.write() as connection:
             await bars.lock(connection, [order_id])
             now = opened.clock()
-            (locked,) = (await effects.lock(connection, [row.id])).values()
+            locked = (await effects.lock(connection, [row.id], wait=False)).get(row.id)
+            if locked is None:
+                raise ResolveError(_TRIED_NOW.format(step=step, number=order.number))
             if (locked.state, locked.attempts) != (row.state, row.attempts):
                 raise ResolveError(f"step {step} of order {order.number} has moved on meanwhile; look at it again")
             if locked.lease_owner is not None and locked.lease_until > now:
-                raise ResolveError(
-                    f"step {step} of order {order.number} is being tried right now; look again in a minute"
-                )
+                raise ResolveError(_TRIED_NOW.format(step=step, number=order.number))
             written = await _write(
                 receipt, Transaction(connection=connection, effect_id=row.id, cause=row.cause, actor=actor, now=now)
             )
@@ -149,7 +152,7 @@ async def _receipt(made: Step, row: Row[Any], order: Order, own: ChannelRules, r
 
 
 async def _write(receipt: Receipt, transaction: Transaction) -> Receipt:
-    more = await receipt.write(transaction) if receipt.write else None
+    more = await written(receipt, transaction)
     if isinstance(more, Skip):
         raise ResolveError(more.reason)
     return more or receipt

@@ -22,7 +22,7 @@ from sqlalchemy import Row
 from domain.orders import Order
 from domain.reverting import Way
 from domain.rules import ChannelRules
-from store import orders, reverts, rules, work
+from store import archived, orders, reverts, rules, work
 from store.effects import EffectState
 from store.reverts import OrderPlan, Wish
 from tasks.catalogue import STEPS
@@ -222,6 +222,8 @@ async def orders_named(opened: Installation, numbers: Sequence[str], channel: st
     async with opened.store.read() as connection:
         for number in numbers:
             same = await orders.ids_of(connection, number, channel)
+            if not same and await archived.of_number(connection, number, channel):
+                raise RevertError(f"order {number} is archived; bring it back first: kvit archive back {number}")
             if not same:
                 raise RevertError(f"order {number} is not known")
             if len(same) > 1:

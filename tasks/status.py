@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from connectors.errors import Rejected
 from domain.orders import Move, Order, Status, transition
 from domain.rules import ChannelRules
@@ -12,52 +15,67 @@ from tasks.step import Entry, Receipt, Skip, Transaction, step
 from tasks.tell import tell_later
 
 
-def move_to(order: Order, rules: ChannelRules, target: str, reason: str) -> Receipt:
-    """Return the receipt whose writing gives an order a status, where its lifecycle allows that."""
-    meant = rules.standard(target)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The status that an order is to get, what it stands for, and why; freed: nothing waits for it any more."""
 
-    async def write(transaction: Transaction) -> Receipt | Skip:
-        now, standard = await orders.lock_status(transaction.connection, order.id)
-        move = transition(standard, meant)
+    order_id: int
+    target: str
+    meant: Status
+    reason: str
+    freed: bool = False
+
+
+async def _write_all(wanted: Sequence[tuple[Transaction, _Change]]) -> list[Receipt | Skip | Rejected]:
+    """Give orders their statuses, where their lifecycle allows that."""
+    connection = wanted[0][0].connection
+    locked = await orders.lock_statuses(connection, [change.order_id for _, change in wanted])
+    results: list[Receipt | Skip | Rejected] = []
+    rows: list[orders.NewStatus] = []
+    for transaction, change in wanted:
+        if change.freed:
+            because = change.reason
+            await called_off(connection, change.order_id, transaction.actor, because=because, now=transaction.now)
+        now, standard = locked[change.order_id]
+        move = transition(standard, change.meant)
         # A status of the channel's own may stand for the standard one that the order has already.
-        if move is Move.ALREADY and (now == target or standard != meant):
-            return Skip(f"the order is {now} already")
-        if move is Move.FORBIDDEN:
-            raise Rejected(f"an order that is {now} can't become {target}; decide by hand what to do with it")
-        await orders.set_status(
-            transaction.connection,
-            order.id,
-            after=target,
-            standard=meant,
-            reason=reason,
-            actor=transaction.actor,
-            now=transaction.now,
-            effect_id=transaction.effect_id,
-        )
-        return Receipt(
-            reference=f"{now} → {target}",
-            before={"status": now, "standard": standard.value},
-            after={"status": target, "standard": meant.value},
-        )
+        if move is Move.ALREADY and (now == change.target or standard != change.meant):
+            results.append(Skip(f"the order is {now} already"))
+        elif move is Move.FORBIDDEN:
+            said = f"an order that is {now} can't become {change.target}; decide by hand what to do with it"
+            results.append(Rejected(said))
+        else:
+            rows.append(
+                orders.NewStatus(
+                    change.order_id, now, change.target, change.meant, change.reason, transaction.effect_id
+                )
+            )
+            results.append(
+                Receipt(
+                    reference=f"{now} → {change.target}",
+                    before={"status": now, "standard": standard.value},
+                    after={"status": change.target, "standard": change.meant.value},
+                )
+            )
+            locked[change.order_id] = change.target, change.meant  # an order can be there for two causes
+    await orders.set_statuses(connection, rows, actor=wanted[0][0].actor, now=wanted[0][0].now)
+    return results
 
-    return Receipt(write=write)
+
+def move_to(order: Order, rules: ChannelRules, target: str, reason: str, *, freed: bool = False) -> Receipt:
+    """Return the receipt whose writing gives an order a status, where its lifecycle allows that."""
+    change = _Change(order.id, target, rules.standard(target), reason, freed)
+    return Receipt(write_all=_write_all, subject=change)
 
 
 @step("status", local=True)
 async def set_status(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Set the order's status after payment."""
-    scenario = rules.scenarios.of(order.method)
+    scenario = rules.scenario_of(order)
     if not scenario.change_status:
         return Skip(f"the rules of {rules.channel} leave the status to a person")
-    made = move_to(order, rules, scenario.status, "the order is paid")
-
-    async def write(transaction: Transaction) -> Receipt | Skip | None:
-        if order.reserved_until or order.due_on:
-            said = "the order is paid"
-            await called_off(transaction.connection, order.id, transaction.actor, because=said, now=transaction.now)
-        return await made.write(transaction) if made.write else None
-
-    return Receipt(write=write)
+    freed = order.reserved_until is not None or order.due_on is not None
+    return move_to(order, rules, scenario.status, "the order is paid", freed=freed)
 
 
 @set_status.undo

@@ -40,12 +40,15 @@ import asyncio
 import json
 import logging
 import traceback
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect import State, Task
 from prefect.cache_policies import NO_CACHE
@@ -56,18 +59,27 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.errors import Misconfigured, OutsideError, Rejected, Transient
+from connectors.pacing import place, timed
 from domain.orders import Order
 from domain.rules import ChannelRules, RulesError
 from domain.scenarios import STEPS, TELLING, TIMED, subject_of
-from store import bars, effects, orders, outages, rules, work
+from store import bars, cases, effects, journal, orders, outages, rules, work
 from store.effects import Claim, EffectState, Ending, Verdict, Wanted
 from store.journal import Actor
 from tasks.installation import Installation, installation
+from tasks.log_entries import join_lines
+from tasks.logged import fields
+from tasks.metrics import seen_step
 from tasks.outage import Watch
 from tasks.pace import LEASE, delay
 
+join_lines()
+
 ACT_LIMIT_S = 45.0
-"""An attempt is cut off here. It begins only with as much of its lease left, so that nobody else acts meanwhile."""
+"""An attempt is cut off here. It begins only with as much of its lease left, so that nobody else acts meanwhile.
+
+What its requests wait for their turn isn't counted; it never goes on when its lease has run out.
+"""
 RENEW_S = 12.0
 """How often leases are renewed: with ACT_LIMIT_S less than a lease, so that attempts can begin at any time."""
 CONCURRENT = 32
@@ -132,17 +144,24 @@ class Receipt:
 
     before and after are kept as JSON. write is called in the transaction that records the effect; it may return a
     Receipt with more to say, a Skip when there was nothing to write, or raise Rejected, which undoes what it wrote.
-    Nothing personal or secret belongs in any of these.
+    write_all does the same for many orders at once, with as few statements as it can: it gets the transaction and the
+    subject of each receipt that names it, and returns what came of each in their order, a Rejected among them instead
+    of raising it. Nothing personal or secret belongs in any of these.
     """
 
     reference: str | None = None
     before: dict[str, Any] = field(default_factory=dict[str, Any])
     after: dict[str, Any] = field(default_factory=dict[str, Any])
     write: Callable[[Transaction], Awaitable[Receipt | Skip | None]] | None = None
+    write_all: WriteAll | None = None
+    subject: Any = None
 
     def __post_init__(self) -> None:
         """Raise TypeError or ValueError for what is no JSON, here, where it concerns one order alone."""
         json.dumps((self.before, self.after), allow_nan=False)
+
+
+WriteAll = Callable[[Sequence[tuple[Transaction, Any]]], Awaitable[Sequence["Receipt | Skip | Rejected | None"]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,7 @@ System = Callable[[ChannelRules], str]
 When = Callable[[ChannelRules], bool]
 UndoLookup = Callable[[Order, "Entry", str], Awaitable["Receipt | None"]]
 Told = Callable[[Order, ChannelRules, str, str], Awaitable["Receipt"]]
+Prepare = Callable[[Installation, Sequence[Order]], Awaitable[Mapping[int, Any]]]
 UndoTold = Callable[[Order, "Entry", str, str], Awaitable["Receipt"]]
 
 
@@ -262,6 +282,34 @@ async def unneeded(connection: AsyncConnection, begun: Sequence[Begun]) -> dict[
     return {one: spared[channels[one[0]], versioned.version] for one, versioned in kept.items()}
 
 
+_RUNS_KEPT = 64
+_asked: OrderedDict[tuple[UUID, frozenset[Begun]], asyncio.Task[dict[Begun, set[str]]]] = OrderedDict()
+
+
+async def _spared(batch: Batch) -> dict[Begun, set[str]]:
+    """Return what `unneeded` says of a batch; what has begun keeps its rules, so a run asks once for each batch."""
+
+    async def ask() -> dict[Begun, set[str]]:
+        opened = await installation()
+        async with opened.store.read() as connection:
+            return await unneeded(connection, begun)
+
+    begun = [_begun(item) for item in batch.items]
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return await ask()
+    key = (context.flow_run.id, frozenset(begun))
+    if key not in _asked:
+        _asked[key] = asyncio.create_task(ask())
+        while len(_asked) > _RUNS_KEPT:
+            _asked.popitem(last=False)
+    try:
+        return await asyncio.shield(_asked[key])
+    except Exception:
+        _asked.pop(key, None)
+        raise
+
+
 async def _kept(
     connection: AsyncConnection,
     step_name: str,
@@ -299,13 +347,36 @@ async def _older(connection: AsyncConnection, channel: str, version: int) -> rul
     return rules.Versioned(parsed, version)
 
 
+async def _begun_as(connection: AsyncConnection, kept: Mapping[Begun, rules.Versioned]) -> dict[Begun, str]:
+    """Return the statuses that orders had when what is under way began, where the rules of any depend on them."""
+    channels = {id(versioned.rules): versioned.rules for versioned in kept.values()}
+    return await cases.begun_as(connection, kept) if any(one.ask_status for one in channels.values()) else {}
+
+
+def _as_begun(order: Order, status: str | None) -> Order:
+    return order if status is None else replace(order, begun_as=status)
+
+
+_NARROWS = frozenset({"connectors", "scenarios", "cases"})
+"""Parts of the rules by which a step can be for one group or customer alone."""
+
+
 def _anybody(channel: ChannelRules, when: When) -> bool:
     """Say whether a step is for some customer of a channel."""
     if when(channel):
         return True
-    groups = [(name, None) for name, part in channel.groups.items() if "connectors" in part or "scenarios" in part]
-    single = [(None, name) for name, part in channel.customers.items() if "connectors" in part or "scenarios" in part]
+    groups = [(name, None) for name, part in channel.groups.items() if _NARROWS & part.keys()]
+    single = [(None, name) for name, part in channel.customers.items() if _NARROWS & part.keys()]
     return any(when(channel.for_customer(group=group, customer=customer)) for group, customer in groups + single)
+
+
+_READ_AHEAD_FROM = 2
+_prepared: ContextVar[Mapping[int, Any]] = ContextVar("prepared", default=MappingProxyType({}))
+
+
+def prepared(order: Order) -> Any:
+    """Return what the step under way has read ahead for an order, or None."""
+    return _prepared.get().get(order.id)
 
 
 def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -348,6 +419,7 @@ class Step:
         self._when = when
         if when is not None:
             _when[name] = when
+        self._prepare: Prepare | None = None
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
@@ -373,6 +445,14 @@ class Step:
             cache_policy=NO_CACHE,
             persist_result=False,
         )
+
+    def prepare(self, function: Prepare) -> Prepare:
+        """Register what is read for all orders of a batch at once; `prepared` gives each order's while it is acted on.
+
+        It may leave orders out, and may fail: then each order's part is to be read alone.
+        """
+        self._prepare = function
+        return function
 
     def lookup(self, function: Lookup) -> Lookup:
         """Register how to find out whether the effect happened: its receipt, or None when it certainly did not."""
@@ -462,9 +542,7 @@ class Step:
         """Carry out the step for the orders that are in all batches; return those that may go on."""
         batch = in_all(batches)
         if batch and self._when is not None:
-            opened = await installation()
-            async with opened.store.read() as connection:
-                spared = await unneeded(connection, [_begun(item) for item in batch.items])
+            spared = await _spared(batch)
             batch = Batch(tuple(item for item in batch.items if self.name not in spared.get(_begun(item), ())))
             batches = (*batches, batch)
         if not batch:
@@ -497,6 +575,7 @@ class Step:
         # Prefect's jitter may shorten a wait.
         return Retries(left[0] * (1 - _JITTER) if left else None, 1 + len(self._retries_s))
 
+    @seen_step
     async def carry_out(
         self,
         opened: Installation,
@@ -508,7 +587,11 @@ class Step:
     ) -> list[Attempt]:
         """Claim, act and record, once; owner names this very call in leases."""
         actor = current_actor(opened)
+        moves: list[dict[str, Any]] = []
         async with opened.store.write() as connection:
+            if self._local:
+                # Before anything else, for it may change them: a lock that grows may wait for who waits for it.
+                await bars.lock(connection, [item.order_id for item in batch.items])
             lease = _Lease(opened.clock() + LEASE)
             versions = await rules.current(connection)
             found = await orders.load(connection, [item.order_id for item in batch.items])
@@ -516,6 +599,7 @@ class Step:
             if reverses is None and not self._compensates:
                 channels = {id_: order.channel for id_, order in found.items()}
                 kept = await _kept(connection, self.name, list(kept), channels, versions)
+            begun_as = await _begun_as(connection, kept)
             systems = self._systems(found, kept)
             claims = await effects.claim(
                 connection,
@@ -535,12 +619,26 @@ class Step:
                 actor=actor,
                 now=opened.clock(),
                 local=self._local,
+                later=moves,
             )
             quiet_causes = await _quiet(connection, batch.items)
             barred = await self._barred(connection, batch, claims, found, versions, reverses)
             failing = await outages.of_systems(connection, systems.values())
-        attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
-        mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
+            attempts = [Attempt(item, claim) for item, claim in zip(batch.items, claims, strict=True)]
+            mine = [attempt for attempt in attempts if attempt.claim.verdict in (Verdict.ACT, Verdict.ASK)]
+            if self._local:
+                # Nothing is asked of anybody: what is claimed is done and recorded in the same transaction.
+                for attempt in mine:
+                    order = _as_begun(found[attempt.item.order_id], begun_as.get(_begun(attempt.item)))
+                    own = _own(order, kept[_begun(attempt.item)], quiet=attempt.item.cause in quiet_causes)
+                    await self._attempt(attempt, order, own, bar=barred.get(attempt.item))
+                await self._record_in(
+                    connection, opened, mine, owner=owner, actor=actor, retries=retries, earlier=moves
+                )
+                mine = []
+            else:
+                # After the orders are locked, as everywhere.
+                await journal.append(connection, moves)
         # What is stopped before it begins doesn't come to its system's door.
         coming = [a.claim for a in mine if a.claim.verdict is Verdict.ASK or a.item not in barred]
         reached = {
@@ -551,23 +649,29 @@ class Step:
         watch = Watch(opened, reached, failing)
         slots = asyncio.Semaphore(CONCURRENT)
 
+        def held_s() -> float:
+            return (lease.until - opened.clock()).total_seconds()
+
         async def carry_on(attempt: Attempt) -> None:
-            async with slots:
+            async with slots, place(reached.get(attempt.claim.effect_id)):
                 if watch.keeps_out(attempt):
                     return
                 # What begins now is over before the lease is, even if that is never renewed again.
                 if opened.clock() + timedelta(seconds=ACT_LIMIT_S) > lease.until:
                     attempt.end(attempt.claim.state, _LEASE_LOST, Transient(_LEASE_LOST))
                     return
-                order, quiet = found[attempt.item.order_id], attempt.item.cause in quiet_causes
-                own = _own(order, kept[_begun(attempt.item)], quiet=quiet)
-                await self._attempt(attempt, order, own, bar=barred.get(attempt.item))
+                order = _as_begun(found[attempt.item.order_id], begun_as.get(_begun(attempt.item)))
+                own = _own(order, kept[_begun(attempt.item)], quiet=attempt.item.cause in quiet_causes)
+                await self._attempt(attempt, order, own, bar=barred.get(attempt.item), held_s=held_s)
                 if attempt.item not in barred:
                     watch.saw(attempt)
 
         if mine:
+            ready = [found[one.item.order_id] for one in mine if one.item not in barred]
             renewal = asyncio.create_task(_renew(opened, owner, [a.claim.effect_id for a in mine], lease))
             try:
+                # On a busy machine this alone can take longer than a lease leaves.
+                _prepared.set(await self._read_ahead(opened, ready))
                 await watch.carry_on(mine, carry_on)
             finally:
                 renewal.cancel()
@@ -577,6 +681,15 @@ class Step:
             if attempt.state is None:
                 attempt.state, attempt.reason = attempt.claim.state, attempt.claim.reason
         return attempts
+
+    async def _read_ahead(self, opened: Installation, ready: Sequence[Order]) -> Mapping[int, Any]:
+        if self._prepare is None or len(ready) < _READ_AHEAD_FROM:
+            return {}
+        try:
+            return await self._prepare(opened, ready)
+        except Exception as error:  # noqa: BLE001 - one order that trips it must not stop the others
+            _log_place(f"step {self.name}: what its orders need is read one by one ({type(error).__name__})", error)
+            return {}
 
     def _systems(self, found: dict[int, Order], kept: dict[Begun, rules.Versioned]) -> dict[Begun, str]:
         """Return the outside system that the step acts on for each order, if it acts on any."""
@@ -626,10 +739,18 @@ class Step:
         }
         return waiting | {item: bar for item, bar in barred.items() if bar is not None}
 
-    async def _attempt(self, attempt: Attempt, order: Order, rules_: ChannelRules, *, bar: Bar | None) -> None:
+    async def _attempt(
+        self,
+        attempt: Attempt,
+        order: Order,
+        rules_: ChannelRules,
+        *,
+        bar: Bar | None,
+        held_s: Callable[[], float] | None = None,
+    ) -> None:
         """Ask if in doubt, then act. Every way this can end becomes a state of the effect."""
         try:
-            async with asyncio.timeout(ACT_LIMIT_S):
+            async with timed(ACT_LIMIT_S, held_s):
                 result = await self._ask(attempt, order, rules_)
                 result = result or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
         except Transient as error:
@@ -675,38 +796,87 @@ class Step:
         self, opened: Installation, attempts: Sequence[Attempt], *, owner: str, actor: Actor, retries: Retries
     ) -> None:
         async with opened.store.write() as connection:
-            now = opened.clock()
-            rows = await effects.lock(connection, [attempt.claim.effect_id for attempt in attempts])
-            endings: list[Ending] = []
-            # In the order in which orders are locked everywhere, so that no two workers wait for each other.
-            for attempt in sorted(attempts, key=lambda attempt: attempt.item.order_id):
-                row = rows[attempt.claim.effect_id]
-                if row.state in effects.OPEN:
-                    await self._write(connection, attempt, actor=actor, now=now)
-                    # A worker that lost its lease knows better than the new owner only what it has done.
-                    if row.lease_owner == owner or attempt.state is EffectState.DONE:
-                        endings.append(_ending(attempt, now=now, retries=retries))
-                        continue
-                # Another worker has it or has ended it: what they record stands.
-                attempt.state, attempt.reason, attempt.retry = EffectState(row.state), row.reason, False
-                attempt.receipt = Receipt(reference=row.reference)
-            await effects.end(connection, self.name, endings, rows, actor=actor, now=now)
+            await self._record_in(connection, opened, attempts, owner=owner, actor=actor, retries=retries)
 
-    async def _write(self, connection: AsyncConnection, attempt: Attempt, *, actor: Actor, now: datetime) -> None:
-        """Write what the step wants written, in a savepoint of its own: one bad order never stops the rest."""
-        receipt = attempt.receipt
-        if receipt is None or receipt.write is None:
-            return
-        transaction = Transaction(
+    async def _record_in(
+        self,
+        connection: AsyncConnection,
+        opened: Installation,
+        attempts: Sequence[Attempt],
+        *,
+        owner: str,
+        actor: Actor,
+        retries: Retries,
+        earlier: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        now = opened.clock()
+        rows = await effects.lock(connection, [attempt.claim.effect_id for attempt in attempts])
+        endings: list[Ending] = []
+        # In the order in which orders are locked everywhere, so that no two workers wait for each other.
+        in_order = sorted(attempts, key=lambda attempt: attempt.item.order_id)
+        open_ones = [attempt for attempt in in_order if rows[attempt.claim.effect_id].state in effects.OPEN]
+        together = await self._write_together(connection, open_ones, actor=actor, now=now)
+        for attempt in in_order:
+            row = rows[attempt.claim.effect_id]
+            if row.state in effects.OPEN:
+                if attempt not in together:
+                    await self._write(connection, attempt, actor=actor, now=now)
+                # A worker that lost its lease knows better than the new owner only what it has done.
+                if row.lease_owner == owner or attempt.state is EffectState.DONE:
+                    endings.append(_ending(attempt, now=now, retries=retries))
+                    continue
+            # Another worker has it or has ended it: what they record stands.
+            attempt.state, attempt.reason, attempt.retry = EffectState(row.state), row.reason, False
+            attempt.receipt = Receipt(reference=row.reference)
+        await effects.end(connection, self.name, endings, rows, actor=actor, now=now, earlier=earlier)
+
+    async def _write_together(
+        self, connection: AsyncConnection, attempts: Sequence[Attempt], *, actor: Actor, now: datetime
+    ) -> list[Attempt]:
+        """Write at once what orders want written in the same way; return those it was done for.
+
+        Where that fails for any of them nothing is written, and each is left to be written alone.
+        """
+        ways: dict[WriteAll, list[Attempt]] = {}
+        for attempt in attempts:
+            if attempt.receipt is not None and attempt.receipt.write_all is not None:
+                ways.setdefault(attempt.receipt.write_all, []).append(attempt)
+        done: list[Attempt] = []
+        for write_all, some in ways.items():
+            if len(some) < _READ_AHEAD_FROM:
+                continue
+            wanted = [(self._transaction(connection, one, actor, now), _subject(one)) for one in some]
+            try:
+                async with connection.begin_nested():
+                    results = await write_all(wanted)
+            except Exception as error:
+                if isinstance(error, DBAPIError) and error.connection_invalidated:
+                    raise
+                _log_place(f"step {self.name}: its orders are written one by one ({type(error).__name__})", error)
+                continue
+            for attempt, result in zip(some, results, strict=True):
+                _take_over(attempt, result)
+            done += some
+        return done
+
+    def _transaction(self, connection: AsyncConnection, attempt: Attempt, actor: Actor, now: datetime) -> Transaction:
+        return Transaction(
             connection=connection,
             effect_id=attempt.claim.effect_id,
             cause=attempt.item.cause,
             actor=actor,
             now=now,
         )
+
+    async def _write(self, connection: AsyncConnection, attempt: Attempt, *, actor: Actor, now: datetime) -> None:
+        """Write what the step wants written, in a savepoint of its own: one bad order never stops the rest."""
+        receipt = attempt.receipt
+        if receipt is None or (receipt.write is None and receipt.write_all is None):
+            return
+        transaction = self._transaction(connection, attempt, actor, now)
         try:
             async with connection.begin_nested():
-                more = await receipt.write(transaction)
+                more = await written(receipt, transaction)
         except Rejected as error:
             attempt.end(EffectState.REJECTED, str(error), error)
         except Exception as error:
@@ -719,15 +889,38 @@ class Step:
             state = attempt.claim.state if self._local else EffectState.IN_DOUBT
             attempt.end(state, said, Transient(said) if isinstance(error, DBAPIError) else error)
         else:
-            if isinstance(more, Skip):
-                attempt.end(EffectState.SKIPPED, more.reason)
-            elif more is not None:
-                attempt.receipt = replace(
-                    receipt,
-                    reference=more.reference or receipt.reference,
-                    before=receipt.before | more.before,
-                    after=receipt.after | more.after,
-                )
+            _take_over(attempt, more)
+
+
+async def written(receipt: Receipt, transaction: Transaction) -> Receipt | Skip | None:
+    """Write what a receipt of one order wants written. Raises Rejected."""
+    if receipt.write is not None:
+        return await receipt.write(transaction)
+    if receipt.write_all is None:
+        return None
+    (result,) = await receipt.write_all([(transaction, receipt.subject)])
+    if isinstance(result, Rejected):
+        raise result
+    return result
+
+
+def _subject(attempt: Attempt) -> Any:
+    return attempt.receipt.subject if attempt.receipt else None
+
+
+def _take_over(attempt: Attempt, more: Receipt | Skip | Rejected | None) -> None:
+    """Add to an attempt's receipt what came of writing it down."""
+    if isinstance(more, Rejected):
+        attempt.end(EffectState.REJECTED, str(more), more)
+    elif isinstance(more, Skip):
+        attempt.end(EffectState.SKIPPED, more.reason)
+    elif more is not None and attempt.receipt is not None:
+        attempt.receipt = replace(
+            attempt.receipt,
+            reference=more.reference or attempt.receipt.reference,
+            before=attempt.receipt.before | more.before,
+            after=attempt.receipt.after | more.after,
+        )
 
 
 def step(
@@ -821,7 +1014,7 @@ def _bar(
         held_out = Transient(f"{HELD_OUT}{facts.held_out}", retry_after=_HELD_OUT_S)
     if item.cause.startswith("status:"):
         return held_out  # other systems are told of an order's end, too
-    if facts.reverting and item.cause.startswith("payment:"):
+    if facts.reverting and item.cause.startswith(("payment:", "hand:")):
         # Not "not yet": one in doubt that turns out not to have happened would stay so, in the revert's way, for ever.
         return Skip("the order is being taken back to before its payment")
     if facts.reverting:
@@ -888,7 +1081,7 @@ def _tell(log: logging.Logger | logging.LoggerAdapter[logging.Logger], name: str
     reference = attempt.receipt.reference if attempt.receipt else attempt.claim.reference
     doubt = _doubt(attempt) if state is EffectState.IN_DOUBT else None
     parts = [attempt.item.number, name, said, *filter(None, (reference, attempt.reason, doubt))]
-    log.log(_level(state, attempt.error), " · ".join(parts))
+    log.log(_level(state, attempt.error), " · ".join(parts), extra=fields(attempt.item, step=name))
 
 
 def _doubt(attempt: Attempt) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from connectors.errors import Rejected
 from domain.orders import Order
 from domain.rules import ChannelRules, StockAction
 from store import stock
-from tasks.step import Entry, Receipt, Skip, Transaction, step
+from tasks.step import Entry, Receipt, Skip, Transaction, WriteAll, step
 
 
 def moved(quantities: dict[str, int]) -> str | None:
@@ -14,22 +16,35 @@ def moved(quantities: dict[str, int]) -> str | None:
     return ", ".join(f"{quantity} × {sku}" for sku, quantity in sorted(quantities.items())) or None
 
 
+def _take_all(kind: str, called: str) -> WriteAll:
+    """Return what takes the goods of many orders at once; called is the word for it."""
+
+    async def write_all(wanted: Sequence[tuple[Transaction, Order]]) -> list[Receipt | Skip | Rejected]:
+        first = wanted[0][0]
+        orders = [(order, transaction.effect_id) for transaction, order in wanted]
+        results: list[Receipt | Skip | Rejected] = []
+        for taken in await stock.take_all(first.connection, kind, orders, now=first.now):
+            if isinstance(taken, stock.StockError):
+                results.append(Rejected(str(taken)))
+            elif taken:
+                results.append(Receipt(reference=moved(taken), after={called: taken}))
+            else:
+                results.append(Skip(f"{called} before"))
+        return results
+
+    return write_all
+
+
+_DEDUCT = _take_all("deduct", "deducted")
+_RESERVE = _take_all("reserve", "reserved")
+
+
 @step("stock", local=True)
 async def deduct_stock(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:  # noqa: ARG001 - a step's shape
     """Take the order's goods out of stock, once per line."""
-    if rules.scenarios.of(order.method).stock is StockAction.IGNORE:
+    if rules.scenario_of(order).stock is StockAction.IGNORE:
         return Skip(f"the rules of {rules.channel} leave stock to another system")
-
-    async def write(transaction: Transaction) -> Receipt | Skip:
-        try:
-            taken = await stock.deduct(
-                transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
-            )
-        except stock.StockError as error:
-            raise Rejected(str(error)) from error
-        return Receipt(reference=moved(taken), after={"deducted": taken}) if taken else Skip("deducted before")
-
-    return Receipt(write=write)
+    return Receipt(write_all=_DEDUCT, subject=order)
 
 
 @deduct_stock.undo
@@ -50,17 +65,7 @@ async def reserve_stock(order: Order, rules: ChannelRules, key: str) -> Receipt 
     """Set the order's goods aside until it is paid."""
     if not rules.placed.of(order.method).reserve_stock:
         return Skip(f"the rules of {rules.channel} reserve nothing for such orders")
-
-    async def write(transaction: Transaction) -> Receipt | Skip:
-        try:
-            taken = await stock.reserve(
-                transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
-            )
-        except stock.StockError as error:
-            raise Rejected(str(error)) from error
-        return Receipt(reference=moved(taken), after={"reserved": taken}) if taken else Skip("reserved before")
-
-    return Receipt(write=write)
+    return Receipt(write_all=_RESERVE, subject=order)
 
 
 reserve_stock.undo(restock)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -14,7 +17,7 @@ from domain.rules import ChannelRules
 from domain.scenarios import cause_of
 from store import effects, orders, payments, rules, work
 from tasks.installation import Installation, installation
-from tasks.step import Batch, Item, Receipt, Skip, run_log, step
+from tasks.step import Batch, Item, Receipt, Skip, prepared, run_log, step
 
 _TRACKING = {
     "cs": "Číslo zásilky: {}",
@@ -34,13 +37,40 @@ def _has_crm(rules: ChannelRules) -> bool:
 
 
 def _notes_dispatch(rules: ChannelRules) -> bool:
-    return _has_shop(rules) and any(part.dispatch.note for part in rules.scenarios.all())
+    return _has_shop(rules) and any(part.dispatch.note for part in rules.possible_scenarios())
 
 
-async def _as_it_stands(opened: Installation, order: Order) -> Order:
-    """Return the order as it is now: it may have moved on since its step was claimed."""
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """An order as it was read, and the payments that its card did not have then, as `payments.incomes` gives them."""
+
+    order: Order
+    untold: list[dict[str, Any]]
+    read_at: float
+
+
+_FRESH_S = 1.0
+"""For how long what was read for a whole batch is told; where one request a second is let, a batch takes minutes."""
+
+
+async def _standing_of_all(opened: Installation, orders_: Sequence[Order]) -> dict[int, _Standing]:
+    ids = [order.id for order in orders_]
+    read_at = time.monotonic()
     async with opened.store.read() as connection:
-        return (await orders.load(connection, [order.id]))[order.id]
+        found = await orders.load(connection, ids)
+        came = await payments.incomes_of_all(connection, ids)
+        told = await effects.done_after_all(connection, ids, "crm")
+    known = {id_: {one for after in some for one in after.get("incomes", [])} for id_, some in told.items()}
+    untold = {id_: [income for income in came[id_] if income["reference"] not in known[id_]] for id_ in ids}
+    return {id_: _Standing(found[id_], untold[id_], read_at) for id_ in ids}
+
+
+async def _as_it_stands(opened: Installation, order: Order) -> _Standing:
+    """Return the order as it is now: it may have moved on since its step was claimed."""
+    read: _Standing | None = prepared(order)
+    if read is None or time.monotonic() - read.read_at > _FRESH_S:
+        read = (await _standing_of_all(opened, [order]))[order.id]
+    return read
 
 
 @step("shop", system=lambda rules: rules.connectors.shop, one_per_order=True, reports=True, when=_has_shop)
@@ -48,12 +78,15 @@ async def tell_shop(order: Order, rules: ChannelRules, key: str) -> Receipt | Sk
     """Bring the shop's order to the status that the order has here."""
     name = rules.connectors.shop
     opened = await installation()
-    order = await _as_it_stands(opened, order)
+    order = (await _as_it_stands(opened, order)).order
     status = rules.tells.get(name, {}).get(order.status)
     if status is None:
         return Skip(f"the rules of {rules.channel} tell {name} nothing of an order that is {order.status}")
     reference = await opened.connector(name, Shop).set_status(order, status, key)
     return Receipt(reference=f"{reference} → {status}", after={"status": status})
+
+
+tell_shop.prepare(_standing_of_all)
 
 
 @tell_shop.lookup
@@ -65,7 +98,7 @@ async def find_told_shop(order: Order, rules: ChannelRules, key: str) -> Receipt
 @step("shop note", system=lambda rules: rules.connectors.shop, when=_notes_dispatch)
 async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Put the tracking number into a note that the shop sends to the customer."""
-    if not rules.scenarios.of(order.method).dispatch.note:
+    if not rules.scenario_of(order).dispatch.note:
         return Skip(f"the rules of {rules.channel} leave no note in the shop")
     opened = await installation()
     text = await _tracking(opened, order, rules)
@@ -73,7 +106,8 @@ async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt 
         return Skip("nothing was dispatched")
     # An order on credit is dispatched once, and paid later: that is no news of its parcel.
     async with opened.store.read() as connection:
-        noted = await effects.done_after(connection, order.id, "shop note")
+        again = await effects.is_repeat(connection, order.id, key)
+        noted = [] if again else await effects.done_after(connection, order.id, "shop note")
     if any(after.get("note") == text for after in noted):
         return Skip("it was noted before")
     shop = opened.connector(rules.connectors.shop, Shop)
@@ -104,18 +138,12 @@ async def tell_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | Ski
     name = rules.connectors.crm
     opened = await installation()
     crm = opened.connector(name, Crm)
-    order = await _as_it_stands(opened, order)
-    async with opened.store.read() as connection:
-        came = await payments.incomes(connection, order.id)
-        told = {
-            reference
-            for after in await effects.done_after(connection, order.id, "crm")
-            for reference in after.get("incomes", [])
-        }
+    standing = await _as_it_stands(opened, order)
+    order = standing.order
     status = rules.tells.get(name, {}).get(order.status)
     # The status first: somebody waits for it, and to note an income takes several requests where one a second is let.
     reference = await crm.tell(order, status, key)
-    incomes = [Income(**income) for income in came if income["reference"] not in told]
+    incomes = [Income(**income) for income in standing.untold]
     for income in incomes:
         await crm.add_income(order, income, f"{key[:40]}-{income.reference.replace(':', '-')[:20]}")
     after = {
@@ -125,6 +153,9 @@ async def tell_crm(order: Order, rules: ChannelRules, key: str) -> Receipt | Ski
         "incomes": [income.reference for income in incomes],
     }
     return Receipt(reference=reference, after=after)
+
+
+tell_crm.prepare(_standing_of_all)
 
 
 @tell_crm.lookup
@@ -137,7 +168,7 @@ async def tell_later(connection: AsyncConnection, opened: Installation, order: O
     """Make it due that the other systems are told of a status which no payment brought about."""
     versions = await rules.current(connection)
     own = versions[order.channel].rules.for_customer(group=order.customer.group, customer=order.customer.number)
-    if _has_shop(own) or _has_crm(own):
+    if _has_shop(own) or _has_crm(own) or own.holds.second_receipt != "never":
         await work.add(connection, "status_changed", "status", [history_id], now=opened.clock())
 
 

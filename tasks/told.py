@@ -53,7 +53,7 @@ async def _take(
                     await revise_order(connection, opened, order, actor=actor)
         except OrderError as error:
             problems.append(str(error))
-    await _take_payments(connection, letter, [one for one in told if isinstance(one, IncomingPayment)], now)
+    await _take_payments(connection, [(letter, one) for one in told if isinstance(one, IncomingPayment)], now)
     for one in told:
         if isinstance(one, Hold):
             id_, news = await holds.put(connection, one, connector=letter.source, now=now)
@@ -75,13 +75,36 @@ async def _take(
     return problems
 
 
+async def take_payments(
+    connection: AsyncConnection, told: Sequence[tuple[Letter, Sequence[Told]]], *, now: datetime
+) -> set[int]:
+    """Store at once what those events mean that tell of payments and nothing else; return the ids of their letters.
+
+    Where that fails for any of them nothing is stored, and each is left to be taken alone.
+    """
+    plain = [(letter, means) for letter, means in told if all(isinstance(one, IncomingPayment) for one in means)]
+    if len(plain) < 2:
+        return set()
+    try:
+        async with connection.begin_nested():
+            incoming = [(letter, one) for letter, means in plain for one in means if isinstance(one, IncomingPayment)]
+            await _take_payments(connection, incoming, now)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise
+        defect(f"what was told could not be stored together ({type(error).__name__})", error)
+        return set()
+    return {letter.id for letter, _ in plain}
+
+
 async def _take_payments(
-    connection: AsyncConnection, letter: Letter, incoming: Sequence[IncomingPayment], now: datetime
+    connection: AsyncConnection, told: Sequence[tuple[Letter, IncomingPayment]], now: datetime
 ) -> None:
-    unheard = await payouts.not_told(connection, incoming)
-    new = await payments.add(connection, unheard, now=now, inbox_id=letter.id)
-    for id_, scenario in new:
-        await work.add(connection, scenario, "payment", [id_], now=now)
+    told_in = {id(one): letter.id for letter, one in told}
+    unheard = await payouts.not_told(connection, [one for _, one in told])
+    new = await payments.add(connection, unheard, now=now, told_in=told_in)
+    for scenario in sorted({scenario for _, scenario in new}):
+        await work.add(connection, scenario, "payment", [id_ for id_, of in new if of == scenario], now=now)
     await payouts.link_new(connection, [id_ for id_, _ in new])
 
 

@@ -10,18 +10,18 @@ from prefect.cache_policies import NO_CACHE
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.errors import Rejected
+from domain.holds import HoldState
 from domain.money import Money
 from domain.orders import CLOSED, Order, Status
-from domain.payments import Method
 from domain.rules import ChannelRules
-from domain.scenarios import cause_of
-from domain.waiting import Term, extended, last_day, on_credit, reserved
-from store import journal, orders, rules, stock, work
+from domain.scenarios import beginning_of, cause_of, has_term
+from domain.waiting import Term, extended, last_day, on_credit, reserved, reserved_for
+from store import bars, holds, journal, orders, rules, stock, work
 from store.journal import Actor
 from tasks.called_off import CALL, called_off
 from tasks.installation import Installation, installation
 from tasks.status import move_to
-from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step
+from tasks.step import Batch, Item, Receipt, Skip, Transaction, current_actor, run_log, step, written
 from tasks.stock import moved
 
 _DAYS_MAX = 366
@@ -39,10 +39,11 @@ async def begin_term(
     due_on is the day that the shop gives it, if it does; otherwise the rules' deferral counts, within the credit limit.
     """
     placed = own.placed.of(order.method)
-    if order.method is Method.CASH_ON_DELIVERY:
-        return "dispatch_unpaid"
-    if order.method is not Method.BANK_TRANSFER:
-        return "order_placed"
+    if not has_term(order.method):
+        if placed.reserve_hours is not None:
+            term = reserved_for(now, hours=placed.reserve_hours)
+            await _set(connection, order.id, term, extended_times=0, now=now)
+        return beginning_of(order.method)
     term: Term | None = None
     credit = due_on is not None or bool(placed.deferral_days)
     if credit and await _within_limit(connection, order, own):
@@ -51,7 +52,7 @@ async def begin_term(
     elif placed.reserve_stock:
         term = reserved(now, placed, days=own.reservation_days, grace_days=own.grace_days)
     await _set(connection, order.id, term, extended_times=0, now=now)
-    return "deferred" if term is not None and term.due_on is not None else "order_placed"
+    return beginning_of(order.method, on_credit=term is not None and term.due_on is not None)
 
 
 async def _within_limit(connection: AsyncConnection, order: Order, own: ChannelRules) -> bool:
@@ -95,7 +96,19 @@ async def waiting_orders(ids: Sequence[int]) -> Batch:
 
 
 def _is_paid(order: Order) -> Skip | None:
-    return Skip("the order is paid") if order.to_pay.minor <= 0 else None
+    return Skip("the order is paid") if order.to_pay_now.minor <= 0 else None
+
+
+async def _not_to_end(connection: AsyncConnection, order: Order) -> Skip | None:
+    """Return why an order is not ended after all: money has come for it, or is held."""
+    if (paid := _is_paid(order)) is not None:
+        return paid
+    if order.settled:
+        return Skip(f"{order.settled} of it was paid; a person decides")
+    live = (HoldState.HELD, HoldState.CAPTURED)
+    if any(one.hold.state in live for one in (await holds.of_orders(connection, [order.id])).get(order.id, ())):
+        return Skip("money is held for it; the rules for that decide")
+    return None
 
 
 @step(CALL, local=True)
@@ -105,7 +118,7 @@ async def call_customer(order: Order, rules: ChannelRules, key: str) -> Receipt 
         return paid
     last = order.due_on or (last_day(order.reserved_until) if order.reserved_until else None)
     raise Rejected(
-        f"{order.to_pay} is missing, and the last day is {last}; call the customer, then put it off with "
+        f"{order.to_pay_now} is missing, and the last day is {last}; call the customer, then put it off with "
         f"`kvit orders extend {order.number} --days N`, or leave it with `kvit resolve step --skip`"
     )
 
@@ -115,21 +128,21 @@ async def expire(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """End the waiting of an order whose day and grace are over, as the rules say."""
     if (paid := _is_paid(order)) is not None:
         return paid
-    if order.settled:
-        return Skip(f"{order.settled} of it was paid; a person decides")
     what = rules.placed.of(order.method).at_expiry
     if what == "ask":
         return Skip(f"the rules of {rules.channel} leave it to a person")
     ending = move_to(order, rules, Status.EXPIRED.value, "nothing was paid in time") if what == "cancel" else None
 
     async def write(transaction: Transaction) -> Receipt | Skip:
-        freed = await stock.give_back(
-            transaction.connection, order, effect_id=transaction.effect_id, now=transaction.now
-        )
+        # Looked at once more: its money may have come while this step was beginning.
+        as_it_stands = (await orders.load(transaction.connection, [order.id]))[order.id]
+        if (going_on := await _not_to_end(transaction.connection, as_it_stands)) is not None:
+            return going_on
+        freed = await stock.free(transaction.connection, order, now=transaction.now)
         said = f"free again: {moved(freed)}" if freed else "nothing was reserved"
-        if ending is None or ending.write is None:
+        if ending is None:
             return Receipt(reference=said, after={"given_back": freed})
-        ended = await ending.write(transaction)
+        ended = await written(ending, transaction)
         if not isinstance(ended, Receipt):
             return ended or Receipt(reference=said)
         return Receipt(reference=ended.reference, before=ended.before, after=ended.after | {"given_back": freed})
@@ -153,8 +166,9 @@ async def extend(
         if len(same) != 1:
             where = f" in {', '.join(one for _, one in same)}; name the channel" if same else " not known"
             raise ExtendError(f"order {number:.80} is{where}")
+        await bars.lock(connection, [same[0][0]])
         (order,) = (await orders.load(connection, [same[0][0]])).values()
-        if order.standard_status in CLOSED or order.to_pay.minor <= 0:
+        if order.standard_status in CLOSED or order.to_pay_now.minor <= 0:
             how = order.status if order.standard_status in CLOSED else "paid"
             raise ExtendError(f"order {order.number} is {how}; it waits for no money")
         own = (await rules.current(connection))[order.channel].rules.for_customer(

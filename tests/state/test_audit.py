@@ -402,6 +402,23 @@ async def test_goods_on_delivery_for_which_too_little_is_collected(shop: Store) 
     )
 
 
+async def test_goods_that_were_paid_but_for_their_delivery(shop: Store) -> None:
+    order = await order_id(shop, "1042")
+    apart = update(OrderRow).where(OrderRow.id == order).values(on_delivery_minor=5000)
+
+    def left(settled: int, collect: int) -> Any:
+        of = update(ShipmentRow).where(ShipmentRow.order_id == order)
+        return of.values(settled_minor=settled, collect_minor=collect)
+
+    assert await found_after(shop, apart, left(25_000, 5000)) == []
+    assert await found_after(shop, apart, left(25_000, 0)) == dispatch(
+        "1042", "was ordered while 50.00 EUR was to be paid on delivery, but the carrier collects 0.00 EUR"
+    )
+    assert await found_after(shop, apart, left(24_000, 5000)) == dispatch(
+        "1042", "was ordered while 10.00 EUR was still to be paid, though dispatch waits for payment"
+    )
+
+
 async def test_goods_that_left_without_the_invoice_they_wait_for(shop: Store) -> None:
     careful = document(scenarios={"bank_transfer": {"dispatch": {"waits_for": ["payment", "invoice"]}}})
     another = await order_id(shop, "1045")

@@ -83,6 +83,15 @@ async def test_money_is_given_to_orders_and_falls_due(shop: Installation) -> Non
     assert await breaches(shop.store) == []
 
 
+async def test_what_a_customer_may_be_short_of_is_let_pass_by_hand_too(shop: Installation) -> None:
+    own = {"customers": {"8": {"tolerance": {"absolute": "5.00"}}}}
+    async with shop.store.write() as connection:
+        await rules.save(connection, document(**own), channel="shop", author=WHO, reason="agreed", now=NOW)
+    for number, customer, outcome in (("E1", "7", Outcome.SHORT), ("E2", "8", Outcome.WITHIN_TOLERANCE)):
+        await place(shop.store, number, customer_number=customer)
+        assert (await said(shop, await left(shop, number, 44_800), Decision.TO, number)).outcome is outcome
+
+
 async def test_every_word_can_be_said_anew_and_the_balance_is_the_sum_of_what_was_said(shop: Installation) -> None:
     order = await load(shop.store, await place(shop.store, "E1"))
     payment_id = await left(shop)

@@ -152,20 +152,19 @@ async def test_what_was_not_printed_yet_is_found(store: Store) -> None:
 async def test_a_message_recorded_again_is_kept_once(store: Store) -> None:
     order = await place(store)
     effect = await an_effect(store, order)
+    sent = documents.SentMessage(
+        order_id=order,
+        by="email",
+        template="payment_received",
+        language="cs",
+        message_id="<kvit-1@shop>",
+        subject="Děkujeme",
+        reference="new/1",
+        effect_id=effect,
+    )
     for _ in range(2):
         async with store.write() as connection:
-            await documents.add_message(
-                connection,
-                order_id=order,
-                by="email",
-                template="payment_received",
-                language="cs",
-                message_id="<kvit-1@shop>",
-                subject="Děkujeme",
-                reference="new/1",
-                effect_id=effect,
-                now=NOW,
-            )
+            await documents.add_messages(connection, [sent], now=NOW)
 
     async with store.read() as connection:
         [message] = await documents.messages(connection, order)

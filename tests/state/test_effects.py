@@ -71,6 +71,18 @@ async def test_the_first_claim_makes_the_effect_and_may_act(store: Store) -> Non
     assert await moves(store, first.effect_id) == ["intended"]
 
 
+async def test_who_holds_the_order_does_not_wait_for_an_effect_that_is_being_claimed(
+    store: Store, other: Store, url: str
+) -> None:
+    _, first = await a_claim(store)
+    async with store.write() as connection:
+        assert list(await effects.lock(connection, [first.effect_id], wait=False)) == [first.effect_id]
+        if url.startswith("sqlite"):  # all who write take turns there
+            return
+        async with other.write() as claiming, asyncio.timeout(30):
+            assert await effects.lock(claiming, [first.effect_id], wait=False) == {}
+
+
 async def test_each_order_step_and_cause_has_an_effect_and_a_key_of_its_own(store: Store) -> None:
     order, another = await place(store), await place(store)
     wanted = [Wanted(order, "payment:17", 3), Wanted(order, "payment:18", 3), Wanted(another, "payment:17", 3)]

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from store_builders import MINUTE, NOW, WORKER, change, column, incoming, load, new_order, place, receive
 
 from domain.allocation import OpenItem, Part, split
-from domain.matching import Candidate, Evidence, Match, Reference
+from domain.matching import Candidate, Evidence, Match, Reference, exact_sets
 from domain.money import Money
 from domain.orders import Status
 from domain.payments import IncomingPayment, Kind, Method, Outcome, Payment
@@ -21,7 +21,7 @@ from domain.rules import EvidenceKind, Policy
 from store import orders, payments
 from store.audit import audit
 from store.database import Store
-from store.tables import AllocationRow
+from store.tables import AllocationRow, OrderRow
 
 ORDER_NUMBER, SYMBOL = EvidenceKind.ORDER_NUMBER, EvidenceKind.VARIABLE_SYMBOL
 ACCOUNT, GROUP_ACCOUNT, NAME = EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, EvidenceKind.PAYER_NAME
@@ -175,7 +175,7 @@ async def test_references_find_the_open_items_they_name_with_what_is_still_open(
     assert (item.order_id, item.number, item.channel, item.status) == (order, "1042", "shop", Status.AWAITING_PAYMENT)
     assert (item.amount, item.open) == (Money(45_000, "EUR"), Money(45_000, "EUR"))
     assert item.references == names | {payer()}
-    assert (item.customer_name, item.group) == ("Jan Novák", None)
+    assert (item.customer_name, item.customer_number, item.group) == ("Jan Novák", "7", None)
     assert [item.customer] == await column(store, "SELECT customer_id FROM orders WHERE id = :id", id=order)
     assert await candidates(store, Reference(ORDER_NUMBER, "77")) == []
 
@@ -189,6 +189,49 @@ async def test_a_known_payer_account_means_the_items_of_its_owner(store: Store) 
 
     assert [item.order_id for item in items] == [order, another]
     assert all((ACCOUNT, "CZ65") in item.references for item in items)
+
+
+async def _place_for(store: Store, customer: str, count: int) -> list[int]:
+    """Store orders of one customer in one transaction."""
+    async with store.write() as connection:
+        made = [
+            await orders.add(connection, new_order(customer_number=customer, accounts=("CZ65",)), now=NOW, actor=WORKER)
+            for _ in range(count)
+        ]
+    return [order_id for order_id in made if order_id is not None]
+
+
+async def test_an_old_order_that_is_open_is_seen_behind_hundreds_of_newer_ones_that_are_not(store: Store) -> None:
+    [old, *closed] = await _place_for(store, "7", 251)
+    async with store.write() as connection:
+        await connection.execute(update(OrderRow).where(OrderRow.id.in_(closed)).values(standard_status="cancelled"))
+
+    [item] = await candidates(store, Reference(ACCOUNT, "CZ65"))
+
+    assert item.order_id == old
+    assert not item.crowded
+
+
+async def test_of_a_customer_with_too_many_open_orders_no_sum_is_taken_for_the_only_one(store: Store) -> None:
+    await _place_for(store, "7", 200)
+    assert not any(item.crowded for item in await candidates(store, Reference(ACCOUNT, "CZ65")))
+    await _place_for(store, "7", 1)
+
+    items = await candidates(store, Reference(ACCOUNT, "CZ65"))
+
+    assert len(items) == 200
+    assert all(item.crowded for item in items)
+    assert exact_sets(items[0].open.minor, items[:1]) == []
+
+
+async def test_of_a_group_with_too_many_open_orders_no_sum_is_taken_for_the_only_one(store: Store) -> None:
+    await place(store, customer_number="1", group="holding", accounts=("CZ66",))
+    for customer in range(2, 202):
+        await place(store, customer_number=str(customer), group="holding")
+
+    items = await candidates(store, Reference(GROUP_ACCOUNT, "CZ66"), paying=[("shop", "holding")])
+
+    assert all(item.crowded for item in items)
 
 
 async def test_an_account_known_to_two_customers_proves_nothing(store: Store) -> None:
@@ -304,7 +347,7 @@ async def test_a_match_is_recorded_with_its_allocations_and_evidence(store: Stor
         [part] = (await payments.allocated(connection, [payment]))[payment]
         decided = await payments.decided(connection, [payment])
         [listed] = await payments.listing(connection, order_id=order)
-        assert await payments.last_amount(connection, order) == 45_000
+        assert await payments.last_amounts(connection, [order]) == {order: 45_000}
     assert (part["order_id"], part["number"], part["amount_minor"]) == (order, "1042", 45_000)
     assert (part["write_off_minor"], part["completes"]) == (0, True)
     assert part["evidence"] == ["the order number 1042"]
@@ -357,7 +400,7 @@ async def test_an_allocation_taken_back_counts_no_more_and_makes_room_for_anothe
 
     async with store.read() as connection:
         assert await payments.allocated(connection, [payment]) == {}
-        assert await payments.last_amount(connection, order) is None
+        assert await payments.last_amounts(connection, [order]) == {}
     [open_again] = await candidates(store, Reference(ORDER_NUMBER, "1042"))
     assert open_again.open == Money(45_000, "EUR")
 

@@ -87,7 +87,7 @@ async def _carry_on(connection: AsyncConnection, order_id: int) -> None:
     await documents.without_file(connection, [order_id])
     await orders.live_shipment(connection, order_id)
     await orders.add_order_reference(connection, order_id, NUMBER, "8")
-    await payments.last_amount(connection, order_id)
+    await payments.last_amounts(connection, [order_id])
     rows = await effects.lock(connection, [effect])
     ending = Ending(effect_id=effect, state=EffectState.DONE, before={}, after={})
     await effects.end(connection, "stock", [ending], rows, actor=WORKER, now=NOW)

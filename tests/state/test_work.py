@@ -85,7 +85,7 @@ async def test_on_postgresql_nobody_waits_for_rows_that_another_is_taking(store:
         return
     await add(store, [1, 2, 3])
 
-    async with store.write() as connection, asyncio.timeout(5):
+    async with store.write() as connection, asyncio.timeout(60):
         mine = await work.take(connection, owner="one", now=NOW, lease_until=NOW + LEASE, limit=2)
         theirs = await take(other, owner="two")
 

@@ -117,11 +117,19 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry')", name=op.f("ck_work_subject")),
+        sa.CheckConstraint("subject IN ('payment', 'order', 'revert', 'hold', 'status', 'entry', 'hand')", name=op.f("ck_work_subject")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_work")),
         sa.UniqueConstraint("subject", "subject_id", "scenario", name=op.f("uq_work_subject_subject_id_scenario")),
     )
     op.create_index("ix_work_due_at", "work", ["due_at"], unique=False, postgresql_where=sa.text("due_at IS NOT NULL"))
+    op.create_index(
+        "ix_work_lease_owner",
+        "work",
+        ["lease_owner"],
+        unique=False,
+        sqlite_where=sa.text("lease_owner IS NOT NULL"),
+        postgresql_where=sa.text("lease_owner IS NOT NULL"),
+    )
     op.create_table(
         "orders",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -147,6 +155,7 @@ def upgrade() -> None:
         sa.Column("reserved_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("extended", sa.Integer(), nullable=False),
         sa.Column("held_out", sa.Text(), nullable=True),
+        sa.Column("on_delivery_minor", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["customer_id"], ["customers.id"], name=op.f("fk_orders_customer_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
@@ -228,6 +237,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "external_id", name=op.f("uq_payments_source_external_id")),
     )
     op.create_index("ix_payments_outcome", "payments", ["outcome"], unique=False)
+    op.create_index(op.f("ix_payments_inbox_id"), "payments", ["inbox_id"], unique=False)
     op.create_index("ix_payments_provider_reference", "payments", ["provider_reference"], unique=False)
     op.create_table(
         "effects",
@@ -261,6 +271,22 @@ def upgrade() -> None:
     )
     op.create_index("ix_effects_cause", "effects", ["cause"], unique=False)
     op.create_index("ix_effects_state", "effects", ["state"], unique=False)
+    op.create_index(
+        "ix_effects_system",
+        "effects",
+        ["system"],
+        unique=False,
+        sqlite_where=sa.text("due_at IS NOT NULL"),
+        postgresql_where=sa.text("due_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_effects_reverses_id",
+        "effects",
+        ["reverses_id"],
+        unique=False,
+        sqlite_where=sa.text("reverses_id IS NOT NULL"),
+        postgresql_where=sa.text("reverses_id IS NOT NULL"),
+    )
     op.create_table(
         "open_items",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -368,6 +394,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "external_id", name=op.f("uq_payouts_source_external_id")),
     )
     op.create_index("ix_payouts_net_minor", "payouts", ["currency", "net_minor"], unique=False)
+    op.create_index("ix_payouts_paid_on", "payouts", ["paid_on"], unique=False)
+    op.create_index(op.f("ix_payouts_inbox_id"), "payouts", ["inbox_id"], unique=False)
     op.create_index("ix_payouts_payment_id", "payouts", ["payment_id"], unique=True)
     op.create_table(
         "reverts",
@@ -412,6 +440,14 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_allocations_open_item_id"), "allocations", ["open_item_id"], unique=False)
     op.create_index(op.f("ix_allocations_order_id"), "allocations", ["order_id"], unique=False)
+    op.create_index(
+        "ix_allocations_reverses_id",
+        "allocations",
+        ["reverses_id"],
+        unique=False,
+        sqlite_where=sa.text("reverses_id IS NOT NULL"),
+        postgresql_where=sa.text("reverses_id IS NOT NULL"),
+    )
     op.create_index(op.f("ix_allocations_payment_id"), "allocations", ["payment_id"], unique=False)
     op.create_index(
         "uq_allocations_live",
@@ -449,6 +485,23 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_documents_open_item_id"), "documents", ["open_item_id"], unique=False)
     op.create_index(op.f("ix_documents_order_id"), "documents", ["order_id"], unique=False)
+    op.create_index(
+        "ix_documents_unprinted",
+        "documents",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("file IS NULL"),
+        postgresql_where=sa.text("file IS NULL"),
+    )
+    op.create_index(
+        "ix_documents_corrects_id",
+        "documents",
+        ["corrects_id"],
+        unique=False,
+        sqlite_where=sa.text("corrects_id IS NOT NULL"),
+        postgresql_where=sa.text("corrects_id IS NOT NULL"),
+    )
+    op.create_index(op.f("ix_documents_effect_id"), "documents", ["effect_id"], unique=False)
     op.create_index(
         "uq_documents_live",
         "documents",
@@ -533,6 +586,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("message_id", name=op.f("uq_messages_message_id")),
     )
     op.create_index(op.f("ix_messages_order_id"), "messages", ["order_id"], unique=False)
+    op.create_index(op.f("ix_messages_effect_id"), "messages", ["effect_id"], unique=False)
     op.create_table(
         "payout_lines",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -549,7 +603,6 @@ def upgrade() -> None:
             "kind IN ('payment', 'refund', 'chargeback', 'reinstated', 'fee', 'other')",
             name=op.f("ck_payout_lines_kind"),
         ),
-        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_payout_lines_payment_id")),
         sa.ForeignKeyConstraint(["payout_id"], ["payouts.id"], name=op.f("fk_payout_lines_payout_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payout_lines")),
         sa.UniqueConstraint("payout_id", "external_id", name=op.f("uq_payout_lines_payout_id_external_id")),
@@ -574,6 +627,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_shipments")),
     )
     op.create_index(op.f("ix_shipments_order_id"), "shipments", ["order_id"], unique=False)
+    op.create_index(op.f("ix_shipments_effect_id"), "shipments", ["effect_id"], unique=False)
     op.create_index(op.f("ix_shipments_tracking_number"), "shipments", ["tracking_number"], unique=False)
     op.create_index(
         "uq_shipments_live",
@@ -598,6 +652,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_status_history")),
     )
     op.create_index(op.f("ix_status_history_order_id"), "status_history", ["order_id"], unique=False)
+    op.create_index(op.f("ix_status_history_effect_id"), "status_history", ["effect_id"], unique=False)
     op.create_table(
         "stock_moves",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -610,7 +665,8 @@ def upgrade() -> None:
         sa.Column("live", sa.Boolean(), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "kind IN ('reserve', 'release', 'deduct', 'restock', 'count')", name=op.f("ck_stock_moves_kind")
+            "kind IN ('reserve', 'release', 'deduct', 'restock', 'count', 'carried')",
+            name=op.f("ck_stock_moves_kind"),
         ),
         sa.ForeignKeyConstraint(["effect_id"], ["effects.id"], name=op.f("fk_stock_moves_effect_id")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_stock_moves_order_id")),
@@ -619,7 +675,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stock_moves")),
     )
     op.create_index(op.f("ix_stock_moves_order_id"), "stock_moves", ["order_id"], unique=False)
+    op.create_index(op.f("ix_stock_moves_effect_id"), "stock_moves", ["effect_id"], unique=False)
+    op.create_index(op.f("ix_stock_moves_order_line_id"), "stock_moves", ["order_line_id"], unique=False)
     op.create_index(op.f("ix_stock_moves_sku"), "stock_moves", ["sku"], unique=False)
+    op.create_index(
+        "ix_stock_moves_carried",
+        "stock_moves",
+        ["sku"],
+        unique=False,
+        sqlite_where=sa.text("kind = 'carried'"),
+        postgresql_where=sa.text("kind = 'carried'"),
+    )
     op.create_index(
         "uq_stock_moves_live",
         "stock_moves",
@@ -633,6 +699,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("selection", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("notify", sa.Boolean(), nullable=False),
+        sa.Column("rates", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("author", sa.String(length=200), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
@@ -643,6 +710,15 @@ def upgrade() -> None:
         sa.Column("lease_owner", sa.String(length=120), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_backfills")),
+    )
+    op.create_table(
+        "backfill_chunks",
+        sa.Column("backfill_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("chunk", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("lease_owner", sa.String(length=120), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["backfill_id"], ["backfills.id"], name=op.f("fk_backfill_chunks_backfill_id")),
+        sa.PrimaryKeyConstraint("backfill_id", "chunk", name=op.f("pk_backfill_chunks")),
     )
     op.create_table(
         "backfill_items",
@@ -661,3 +737,29 @@ def upgrade() -> None:
     )
     op.create_index("ix_backfill_items_backfill_id_chunk", "backfill_items", ["backfill_id", "chunk"], unique=False)
     op.create_index(op.f("ix_backfill_items_order_id"), "backfill_items", ["order_id"], unique=False)
+    op.create_index(op.f("ix_backfill_items_work_id"), "backfill_items", ["work_id"], unique=False)
+    op.create_table(
+        "archives",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("orders", sa.Integer(), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("archived_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("checksum", sa.String(length=64), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("returned", sa.Boolean(), nullable=False),
+        sa.Column("returned_because", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_archives")),
+    )
+    op.create_table(
+        "archived_names",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("archive_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("kind", sa.String(length=12), nullable=False),
+        sa.Column("scope", sa.String(length=120), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["archive_id"], ["archives.id"], name=op.f("fk_archived_names_archive_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_archived_names")),
+    )
+    op.create_index(op.f("ix_archived_names_archive_id"), "archived_names", ["archive_id"], unique=False)
+    op.create_index("ix_archived_names_value", "archived_names", ["kind", "value", "scope"], unique=False)
