@@ -94,7 +94,7 @@ def match(
     """
     from collections import Counter
 
-    from domain.bulk_matching import CHUNK, OpenItems
+    from domain.bulk_matching import CHUNK, OpenItems, payment_frame
     from domain.match_documents import LineError, Orders, answer, read_payment
 
     given = _rules(rules or [])
@@ -105,26 +105,31 @@ def match(
             taken.add(line)
         except LineError as error:
             refused.tell(orders, number, error)
-    told: list[IncomingPayment] = []
-    for number, line in _lines(payments):
-        try:
-            told.append(read_payment(line))
-        except LineError as error:
-            refused.tell(payments, number, error)
+
+    def read() -> Iterator[IncomingPayment]:
+        for number, line in _lines(payments):
+            try:
+                yield read_payment(line)
+            except LineError as error:
+                refused.tell(payments, number, error)
+
+    told = payment_frame(read())
     refused.close()
-    channels = taken.channels(given, {payment.account for payment in told})
+    accounts: list[str] = told["account"].dropna().unique().tolist()
+    channels = taken.channels(given, [*accounts, None] if told["account"].hasnans else accounts)
     open_items = OpenItems(*taken.frames(), channels)
-    order = sorted(range(len(told)), key=lambda place: told[place].booked_on)
+    names: list[str] = told["external_id"].tolist()
+    order: list[int] = told["booked_on"].to_numpy().argsort(kind="stable").tolist()
     answers: list[str] = [""] * (len(told) if as_json else 0)
     outcomes: Counter[str] = Counter()
     with progress("matching", len(told)) as advance:
         for begin in range(0, len(order), CHUNK):
             places = order[begin : begin + CHUNK]
-            matched = open_items.match([told[place] for place in places])
+            matched = open_items.match(told.iloc[places])
             outcomes.update(outcome.value for outcome in matched.outcomes)
             if as_json:
                 for place, found in zip(places, matched.answers(), strict=True):
-                    answers[place] = json.dumps(answer(told[place], found), ensure_ascii=False)
+                    answers[place] = json.dumps(answer(names[place], found), ensure_ascii=False)
             advance(len(places))
     if as_json:
         sys.stdout.write("".join(f"{line}\n" for line in answers))

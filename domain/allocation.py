@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from domain.money import Money
-from domain.orders import Status
+from domain.orders import Status, still_on_delivery
+from domain.payments import Method
 from domain.rules import EvidenceKind
+
+
+class Share(StrEnum):
+    """What of an order a payment can settle, where the goods are paid before and the delivery when it comes."""
+
+    ALL = "all"
+    GOODS = "goods"
+    DELIVERY = "delivery"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenItem:
     """Something that can be settled: what it asks for in all, and what is still open of that.
 
-    customer is who owes it, by an id of the store's or the file's; group is the customer's, within its channel.
+    customer is who owes it, by an id of the store's or the file's; customer_number and group are what the rules of its
+    channel know the customer by.
+    on_delivery is what of amount is paid when the parcel comes, and collected what carriers brought of the item so far.
+
+    share says which part of it this is, as asked_of gives it; it comes first where it waits for the goods to be paid.
+    crowded says that its customer may have more open than was looked at: what fits need not be the only one that does.
     """
 
     id: int
@@ -28,12 +43,45 @@ class OpenItem:
     customer: int | str | None = None
     customer_name: str = ""
     group: str | None = None
+    customer_number: str | None = None
+    on_delivery: Money | None = None
+    collected: Money | None = None
+    share: Share = Share.ALL
+    waits: bool = False
+    crowded: bool = False
+
+    def asked_of(self, method: Method, amount: Money) -> OpenItem:
+        """Return what of it a payment can settle: all that is open if it brings just that, else its part by the method.
+
+        What carriers collect is for the delivery, and all other money for the goods.
+        """
+        if self.on_delivery is None:
+            return self
+        plain = replace(self, on_delivery=None, collected=None)
+        if amount == (self.open if self.open.minor > 0 else self.amount):
+            return plain
+        later = still_on_delivery(self.open, self.on_delivery, self.collected)
+        first = self.open - later
+        open_ = self.open.minor > 0
+        if method is Method.CASH_ON_DELIVERY:
+            share = Share.DELIVERY if open_ else Share.ALL
+            return replace(plain, amount=self.on_delivery, open=later, share=share, waits=first.minor > 0)
+        share = Share.GOODS if open_ else Share.ALL
+        return replace(plain, amount=self.amount - self.on_delivery, open=first, share=share)
+
+    def relieved(self, minor: int, method: Method) -> OpenItem:
+        """Return it as it is when a payment has relieved it of so many minor units."""
+        taken = Money(minor, self.open.currency)
+        if self.on_delivery is None or method is not Method.CASH_ON_DELIVERY:
+            return replace(self, open=self.open - taken)
+        return replace(self, open=self.open - taken, collected=self.collected + taken if self.collected else taken)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a payment for one item. The item is relieved of amount + write_off.
 
+    It completes the item when nothing is missing any more of what is asked for now.
     write_off is what tolerance lets pass: positive when too little came, negative when too much. taken is what it takes
     of the payment, where that is of another currency than the item; amount is then what that is worth.
     """
@@ -53,10 +101,10 @@ def split(amount: Money, item: OpenItem, tolerance: Money) -> tuple[Part, Money]
     """
     difference = amount - item.open
     if abs(difference) <= tolerance:
-        return Part(item, amount, -difference, completes=True), Money.zero(amount.currency)
+        return Part(item, amount, -difference, completes=not item.waits), Money.zero(amount.currency)
     if difference.minor < 0:
         return Part(item, amount, Money.zero(amount.currency), completes=False), Money.zero(amount.currency)
-    return Part(item, item.open, Money.zero(amount.currency), completes=True), difference
+    return Part(item, item.open, Money.zero(amount.currency), completes=not item.waits), difference
 
 
 @dataclass(frozen=True, slots=True)

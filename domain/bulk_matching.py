@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -20,33 +22,68 @@ import numpy.typing as npt
 import pandas as pd
 
 from domain.allocation import OpenItem
-from domain.matching import BARE, WHO, Match, Read, Reader, decide, payer_account_of, written_out
+from domain.columns import Bools, Ints, Objects, agree, normal_symbols, says_numbers, symbols
+from domain.matching import BARE, WHO, Match, Read, Reader, decide, is_account, payer_account_of, written_out
 from domain.money import Money
 from domain.orders import CLOSED, Status
-from domain.payments import IncomingPayment, Kind, Outcome
-from domain.references import names_agree, normal_account, normal_variable_symbol
+from domain.payments import IncomingPayment, Kind, Method, Outcome
+from domain.references import normal_account
 from domain.rules import ChannelRules, EvidenceKind
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Objects = npt.NDArray[np.object_]
 
 CHUNK = 20_000
 """Payments that are held at once: with more, a processor finds less of them in its cache."""
 
 ITEM_COLUMNS = ("id", "channel", "number", "status", "currency", "amount", "open", "customer", "customer_name", "group")
-"""What a frame of open items has: amounts in minor units; a customer, name or group that is not known is None."""
+"""What a frame of open items has: amounts in minor units; a customer, name or group that is not known is None.
+
+It can have on_delivery as well: what of the amount is paid when the parcel comes, 0 where nothing is.
+"""
 REFERENCE_COLUMNS = ("item", "kind", "value")
 """What a frame of references has: the id of the item that is called so, the kind of evidence, the normal form."""
 ACCOUNT_COLUMNS = ("channel", "customer", "account")
 """What a frame of known accounts has; one that is known of two customers proves nothing."""
+PAYMENT_COLUMNS = ("external_id", "source", "method", "amount", "currency", "booked_on")
+"""What a frame of payments has: amounts in minor units.
+
+The other fields of an IncomingPayment may be columns too, of objects; what is not told is None.
+"""
+_PAYMENT_FIELDS = tuple(each.name for each in fields(IncomingPayment))
+_FEW = frozenset({"source", "method", "currency", "account", "kind"})
+"""Columns that have few different texts."""
 
 _NEVER = int(np.iinfo(np.int64).max)
 _OUTCOMES = tuple(Outcome)
 _CODE = {outcome: code for code, outcome in enumerate(_OUTCOMES)}
+_EACH_OUTCOME = np.array(_OUTCOMES, dtype=object)
 _UNDECIDED = -1
 """The code of payments whose outcome is still to be decided."""
 _ACCOUNTS = WHO - {EvidenceKind.PAYER_NAME}
+
+
+def payment_frame(payments: Iterable[IncomingPayment]) -> pd.DataFrame:
+    """Return payments as OpenItems.match wants them, without holding more of them at once than a chunk."""
+    taken = {name: attrgetter(name) for name in _PAYMENT_FIELDS} | {
+        "amount": attrgetter("amount.minor"),
+        "currency": attrgetter("amount.currency"),
+    }
+    told: dict[str, list[Any]] = {name: [] for name in taken}
+    rest = iter(payments)
+    while some := list(islice(rest, CHUNK)):
+        for name, take in taken.items():
+            told[name].extend(map(take, some))
+    columns: dict[str, Any] = {}
+    for name, values in told.items():
+        if name == "amount":
+            columns[name] = _ints(values)
+        elif name in _FEW:
+            known = {value: code for code, value in enumerate(dict.fromkeys(v for v in values if v is not None))}
+            codes = np.fromiter((known.get(value, -1) for value in values), dtype=np.int32, count=len(values))
+            texts = pd.Index([str(value) for value in known], dtype=object)
+            columns[name] = pd.Categorical.from_codes(codes, categories=texts)
+        elif name in PAYMENT_COLUMNS or any(value is not None for value in values):
+            # As objects: pandas would make its own texts of them, and of None a number.
+            columns[name] = pd.Series(values, dtype=object)
+    return pd.DataFrame(columns, copy=False)
 
 
 class OpenItems:
@@ -67,10 +104,13 @@ class OpenItems:
             items = items.iloc[np.argsort(self._ids)]
             self._ids = np.sort(self._ids)
         self._amount, self._open = _ints(items["amount"]), _ints(items["open"])
+        # Of what is paid in two ways, the single form alone says which part of it a payment is for.
+        self._on_delivery = _ints(items["on_delivery"]) if "on_delivery" in items else np.zeros_like(self._open)
         self._channel, self._status, self._currency = (
             _Coded(items[name]) for name in ("channel", "status", "currency")
         )
         self._texts = {name: _objects(items[name]) for name in ("number", "customer", "customer_name", "group")}
+        self._statuses = [Status(text) for text in self._status.texts]
         self._closed = self._status.among(status.value for status in CLOSED)
         self._served = self._channel.among(channels)
         self._index = _Index(references, self._ids)
@@ -81,13 +121,14 @@ class OpenItems:
         self._count = 0
         self._settled_by = np.full(len(self._ids), _NEVER)
         self._taken_off: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._collected: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
 
     def _people(self) -> None:
         """Count off customers and groups, and units: what a payment which names one of the items may settle with it."""
-        channel, channels = self._channel.codes, len(self._channel.values)
+        channel, channels = self._channel.codes, len(self._channel.texts)
         customer, customers = pd.factorize(self._texts["customer"])
         company, companies = pd.factorize(self._texts["group"])
-        self._customers = pd.Index(customers, dtype=object)
+        self._customers = customers
         persons = len(customers) * channels
         self._person: Ints = np.where(customer >= 0, customer * channels + channel, -1)
         self._group: Ints = np.where(company >= 0, company * channels + channel, -1)
@@ -111,9 +152,9 @@ class OpenItems:
     def _owners(self, told: pd.DataFrame) -> dict[str, int]:
         """Return, for each account, an item of the one customer that it is known of."""
         told = told[~told["account"].duplicated(keep=False)]
-        customer = _ints(self._customers.get_indexer(pd.Index(told["customer"], dtype=object)))
+        customer = _ints(pd.Index(self._customers, dtype=object).get_indexer(pd.Index(told["customer"], dtype=object)))
         channel = self._channel.codes_of(told["channel"])
-        persons = np.where((customer >= 0) & (channel >= 0), customer * len(self._channel.values) + channel, -1)
+        persons = np.where((customer >= 0) & (channel >= 0), customer * len(self._channel.texts) + channel, -1)
         found: dict[str, int] = {}
         for account, person in zip(_objects(told["account"]).tolist(), persons.tolist(), strict=True):
             if person >= 0 and (items := self._by_person.of(person)):
@@ -124,17 +165,21 @@ class OpenItems:
         """Return the ids of items by their places."""
         return self._ids[places]
 
-    def match(self, payments: Sequence[IncomingPayment]) -> Matched:
-        """Decide what payments settle, one after the other in the order given."""
-        told = self._told(payments)
+    def match(self, payments: pd.DataFrame) -> Matched:
+        """Decide what payments settle, one after the other in the order given.
+
+        payments has PAYMENT_COLUMNS. More than a chunk of them take more memory, and are no quicker.
+        """
+        payments_ = _Payments(payments)
+        told = self._told(payments_)
         item, named = self._by_symbol(told)
         outcome = _without_settling(told, named)
 
         fits = told.plain & (outcome == _UNDECIDED) & (named == 1)
         fits[fits] = self._fit(told, np.flatnonzero(fits), item[fits])
-        fits[fits] = self._same_name(payments, np.flatnonzero(fits), item[fits])
-        cases = self._cases(payments, _listed(np.flatnonzero((outcome == _UNDECIDED) & ~fits)))
-        sole = {place: case.sole for place, case in cases.items() if case.sole is not None}
+        fits[fits] = self._same_name(payments_, np.flatnonzero(fits), item[fits])
+        cases = self._cases(payments_, _listed(np.flatnonzero((outcome == _UNDECIDED) & ~fits)))
+        sole = {place: only for place, case in cases.items() if (only := case.sole) is not None}
         read, meant = _ints(list(sole)), _ints(list(sole.values()))
         item[read], fits[read] = meant, self._fit(told, read, meant)
 
@@ -146,41 +191,62 @@ class OpenItems:
         item[outcome != _CODE[Outcome.EXACT]] = -1
 
         rest = _listed(np.flatnonzero(outcome == _UNDECIDED))
-        cases |= self._cases(payments, [place for place in rest if place not in cases])
+        cases |= self._cases(payments_, [place for place in rest if place not in cases])
         matches: dict[int, Match] = {}
         for place in rest:
-            matches[place] = self._settle(payments[place], cases[place], int(told.owner[place]), self._count + place)
+            matches[place] = self._settle(cases[place], int(told.owner[place]), self._count + place)
             outcome[place] = _CODE[matches[place].outcome]
-        self._count += len(payments)
-        outcomes = [_OUTCOMES[code] for code in _listed(outcome)]
-        before = self._count - len(payments)
-        return Matched(self, payments, outcomes, item, told.amount, told.owner, matches, cases, before)
+        before = self._count
+        self._count += payments_.count
+        outcomes: list[Outcome] = _EACH_OUTCOME[outcome].tolist()
+        return Matched(self, payments_, outcomes, item, told.amount, told.owner, matches, cases, before)
 
-    def _told(self, payments: Sequence[IncomingPayment]) -> _Told:
-        count = len(payments)
-        account, accounts = pd.factorize(_objects([payment.account for payment in payments]))
-        counts = np.zeros((len(accounts) + 1, len(self._channel.values) + 1), dtype=np.bool_)
+    def _told(self, payments: _Payments) -> _Told:
+        account, accounts = payments.coded("account")
+        counts = np.zeros((len(accounts) + 1, len(self._channel.texts) + 1), dtype=np.bool_)
         for row, name in enumerate([*accounts, None]):
             owning = [rules.channel for rules, owns in self._reader.owning(name) if owns]
             counts[row, self._channel.codes_of(owning)] = True
         # The last of each is for what has no account, and for channels that no item is of.
         counts[:, -1] = False
-        amounts, back = [payment.amount for payment in payments], Kind.RETURN
+        currency, currencies = payments.coded("currency")
+        kind, kinds = payments.coded("kind")
+        back = np.array([*(name == Kind.RETURN for name in kinds), False], dtype=np.bool_)
         return _Told(
-            amount=_ints([amount.minor for amount in amounts]),
-            currency=self._currency.codes_of([amount.currency for amount in amounts]),
-            back=np.array([payment.kind is back for payment in payments], dtype=np.bool_),
-            plain=np.array(self._reader.only_symbol(payments), dtype=np.bool_),
-            symbol=_symbols([payment.variable_symbol for payment in payments]),
+            amount=payments.amount,
+            currency=self._currency.codes_of([*currencies, ""])[currency],
+            back=back[kind],
+            plain=self._plain(payments),
+            symbol=symbols(payments.texts("variable_symbol")),
             account=account,
             counts=counts,
-            owner=_ints([self._owner_of(payment) for payment in payments]) if self._owner else np.full(count, -1),
+            owner=self._owners_of(payments),
         )
 
-    def _owner_of(self, payment: IncomingPayment) -> int:
+    def _plain(self, payments: _Payments) -> Bools:
+        """Say where the field of the variable symbol is all that a payment can name an order by."""
+        named = np.zeros(payments.count, dtype=np.bool_)
+        for name in ("provider_reference", "rf", "tracking_number", "order_reference"):
+            named |= payments.given(name)
+        ids, texts = payments.texts("end_to_end_id"), payments.texts("text")
+        for place in _listed(np.flatnonzero(payments.given("end_to_end_id"))):
+            named[place] |= self._reader.id_counts(ids[place])
+        if self._reader.words_count:
+            named |= payments.given("text")
+        else:
+            # Most texts have no number, and then name nothing.
+            named |= says_numbers([text or "" for text in texts.tolist()])
+        return ~named
+
+    def _owners_of(self, payments: _Payments) -> Ints:
         """Return an item of the one customer who owns the account that a payment came from, -1 where there is none."""
-        owner = self._owner.get(normal_account(payment.payer_account or ""), -1)
-        return owner if owner < 0 or payer_account_of(payment) else -1
+        found = np.full(payments.count, -1, dtype=np.int64)
+        accounts = payments.texts("payer_account")
+        for place in _listed(np.flatnonzero(payments.given("payer_account"))) if self._owner else ():
+            account = normal_account(accounts[place])
+            owner = self._owner.get(account, -1)
+            found[place] = owner if owner >= 0 and is_account(account) else -1
+        return found
 
     def _by_symbol(self, told: _Told) -> tuple[Ints, Ints]:
         """Return an item that each plain payment names, -1 where there is none, and how many it names."""
@@ -205,18 +271,14 @@ class OpenItems:
         left = self._open_now(items)
         fits = (amount > 0) & (self._currency.codes[items] == told.currency[places]) & ~self._closed[items]
         fits &= (left == amount) | ((left <= 0) & (self._amount[items] == amount))
+        fits &= self._on_delivery[items] == 0
         if self._owner:
             fits &= (owner < 0) | (self._unit[owner] == self._unit[items])
         return fits
 
-    def _same_name(self, payments: Sequence[IncomingPayment], places: Ints, items: Ints) -> list[bool]:
+    def _same_name(self, payments: _Payments, places: Ints, items: Ints) -> Bools:
         """Say where the payer's name can't speak for another's order, being the customer's own or none."""
-        payers = [payments[place].payer_name for place in _listed(places)]
-        customers: list[str | None] = self._texts["customer_name"][items].tolist()
-        return [
-            not payer or payer.upper() == (owing or "").upper() or _agree(payer, owing or "")
-            for payer, owing in zip(payers, customers, strict=True)
-        ]
+        return agree(payments.texts("payer_name")[places], self._texts["customer_name"][items])
 
     def _in_turn(self, told: _Told, places: Ints, items: Ints, cases: Mapping[int, _Case]) -> tuple[Bools, Bools]:
         """Say which of the payments that fit one item settle it, and for which it was settled already.
@@ -239,15 +301,18 @@ class OpenItems:
                 more += [owner] if owner >= 0 else []
                 by += [place] * len(more)
                 touched += more
-        earliest = pd.Series(by, dtype=np.int64).groupby(self._unit[_ints(touched)]).min()
-        before = earliest.reindex(self._unit[items], fill_value=_NEVER).to_numpy()
-        settles = first & (places < before)
-        again = ~left | (alike & ~first & np.isin(items, items[settles]))
+        settles = first & (places < _earliest(self._unit[_ints(touched)], _ints(by), self._unit[items]))
+        again = ~left
+        rows = np.flatnonzero(left & alike & ~first)
+        again[rows] = np.isin(items[rows], items[settles])
         return settles, again
 
-    def _cases(self, payments: Sequence[IncomingPayment], places: Iterable[int]) -> dict[int, _Case]:
+    def _cases(self, payments: _Payments, places: Iterable[int]) -> dict[int, _Case]:
         """Read payments in full, and look up what they name."""
-        cases = {place: _Case(self._reader.read(payments[place]), []) for place in places}
+        cases: dict[int, _Case] = {}
+        for place in places:
+            payment = payments[place]
+            cases[place] = _Case(payment, self._reader.read(payment), [])
         said: defaultdict[EvidenceKind, list[tuple[_Case, str, str | None, bool]]] = defaultdict(list)
         for case in cases.values():
             for (kind, value, channel), doubt in case.read.items():
@@ -262,17 +327,20 @@ class OpenItems:
                     case.hits.append((item, kind, value, bare))
         return cases
 
-    def _settle(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
+    def _settle(self, case: _Case, owner: int, number: int) -> Match:
         """Decide one payment by the single form, and take what it settles off the items."""
-        match = self.decide(payment, case, owner, number)
+        match, payment = self.decide(case, owner, number), case.payment
         for part in match.parts:
             at, taken = int(np.searchsorted(self._ids, part.item.id)), part.amount.minor + part.write_off.minor
             self._open[at] -= taken
             self._taken_off[at].append((number, taken))
+            if self._on_delivery[at] and payment.method is Method.CASH_ON_DELIVERY:
+                self._collected[at].append((number, taken))
         return match
 
-    def decide(self, payment: IncomingPayment, case: _Case, owner: int, number: int) -> Match:
+    def decide(self, case: _Case, owner: int, number: int) -> Match:
         """Return the single form's answer, with the items as they were when so many payments had been decided."""
+        payment = case.payment
         called: dict[int, set[tuple[EvidenceKind, str]]] = {}
         for at, kind, value, _ in case.hits:
             called.setdefault(at, set()).add((kind, value))
@@ -284,7 +352,8 @@ class OpenItems:
                     called.setdefault(at, set()).add((EvidenceKind.GROUP_ACCOUNT, account))
         # With another order of the customer whose order is named, more money can come to more than one.
         for item in [at for at, names in called.items() if any(kind not in WHO for kind, _ in names)]:
-            if payment.amount.minor > self._left(item, number) and self._person[item] >= 0:
+            more = payment.amount.minor > self._left(item, number) or self._on_delivery[item]
+            if more and self._person[item] >= 0:
                 for at in self._by_person.of(self._person[item]):
                     called.setdefault(at, set())
         items = [self._item(at, called[at], number) for at in sorted(called)]
@@ -298,27 +367,32 @@ class OpenItems:
 
     def _item(self, at: int, called: set[tuple[EvidenceKind, str]], number: int) -> OpenItem:
         texts, currency = self._texts, self._currency.of(at)
+        on_delivery = int(self._on_delivery[at])
+        collected = sum(taken for by, taken in self._collected.get(at, ()) if by < number) if on_delivery else 0
         return OpenItem(
             id=int(self._ids[at]),
             order_id=int(self._ids[at]),
             channel=self._channel.of(at),
             number=texts["number"][at],
-            status=Status(self._status.of(at)),
+            status=self._statuses[int(self._status.codes[at])],
             amount=Money(int(self._amount[at]), currency),
             open=Money(self._left(at, number), currency),
             references=frozenset(called),
             customer=texts["customer"][at],
             customer_name=texts["customer_name"][at] or "",
             group=texts["group"][at],
+            customer_number=texts["customer"][at],
+            on_delivery=Money(on_delivery, currency) if on_delivery else None,
+            collected=Money(collected, currency) if collected else None,
         )
 
     def answers(self, matched: Matched) -> Iterator[Match]:
         """Yield the whole answer of each payment, with its reason and evidence, as the single form gives it."""
-        places = [place for place in range(len(matched.payments)) if place not in matched.cases]
+        places = [place for place in range(matched.payments.count) if place not in matched.cases]
         cases = {**matched.cases, **self._cases(matched.payments, places)}
-        for place, payment in enumerate(matched.payments):
+        for place in range(matched.payments.count):
             match = matched.matches.get(place)
-            yield match or self.decide(payment, cases[place], int(matched.owner[place]), matched.before + place)
+            yield match or self.decide(cases[place], int(matched.owner[place]), matched.before + place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +404,7 @@ class Matched:
     """
 
     of: OpenItems
-    payments: Sequence[IncomingPayment]
+    payments: _Payments
     outcomes: Sequence[Outcome]
     items: Ints
     amount: Ints
@@ -377,6 +451,7 @@ class _Told:
 class _Case:
     """A payment that was read in full, and its hits: items, what each is called in it, and whether that is bare."""
 
+    payment: IncomingPayment
     read: Read
     hits: list[tuple[int, EvidenceKind, str, bool]]
 
@@ -389,26 +464,62 @@ class _Case:
         return self.hits[0][0] if named else None
 
 
+class _Payments:
+    """Payments in columns; one by itself, as the single form takes it, is made when it is asked for."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.count = len(frame)
+        self.amount: Ints = frame["amount"].to_numpy(dtype=np.int64)
+        self._coded = {name: _Coded(frame[name]) for name in _FEW if name in frame}
+        others = [name for name in _PAYMENT_FIELDS if name not in _FEW and name != "amount" and name in frame]
+        self._texts = {name: _objects(frame[name]) for name in others}
+
+    def texts(self, name: str) -> Objects:
+        """Return a column of texts; a column that isn't there is one of None."""
+        found = self._texts.get(name)
+        return np.full(self.count, None, dtype=object) if found is None else found
+
+    def given(self, name: str) -> Bools:
+        """Say where a column of texts has something."""
+        found = self._texts.get(name)
+        return np.zeros(self.count, dtype=np.bool_) if found is None else found.astype(np.bool_)
+
+    def coded(self, name: str) -> tuple[Ints, list[str]]:
+        """Return a column's codes and its different texts, -1 for what has none."""
+        found = self._coded.get(name)
+        return (np.full(self.count, -1, dtype=np.int64), []) if found is None else (found.codes, found.texts)
+
+    def __getitem__(self, place: int) -> IncomingPayment:
+        told: dict[str, Any] = {name: column[place] for name, column in self._texts.items()}
+        few: dict[str, Any] = {
+            name: column.of(place) for name, column in self._coded.items() if column.codes[place] >= 0
+        }
+        told["amount"] = Money(int(self.amount[place]), few.pop("currency"))
+        told["method"] = Method(few.pop("method"))
+        told["kind"] = Kind(few.pop("kind", Kind.PAYMENT))
+        return IncomingPayment(**told, **few)
+
+
 class _Coded:
     """A column of few different texts: each row's code, and the texts by their codes."""
 
     def __init__(self, column: pd.Series[Any]) -> None:
-        codes, values = pd.factorize(column)
+        codes, texts = _codes(column)
         self.codes: Ints = _ints(codes)
-        self.values: list[str] = list(values)
+        self.texts = texts
 
     def of(self, row: int) -> str:
         """Return the text of a row."""
-        return self.values[int(self.codes[row])]
+        return self.texts[int(self.codes[row])]
 
     def among(self, texts: Iterable[str]) -> Bools:
         """Say which rows have one of some texts."""
         known = set(texts)
-        return np.isin(self.codes, [code for code, text in enumerate(self.values) if text in known])
+        return np.isin(self.codes, [code for code, text in enumerate(self.texts) if text in known])
 
     def codes_of(self, texts: Iterable[str]) -> Ints:
         """Return the codes of texts, -1 for what no row has."""
-        known = {text: code for code, text in enumerate(self.values)}
+        known = {text: code for code, text in enumerate(self.texts)}
         return _ints([known.get(text, -1) for text in texts])
 
 
@@ -429,18 +540,23 @@ class _Index:
     """What items are called. A kind of reference is indexed when a payment first names something of it."""
 
     def __init__(self, references: pd.DataFrame, ids: Ints) -> None:
-        kinds, names = pd.factorize(references["kind"])
+        kinds, names = _codes(references["kind"])
         self._kinds = {EvidenceKind(name): kind for kind, name in enumerate(names)}
         self._kind, self._ids = kinds, ids
-        self._item, self._value = references["item"].to_numpy(), _objects(references["value"])
+        self._item, self._value = _ints(references["item"]), _objects(references["value"])
         self._made: dict[EvidenceKind, _Keys] = {}
 
     def _of(self, kind: EvidenceKind) -> _Keys:
         if kind not in self._made:
             rows = np.flatnonzero(self._kind == self._kinds.get(kind, -1))
             values = self._value[rows]
-            self._made[kind] = _Keys(_keys(kind, values), np.searchsorted(self._ids, _ints(self._item[rows])), values)
+            self._made[kind] = _Keys(_keys(kind, values), self._places(self._item[rows]), values)
         return self._made[kind]
+
+    def _places(self, items: Ints) -> Ints:
+        # Ids without gaps needn't be searched for.
+        whole = len(self._ids) and self._ids[-1] - self._ids[0] == len(self._ids) - 1
+        return items - self._ids[0] if whole else np.searchsorted(self._ids, items)
 
     def find_symbols(self, symbols: Ints) -> tuple[Ints, Ints]:
         """Return the items that have variable symbols, and beside each the place of its symbol."""
@@ -453,19 +569,23 @@ class _Index:
         keys, wanted = self._of(kind), _objects(texts)
         rows, which = keys.find(_keys(kind, wanted))
         # Two texts can have one hash.
-        same = np.asarray(keys.texts[rows] == wanted[which], dtype=np.bool_)
+        same = np.asarray(keys.texts(rows) == wanted[which], dtype=np.bool_)
         return keys.items[rows[same]], which[same]
 
 
 class _Keys:
     """Keys of 64 bits in their order, each with where its items begin among all items."""
 
-    def __init__(self, keys: Ints, items: Ints, values: Objects) -> None:
+    def __init__(self, keys: Ints, items: Ints, texts: Objects) -> None:
         order = np.argsort(keys)
-        self.items, self.texts = items[order], values[order]
+        self.items, self._order, self._texts = items[order], order, texts
         keys = keys[order]
         begins = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
         self._keys, self._begins = keys[begins], np.append(begins, len(keys))
+
+    def texts(self, rows: Ints) -> Objects:
+        """Return the texts that rows have; to put them all in order would take longer."""
+        return self._texts[self._order[rows]]
 
     def find(self, wanted: Ints) -> tuple[Ints, Ints]:
         """Return the rows that have keys, and beside each which of the keys wanted it is."""
@@ -484,28 +604,9 @@ class _Keys:
 
 def _keys(kind: EvidenceKind, texts: Objects) -> Ints:
     """Return a key of 64 bits for each reference: a symbol's own number, else a hash."""
-    if kind is not EvidenceKind.VARIABLE_SYMBOL:
-        return _ints([hash(text) for text in texts.tolist()])
-    # What isn't in normal form names nothing; 0 is no symbol.
-    return _ints(
-        [
-            int(text) if text.isascii() and text.isdigit() and len(text) <= 10 and text[0] != "0" else 0
-            for text in texts.tolist()
-        ]
-    )
-
-
-def _symbols(fields: Iterable[str | None]) -> Ints:
-    """Return variable symbols as numbers, 0 for what is none."""
-    return _ints(
-        [
-            int(field)
-            # Nearly all are such, and the general way takes several times as long.
-            if field and len(field) <= 10 and field.isascii() and field.isdigit()
-            else int(normal_variable_symbol(field or "") or 0)
-            for field in fields
-        ]
-    )
+    if kind is EvidenceKind.VARIABLE_SYMBOL:
+        return normal_symbols(texts)
+    return np.fromiter(map(hash, texts.tolist()), dtype=np.int64, count=len(texts))
 
 
 def _without_settling(told: _Told, named: Ints) -> Ints:
@@ -520,13 +621,27 @@ def _without_settling(told: _Told, named: Ints) -> Ints:
     return np.select(list(outcomes.values()), [_CODE[outcome] for outcome in outcomes], _UNDECIDED)
 
 
-def _agree(payer: str, owing: str) -> bool:
-    """Say whether two names are one person's; the cheap question first, as most are written in the same letters."""
-    return set(payer.upper().split()) == set(owing.upper().split()) or names_agree(payer, owing) is True
+def _codes(column: pd.Series[Any]) -> tuple[npt.NDArray[Any], list[str]]:
+    """Return a number for each text of a column, -1 for none, and the different texts."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy(), column.cat.categories.tolist()
+    codes, texts = pd.factorize(column)
+    return codes, list(texts)
 
 
 def _listed(values: Ints) -> list[int]:
     return values.tolist()
+
+
+def _earliest(units: Ints, places: Ints, wanted: Ints) -> Ints:
+    """Return for each unit wanted the first of the places that are beside it among the units, or _NEVER."""
+    if not len(units):
+        return np.full(len(wanted), _NEVER)
+    each, which = np.unique(units, return_inverse=True)
+    first = np.full(len(each), _NEVER)
+    np.minimum.at(first, which, places)
+    at = np.searchsorted(each, wanted).clip(max=len(each) - 1)
+    return np.where(each[at] == wanted, first[at], _NEVER)
 
 
 def _seen_before(values: Ints) -> Bools:

@@ -259,10 +259,10 @@ def _column(name: str, values: tuple[Any, ...]) -> pd.Series[Any]:
     return pd.Series(values, dtype="int64") if name in _NUMBERS else pd.Series(values, dtype=object)
 
 
-def answer(payment: IncomingPayment, match: Match) -> dict[str, Any]:
+def answer(external_id: str, match: Match) -> dict[str, Any]:
     """Return a payment's answer as it is written: amounts as decimal strings, evidence with the order it speaks for."""
     return {
-        "payment": payment.external_id,
+        "payment": external_id,
         "outcome": match.outcome.value,
         "allocations": [{"order": part.item.number, "amount": part.amount.amount} for part in match.parts],
         "evidence": list(_evidence(match)),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from domain.allocation import OpenItem, Part, split
+from domain.allocation import OpenItem, Part, Share, split
 from domain.money import Money
 from domain.orders import CLOSED
 from domain.payments import IncomingPayment, Kind, Outcome
@@ -102,9 +102,12 @@ def references_of(payment: IncomingPayment, channels: Mapping[str, ChannelRules]
 def payer_account_of(payment: IncomingPayment) -> str | None:
     """Return the account that a payment came from in its normal form, or None for one that is no account by itself."""
     account = normal_account(payment.payer_account or "")
-    # A domestic number is another account at every bank.
-    known = account not in _NO_REFERENCE and not _WITHOUT_BANK.fullmatch(account)
-    return account if known else None
+    return account if is_account(account) else None
+
+
+def is_account(account: str) -> bool:
+    """Say whether a text is one account by itself; a domestic number is another at every bank."""
+    return account not in _NO_REFERENCE and not _WITHOUT_BANK.fullmatch(account)
 
 
 SURE, UNSURE, BARE = 0, 1, 2
@@ -153,13 +156,29 @@ class Reader:
 
     def __init__(self, channels: Mapping[str, ChannelRules]) -> None:
         self._channels = tuple(channels.values())
+        self._by_name = channels
+        self._narrowed: dict[tuple[str, str | None, str | None], ChannelRules] = {}
         self._owners: dict[str | None, tuple[tuple[ChannelRules, bool], ...]] = {}
+        self._of_account: dict[str | None, tuple[ChannelRules, ...]] = {}
         patterns = [p for r in self._channels for p in (r.references.order_number, r.references.invoice_number) if p]
-        self._words_count = not all(map(needs_digits, patterns))
+        self.words_count = not all(map(needs_digits, patterns))
+        """Whether a text without a number can name an order."""
 
     def channels_of(self, account: str | None) -> tuple[ChannelRules, ...]:
         """Return the channels that own an account; all of them when nobody owns it."""
-        return tuple(rules for rules, _ in self.owning(account))
+        if account not in self._of_account:
+            self._of_account[account] = tuple(rules for rules, _ in self.owning(account))
+        return self._of_account[account]
+
+    def rules_of(self, item: OpenItem) -> ChannelRules:
+        """Return the rules that hold for an item's customer."""
+        rules, group, number = self._by_name[item.channel], item.group, item.customer_number
+        if group not in rules.groups and number not in rules.customers:
+            return rules
+        key = (item.channel, group if group in rules.groups else None, number if number in rules.customers else None)
+        if key not in self._narrowed:
+            self._narrowed[key] = rules.for_customer(group=key[1], customer=key[2])
+        return self._narrowed[key]
 
     def owning(self, account: str | None) -> tuple[tuple[ChannelRules, bool], ...]:
         """Return the same channels, each with whether the account is its own."""
@@ -169,21 +188,9 @@ class Reader:
             self._owners[account] = owners or tuple((rules, False) for rules in self._channels)
         return self._owners[account]
 
-    def only_symbol(self, payments: Iterable[IncomingPayment]) -> list[bool]:
-        """Say of which payments the field of the variable symbol is all that they can name an order by."""
-        words_count = self._words_count
-        # In one go, since most payments of a bank are such, and a call for each would take longer than the question.
-        return [
-            not (
-                payment.provider_reference
-                or payment.rf
-                or payment.tracking_number
-                or payment.order_reference
-                or ((id_ := payment.end_to_end_id) and (words_count or id_ not in _NO_REFERENCE))
-                or ((text := payment.text) and (words_count or says_a_number(text)))
-            )
-            for payment in payments
-        ]
+    def id_counts(self, end_to_end_id: str) -> bool:
+        """Say whether an end-to-end id can name an order."""
+        return self.words_count or end_to_end_id not in _NO_REFERENCE
 
     def references(self, payment: IncomingPayment) -> tuple[Reference, ...]:
         """Return every reference a payment carries, in normal form, without repeats."""
@@ -199,7 +206,7 @@ class Reader:
                 found[kind, value, channel] = min(found.get((kind, value, channel), doubt), doubt)
 
         told = (payment.text, payment.end_to_end_id, payment.order_reference)
-        texts = [text for text in told if text and (self._words_count or says_a_number(text))]
+        texts = [text for text in told if text and (self.words_count or says_a_number(text))]
         if payment.provider_reference:
             add(EvidenceKind.PROVIDER_REFERENCE, payment.provider_reference)
         if payment.rf:
@@ -256,6 +263,14 @@ WHO = frozenset({EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT, Evidenc
 """Kinds that tell who paid and not what for; their values are personal and are never shown."""
 
 
+_FOR = {Share.ALL: "", Share.GOODS: " for the goods", Share.DELIVERY: " for the delivery"}
+_PAID = {
+    Share.ALL: "is already paid",
+    Share.GOODS: "is already paid but for its delivery",
+    Share.DELIVERY: "has its delivery paid already",
+}
+
+
 def _said(kind: EvidenceKind, value: str, doubt: int) -> str:
     said = _WORDS[kind] if kind in WHO else f"{_WORDS[kind]} {value}"
     return said + ("", ", if the text is read so", ", which the text has without its letters")[doubt]
@@ -299,9 +314,11 @@ def decide(
     reader: Reader,
 ) -> Match:
     """Do what reconcile does, with references that were read, and items without repeats in the order of their ids."""
+    items = [item if item.on_delivery is None else item.asked_of(payment.method, payment.amount) for item in items]
     owners = reader.channels_of(payment.account)
     home = owners[0] if len(owners) == 1 else None
-    case = _Case(payment, references, _candidates(references, items, channels), items, channels, home)
+    here = frozenset(rules.channel for rules in owners)
+    case = _Case(payment, references, _candidates(references, items, channels), items, channels, home, here, reader)
     named = [c for c in case.candidates if any(e.kind not in WHO and not e.bare for e in c.evidence)]
     if payment.kind is Kind.RETURN:
         said = "what had been paid out" if payment.amount.minor > 0 else "what had come in"
@@ -338,7 +355,7 @@ _SUBSET_ITEMS_MAX = 10
 
 def exact_sets(amount: int, items: Sequence[OpenItem]) -> list[tuple[OpenItem, ...]]:
     """Return up to two sets of items whose open amounts come to exactly an amount; none where there are too many."""
-    if len(items) > _SUBSET_ITEMS_MAX:
+    if len(items) > _SUBSET_ITEMS_MAX or any(item.crowded for item in items):
         return []
     found: list[tuple[OpenItem, ...]] = []
 
@@ -388,7 +405,10 @@ def _of_machines(candidate: Candidate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A payment and everything that it may be for; home is the one channel whose account it arrived on."""
+    """A payment and everything that it may be for.
+
+    here are the channels whose account it arrived on, or all where nobody's is it; home is the one if there is but one.
+    """
 
     payment: IncomingPayment
     references: Sequence[Reference]
@@ -396,6 +416,8 @@ class _Case:
     items: Sequence[OpenItem]
     channels: Mapping[str, ChannelRules]
     home: ChannelRules | None
+    here: frozenset[str]
+    reader: Reader
 
     @property
     def amount(self) -> Money:
@@ -409,9 +431,10 @@ class _Case:
         parts: tuple[Part, ...] = (),
         surplus: Money | None = None,
     ) -> Match:
-        """End with an outcome and what the channel does about it; what a person decides is not allocated."""
-        rules = self.channels[chosen[0].item.channel] if chosen else self.home
-        policy = (rules.outcomes if rules else Outcomes()).policy(outcome, self.payment.method)
+        """End with an outcome and what the rules do about it; what a person decides is not allocated."""
+        rules = [self.reader.rules_of(c.item) for c in chosen] or [self.home]
+        policies = {(each.outcomes if each else Outcomes()).policy(outcome, self.payment.method) for each in rules}
+        policy = policies.pop() if len(policies) == 1 else Policy.OPERATOR
         allocated = parts if policy is not Policy.OPERATOR else ()
         return Match(
             outcome=outcome,
@@ -437,11 +460,12 @@ class _Case:
             return self._converted(chosen)
         if bar:
             return self.ends(bar[0], f"{named}, but {bar[1]}", [chosen])
-        part, surplus = split(self.amount, item, self.channels[item.channel].tolerated(item.open))
+        part, surplus = split(self.amount, item, self.reader.rules_of(item).tolerated(item.open))
         difference = self.amount - item.open
         if not difference:
-            return self.ends(Outcome.EXACT, f"{named}, and the amount is exact", [chosen], (part,))
+            return self.ends(Outcome.EXACT, f"{named}, and the amount is exact{_FOR[item.share]}", [chosen], (part,))
         off = f"{difference} is too much" if difference.minor > 0 else f"{-difference} is still missing"
+        off += _FOR[item.share]
         if part.write_off:
             return self.ends(Outcome.WITHIN_TOLERANCE, f"{named}; {off}, within tolerance", [chosen], (part,))
         if doubt := self._doubt(chosen):
@@ -465,7 +489,7 @@ class _Case:
         if best := self._singled_out(named, open_):
             others = [c for c in named if c is not best]
             also = f"; {_numbers(others)} {'is' if len(others) == 1 else 'are'} named too"
-            reason = f"{_named(best)}, and the amount is exact{also}"
+            reason = f"{_named(best)}, and the amount is exact{_FOR[best.item.share]}{also}"
             return self.ends(Outcome.EXACT, reason, [best], (self._whole(best.item),))
         outcomes = {bar[0] for bar in bars.values() if bar}
         doubtful = any(_bare(c) or self._against(c) for c in named)
@@ -477,11 +501,13 @@ class _Case:
 
     def by_account(self, *, silent: bool) -> Match:
         """Settle by the payer's known account: only what names nothing, and what is open has one sum that fits."""
-        pool = [
+        known = [
             c
             for c in self.candidates
             if not self._bar(c.item) and any(e.kind in WHO - {EvidenceKind.PAYER_NAME} for e in c.evidence)
         ]
+        # What came to another shop's account is most likely for that shop, where the payer is not known yet.
+        pool = [c for c in known if c.item.channel in self.here]
         fitting = [c.item for c in pool if c.item.open.minor <= self.amount.minor] if silent else []
         sets = exact_sets(self.amount.minor, fitting)
         if len(sets) == 1:
@@ -496,7 +522,9 @@ class _Case:
             reason = f"no order is named; the payer's account is known, and what is open fits in two ways: {said}"
             return self.ends(Outcome.AMBIGUOUS, reason, [c for c in pool if any(c.item in each for each in sets)])
         reason = "no reference in the payment names an order that is known"
-        if len(fitting) > _SUBSET_ITEMS_MAX:
+        if any(item.crowded for item in fitting):
+            reason += "; the payer's account is known, but its owner has more orders than can be told by the amount"
+        elif len(fitting) > _SUBSET_ITEMS_MAX:
             reason += (
                 f"; the payer's account is known, but {len(fitting)} open orders are too many to tell by the amount"
             )
@@ -504,6 +532,8 @@ class _Case:
             reason += "; the payer's account is known, but " + (
                 "no open orders of its owner come to this amount" if silent else "something else is named"
             )
+        elif known:
+            reason += "; the payer's account is known, but the money came to an account of another shop"
         alike = [c for c in self.candidates if any(e.kind is EvidenceKind.PAYER_NAME for e in c.evidence)]
         alike = [c for c in alike if not self._bar(c.item)]
         if alike:
@@ -516,7 +546,7 @@ class _Case:
         """Settle an item in another currency at the channel's rate, when the amount confirms it."""
         item, named = chosen.item, _named(chosen)
         said = f"{named}, but is to be paid in {item.amount.currency}"
-        rules = self.channels[item.channel]
+        rules = self.reader.rules_of(item)
         conversion, currency = rules.conversion, item.amount.currency
         # The rates are to the channel's own currency, which an order need not have.
         worth = conversion.convert(self.amount, currency) if currency == rules.currency else None
@@ -528,7 +558,7 @@ class _Case:
         difference = worth - item.open
         if abs(difference.minor) > item.open.minor * conversion.percent / 100:
             return self.ends(Outcome.WRONG_CURRENCY, f"{said}, and {worth} is too far from {item.open}", [chosen])
-        part = Part(item, worth, -difference, completes=True, taken=self.amount)
+        part = Part(item, worth, -difference, completes=not item.waits, taken=self.amount)
         outcome = Outcome.WITHIN_TOLERANCE if difference else Outcome.EXACT
         reason = f"{named}; {self.amount} is worth {worth}, and {item.open} is open"
         return self.ends(outcome, reason, [chosen], (part,))
@@ -652,12 +682,12 @@ class _Case:
         if item.status in CLOSED:
             return Outcome.LATE, f"is {item.status}"
         if item.open.minor <= 0:
-            return Outcome.DUPLICATE, "is already paid"
+            return Outcome.DUPLICATE, _PAID[item.share]
         return None
 
     def _standing(self, item: OpenItem) -> str:
         bar = self._bar(item)
-        return bar[1].removeprefix("is ") if bar else f"{item.open} open"
+        return bar[1].removeprefix("is ") if bar else f"{item.open} open{_FOR[item.share]}"
 
     def _strongest(self, named: Sequence[Candidate]) -> list[Candidate]:
         """Return what has the best evidence; between channels kinds can't be compared, as each has its own priority."""
@@ -672,7 +702,7 @@ class _Case:
         return [candidate for candidate, rank in zip(named, ranks, strict=True) if rank == min(ranks)]
 
     def _whole(self, item: OpenItem) -> Part:
-        return Part(item, item.open, Money.zero(self.amount.currency), completes=True)
+        return Part(item, item.open, Money.zero(self.amount.currency), completes=not item.waits)
 
 
 def _same_customer(one: OpenItem, other: OpenItem) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rules_builders import rules
 
 from domain.allocation import OpenItem
-from domain.bulk_matching import ACCOUNT_COLUMNS, ITEM_COLUMNS, REFERENCE_COLUMNS, OpenItems
+from domain.bulk_matching import ACCOUNT_COLUMNS, ITEM_COLUMNS, REFERENCE_COLUMNS, OpenItems, payment_frame
 from domain.matching import Match, reconcile
 from domain.money import Money
 from domain.orders import Status
@@ -30,6 +30,8 @@ CHANNELS = {
         references={"order_number": "CZ[0-9]{4}", "invoice_number": "FV[0-9]{4}"},
         tolerance={"absolute": "1.00"},
         conversion={"rates": {"EUR": "25"}},
+        groups={"g": {"outcomes": {"over": "operator"}}},
+        customers={"3": {"tolerance": {"absolute": "100.00"}}},
     ),
     "sk": rules(
         channel="sk",
@@ -68,10 +70,12 @@ def order(place: int, told: dict[str, Any]) -> OpenItem:
         status=told["status"],
         amount=money,
         open=Money(told["amount"] * told["left"] // 2, told["currency"]),
+        on_delivery=Money(told["on_delivery"], told["currency"]) if told.get("on_delivery") else None,
         references=frozenset(called),
         customer=customer,
         customer_name=name,
         group=GROUPS.get(customer),
+        customer_number=customer,
     )
 
 
@@ -107,7 +111,7 @@ def one_by_one(
         answers.append(match := reconcile(payment, left.values(), channels))
         for part in match.parts:
             item = left[part.item.id]
-            left[item.id] = replace(item, open=item.open - part.amount - part.write_off)
+            left[item.id] = item.relieved(part.amount.minor + part.write_off.minor, payment.method)
     return answers
 
 
@@ -121,10 +125,11 @@ def in_columns(
             (
                 *(i.id, i.channel, i.number, i.status.value, i.amount.currency, i.amount.minor, i.open.minor),
                 *(i.customer, i.customer_name, i.group),
+                i.on_delivery.minor if i.on_delivery else 0,
             )
             for i in items
         ],
-        columns=list(ITEM_COLUMNS),
+        columns=[*ITEM_COLUMNS, "on_delivery"],
         dtype=object,
     )
     called = [(item.id, kind.value, value) for item in items for kind, value in item.references]
@@ -145,7 +150,8 @@ def in_bulk(
     channels: dict[str, ChannelRules] = CHANNELS,
 ) -> list[Match]:
     open_items = in_columns(items, owners, channels)
-    decided = [open_items.match(payments[begin : begin + chunk]) for begin in range(0, len(payments), chunk)]
+    frame = payment_frame(payments)
+    decided = [open_items.match(frame.iloc[begin : begin + chunk]) for begin in range(0, len(payments), chunk)]
     answers: list[Match] = []
     # An answer is of its time, however late it is asked for.
     for matched in decided:
@@ -172,6 +178,7 @@ orders = st.fixed_dictionaries(
         "currency": st.sampled_from(["CZK", "CZK", "CZK", "EUR"]),
         "status": st.sampled_from([Status.AWAITING_PAYMENT] * 5 + [Status.CANCELLED, Status.PAID]),
         "left": st.sampled_from([0, 1, 2, 2, 2]),
+        "on_delivery": st.sampled_from([0, 0, 0, 400, 5000]),
     }
 )
 known_accounts = st.dictionaries(
@@ -204,7 +211,7 @@ def payment(**told: Any) -> IncomingPayment:
     return IncomingPayment(
         source="bank",
         external_id="1",
-        method=Method.BANK_TRANSFER,
+        method=told.pop("method", Method.BANK_TRANSFER),
         amount=amount,
         booked_on=date(2026, 5, 4),
         **told,
@@ -214,7 +221,8 @@ def payment(**told: Any) -> IncomingPayment:
 payments_made = st.lists(
     st.builds(
         payment,
-        amount=st.sampled_from([*AMOUNTS, 5000, 15000, 40000, 60000, 0, -10000, 400, 410]),
+        amount=st.sampled_from([*AMOUNTS, 5000, 15000, 40000, 60000, 0, -10000, 400, 410, 9600, 45000]),
+        method=st.sampled_from([Method.BANK_TRANSFER] * 3 + [Method.CASH_ON_DELIVERY]),
         currency=st.sampled_from(["CZK", "CZK", "CZK", "EUR"]),
         account=st.sampled_from([*ACCOUNTS.values(), None, "CZ00NOBODYS"]),
         variable_symbol=st.one_of(
@@ -272,7 +280,7 @@ def test_the_world_of_these_tests_reaches_the_columns_and_the_single_form() -> N
         replace(PAYMENT, kind=Kind.RETURN),
     ]
     short = replace(PAYMENT, variable_symbol="2", amount=Money(5000, "CZK"))
-    matched = in_columns(items, {}).match([*by_columns, short])
+    matched = in_columns(items, {}).match(payment_frame([*by_columns, short]))
     said = [outcome.value for outcome in matched.outcomes]
     assert said == ["exact", "duplicate", "unknown", "refund", "outgoing", "returned", "short"]
     assert list(matched.matches) == [len(by_columns)]
@@ -288,6 +296,28 @@ def test_a_payment_that_may_take_of_the_same_customer_is_decided_before_those_th
         assert [_said(each) for each in found] == [_said(each) for each in one_by_one(items, payments)]
     assert [match.outcome.value for match in in_bulk(items, {}, [for_both, for_second], 10)] == ["exact", "duplicate"]
     assert [match.outcome.value for match in in_bulk(items, {}, [for_second, for_both], 10)] == ["exact", "over"]
+
+
+def test_what_is_paid_in_two_ways_is_left_to_the_single_form_as_far_as_each_way_has_come() -> None:
+    of_one = {**PLAIN, "customer": "1"}
+    items = [order(0, of_one | {"on_delivery": 400}), order(1, {**of_one, "number": 2, "symbol": 2, "amount": 300})]
+
+    def paid(minor: int, method: Method = Method.BANK_TRANSFER) -> IncomingPayment:
+        return replace(PAYMENT, variable_symbol="1", amount=Money(minor, "CZK"), method=method)
+
+    remitted = paid(400, Method.CASH_ON_DELIVERY)
+    for payments, outcomes in (
+        ([paid(9600), remitted, remitted], ["exact", "exact", "duplicate"]),
+        ([paid(9600), paid(9600), remitted], ["exact", "duplicate", "exact"]),
+        ([remitted, paid(9000), paid(600)], ["exact", "short", "exact"]),
+        ([paid(10000), remitted, paid(10000)], ["exact", "duplicate", "duplicate"]),
+        # With the customer's other order it comes to this sum.
+        ([paid(9900), remitted], ["exact", "exact"]),
+    ):
+        for chunk in (1, 10):
+            found = in_bulk(items, {}, payments, chunk)
+            assert [match.outcome.value for match in found] == outcomes
+            assert [_said(each) for each in found] == [_said(each) for each in one_by_one(items, payments)]
 
 
 PLAIN: dict[str, Any] = {
@@ -317,7 +347,7 @@ def test_with_no_open_item_everything_is_unknown(rules_: dict[str, ChannelRules]
         pd.DataFrame(columns=list(columns)) for columns in (ITEM_COLUMNS, REFERENCE_COLUMNS, ACCOUNT_COLUMNS)
     )
     nothing = OpenItems(items, references, accounts, rules_)
-    assert [answer.outcome.value for answer in nothing.match([PAYMENT]).answers()] == ["unknown"]
+    assert [answer.outcome.value for answer in nothing.match(payment_frame([PAYMENT])).answers()] == ["unknown"]
 
 
 @pytest.mark.parametrize("text", ["zak. 1001", "1001", "FV-1001", "CZ1001", "CZ 1001, 1002", "2026-1001"])

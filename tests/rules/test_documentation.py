@@ -199,7 +199,9 @@ def test_the_readmes_signature_is_the_one_that_is_asked_for(tmp_path: Path) -> N
     script = next(code for code in blocks(README, "sh") if "openssl dgst" in code)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "KVIT_ORDERS_SECRET": "a-secret-of-a-test"}
     command = ["/bin/bash", "-euc", script]
-    printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=30).stdout
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=120
+    ).stdout
     header = next(part for part in json.loads(printed) if part.startswith(signature.HEADER))
     signature.verify("a-secret-of-a-test", header.partition(": ")[2], (tmp_path / body).read_bytes(), datetime.now(UTC))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rules_builders import rules
 
 from domain.holds import Decision, HoldState, Verdict, look_after, moves_on
-from domain.rules import PlacedRules
-from domain.waiting import end_of, extended, on_credit, reserved
+from domain.orders import CLOSED, Status
+from domain.reverting import Way, way_back
+from domain.rules import Placed, PlacedRules, RulesError
+from domain.waiting import end_of, extended, on_credit, reserved, reserved_for
 
 NOW = datetime(2026, 3, 10, 9, 30, tzinfo=UTC)
 
@@ -87,3 +92,81 @@ def test_an_order_without_a_last_day_has_none_to_put_off() -> None:
 
 def test_a_day_ends_at_midnight_in_utc() -> None:
     assert end_of(date(2026, 12, 31)) == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+# The second fiscal receipt
+
+
+def test_a_second_receipt_is_off_unless_the_rules_say_when_goods_are_handed_over() -> None:
+    assert [status for status in Status if rules().holds.handed_over(status)] == []
+
+
+@pytest.mark.parametrize(
+    ("moment", "before", "after"),
+    [("dispatched", Status.READY, Status.DISPATCHED), ("delivered", Status.DISPATCHED, Status.DELIVERED)],
+)
+def test_goods_are_handed_over_from_that_status_on_and_never_in_a_closed_one(
+    moment: str, before: Status, after: Status
+) -> None:
+    holds = rules(holds={"receipt": True, "second_receipt": moment}).holds
+    assert [holds.handed_over(status) for status in (before, after, Status.COMPLETED)] == [False, True, True]
+    assert not any(holds.handed_over(status) for status in CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"holds": {"second_receipt": "delivered"}},
+            (
+                "a second receipt, when the goods are delivered, follows a first one, and there is none; set receipt "
+                "to true, or second_receipt to never"
+            ),
+        ),
+        (
+            {
+                "holds": {"receipt": True, "second_receipt": "dispatched"},
+                "scenarios": {"card": {"status": "completed"}},
+            },
+            (
+                "by scenarios.card.status an order is “completed” as soon as it is paid, so its goods are not handed "
+                "over later"
+            ),
+        ),
+        ({"holds": {"receipt": True, "second_receipt": "paid"}}, "holds.second_receipt"),
+    ],
+)
+def test_a_second_receipt_that_contradicts_the_rest_of_the_document_is_refused(
+    changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RulesError, match=re.escape(said)):
+        rules(**changed)
+
+
+def test_a_registered_receipt_is_no_more_taken_back_by_a_revert_than_a_letter() -> None:
+    way, said = way_back("second receipt", "done", "rt-1", undone=False, live=False, status=Status.COMPLETED)
+    assert (way, said) == (Way.IRREVERSIBLE, "receipt rt-1 is registered; a refund's own receipt takes it back")
+
+
+def test_an_order_that_waits_for_a_card_waits_some_hours_and_is_put_off_by_days() -> None:
+    term = reserved_for(NOW, hours=36)
+    assert (term.reserved_until, term.due) == (NOW + timedelta(hours=36), {"expire": NOW + timedelta(hours=36)})
+    later = extended(term.reserved_until, None, PlacedRules(reserve_hours=36), days=2, grace_days=5)
+    assert later == reserved_for(NOW, hours=36 + 48)
+
+
+@pytest.mark.parametrize(
+    ("method", "at_expiry", "said"),
+    [
+        (
+            "bank_transfer",
+            "cancel",
+            "bank_transfer.reserve_hours: hours are for cards alone and reservation_days",
+        ),
+        ("cash_on_delivery", "cancel", "cash_on_delivery.reserve_hours: hours are for cards alone; take it out"),
+        ("card", "ask", "set card.at_expiry to release or cancel"),
+    ],
+)
+def test_hours_of_waiting_that_can_not_be_meant_are_refused(method: str, at_expiry: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Placed.model_validate({method: {"reserve_hours": 24, "at_expiry": at_expiry}})

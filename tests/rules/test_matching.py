@@ -364,6 +364,59 @@ def test_one_number_of_two_orders_means_either_and_never_both() -> None:
     assert (found.outcome, found.parts) == (Outcome.AMBIGUOUS, ())
 
 
+# Goods are paid before, and the delivery when it comes
+
+
+@pytest.mark.parametrize(
+    ("method", "amount", "left", "collected", "outcome", "given", "completes"),
+    [
+        (Method.CARD, "400.00", "450.00", None, Outcome.EXACT, "400.00", True),
+        (Method.BANK_TRANSFER, "400.00", "450.00", None, Outcome.EXACT, "400.00", True),
+        (Method.CARD, "450.00", "450.00", None, Outcome.EXACT, "450.00", True),
+        (Method.CARD, "300.00", "450.00", None, Outcome.SHORT, "300.00", False),
+        (Method.CARD, "420.00", "450.00", None, Outcome.OVER, "400.00", True),
+        (Method.CARD, "400.00", "50.00", None, Outcome.DUPLICATE, None, None),
+        (Method.CARD, "50.00", "50.00", None, Outcome.EXACT, "50.00", True),
+        (Method.CASH_ON_DELIVERY, "50.00", "50.00", None, Outcome.EXACT, "50.00", True),
+        (Method.CASH_ON_DELIVERY, "30.00", "50.00", None, Outcome.SHORT, "30.00", False),
+        (Method.CASH_ON_DELIVERY, "50.00", "450.00", None, Outcome.EXACT, "50.00", False),
+        (Method.CASH_ON_DELIVERY, "450.00", "450.00", None, Outcome.EXACT, "450.00", True),
+        (Method.CASH_ON_DELIVERY, "50.00", "400.00", "50.00", Outcome.DUPLICATE, None, None),
+        (Method.CARD, "300.00", "400.00", "50.00", Outcome.SHORT, "300.00", False),
+        (Method.CASH_ON_DELIVERY, "50.00", "0.00", "50.00", Outcome.DUPLICATE, None, None),
+    ],
+)
+def test_a_payment_settles_its_own_part_of_an_order(
+    method: Method,
+    amount: str,
+    left: str,
+    collected: str | None,
+    outcome: Outcome,
+    given: str | None,
+    completes: bool | None,
+) -> None:
+    of = replace(
+        item(open_=left, of="450.00"),
+        on_delivery=czk("50.00"),
+        collected=czk(collected) if collected else None,
+    )
+    found = match(replace(paid(amount, "CZ1001", payer_name=None, order_reference="CZ1001"), method=method), of)
+    assert found.outcome is outcome
+    assert [(part.amount.amount, part.completes) for part in found.parts] == ([(given, completes)] if given else [])
+
+
+def test_the_reason_says_which_part_of_an_order_is_paid() -> None:
+    of = replace(item(), on_delivery=czk("50.00"))
+    goods = match(paid("400.00", "CZ1001"), of)
+    assert goods.reason == "CZ1001 is named by the order number CZ1001, and the amount is exact for the goods"
+    again = match(paid("400.00", "CZ1001"), of.relieved(40000, Method.CARD))
+    assert again.reason.endswith(", but is already paid but for its delivery")
+    remitted = replace(paid("50.00", "CZ1001"), method=Method.CASH_ON_DELIVERY)
+    assert match(remitted, of).reason.endswith("and the amount is exact for the delivery")
+    early = of.relieved(5000, Method.CASH_ON_DELIVERY)
+    assert match(remitted, early).reason.endswith("but has its delivery paid already")
+
+
 # Several orders are named
 
 

@@ -835,6 +835,20 @@ def test_the_one_set_of_the_customer_s_orders_that_comes_to_the_amount_is_settle
     )
 
 
+@pytest.mark.parametrize("account", [CZ_ACCOUNT, NOBODYS, None])
+def test_a_known_account_settles_what_came_to_the_shop_s_own_account_or_to_one_that_is_nobody_s(
+    account: str | None,
+) -> None:
+    assert settled(match(paid("300.00", account=account), *own("450.00", "300.00"))) == [("CZ1002", "300.00")]
+
+
+def test_a_known_account_settles_nothing_of_what_came_to_another_shop_s_account() -> None:
+    found = match(paid("300.00", account=SK_ACCOUNT), *own("450.00", "300.00"))
+    assert (found.outcome, found.policy, found.parts) == (Outcome.UNKNOWN, Policy.OPERATOR, ())
+    assert found.reason.endswith("the payer's account is known, but the money came to an account of another shop")
+    assert shown(found)["CZ1002"] == ["the payer's known account"]
+
+
 def test_two_sets_that_come_to_the_amount_are_a_question_with_both_said() -> None:
     found = match(paid("500.00"), *own("400.00", "100.00", "300.00", "200.00"))
     assert question(found)
@@ -853,6 +867,14 @@ def test_among_more_than_ten_orders_no_amount_says_which_and_a_person_is_told_ho
     assert (found.outcome, found.policy, found.parts) == (Outcome.UNKNOWN, Policy.OPERATOR, ())
     assert "the payer's account is known, but 11 open orders are too many to tell by the amount" in found.reason
     assert match(paid("1023.00"), *many).outcome is Outcome.EXACT  # what is more than came does not count
+
+
+def test_where_not_all_that_a_customer_has_open_was_looked_at_what_fits_is_not_taken_for_the_only_one() -> None:
+    [only] = own("450.00")
+    assert match(paid("450.00"), only).outcome is Outcome.EXACT
+    found = match(paid("450.00"), replace(only, crowded=True))
+    assert (found.outcome, found.policy, found.parts) == (Outcome.UNKNOWN, Policy.OPERATOR, ())
+    assert found.reason.endswith("its owner has more orders than can be told by the amount")
 
 
 def test_of_a_known_account_s_orders_those_that_can_not_be_paid_are_left_out() -> None:
@@ -911,6 +933,34 @@ def test_the_wrong_currency_goes_where_the_channel_says(policy: Policy) -> None:
     within = shops(channel(outcomes={"wrong_currency": policy.value}))
     found = match(euros("450.00"), item(), within=within)
     assert (found.outcome, found.policy, found.parts) == (Outcome.WRONG_CURRENCY, policy, ())
+
+
+def test_what_a_customer_or_his_group_has_of_his_own_comes_before_what_the_channel_says() -> None:
+    group = {"tolerance": {"absolute": "20.00"}, "outcomes": {"over": "operator", "short": "operator"}}
+    within = shops(channel(groups={"wholesale": group}, customers={"B1": {"outcomes": {"over": "release"}}}))
+
+    def ended(amount: str, *items: OpenItem) -> tuple[Outcome, Policy]:
+        found = match(paid(amount, "CZ1001 CZ1002" if len(items) > 1 else "CZ1001"), *items, within=within)
+        assert bool(found.parts) is (found.policy in {Policy.RELEASE, Policy.WAIT})
+        return found.outcome, found.policy
+
+    anybody_s, one_s = item(), item(group="wholesale")
+    b1_s = replace(one_s, customer_number="B1")
+    assert ended("440.00", anybody_s) == (Outcome.SHORT, Policy.WAIT)
+    assert ended("440.00", one_s) == ended("440.00", b1_s) == (Outcome.WITHIN_TOLERANCE, Policy.RELEASE)
+    assert ended("400.00", one_s) == ended("400.00", b1_s) == (Outcome.SHORT, Policy.OPERATOR)
+    assert ended("500.00", anybody_s) == ended("500.00", b1_s) == (Outcome.OVER, Policy.RELEASE)
+    assert ended("500.00", one_s) == (Outcome.OVER, Policy.OPERATOR)
+
+
+def test_orders_whose_customers_are_treated_otherwise_are_left_to_a_person_together() -> None:
+    within = shops(channel(outcomes={"late": "refund"}, groups={"wholesale": {"outcomes": {"late": "balance"}}}))
+    gone = [item(number, status=Status.CANCELLED) for number in ("CZ1001", "CZ1002")]
+    alike = match(paid("900.00", "CZ1001, CZ1002"), *gone, within=within)
+    assert (alike.outcome, alike.policy) == (Outcome.LATE, Policy.REFUND)
+    gone[1] = replace(gone[1], group="wholesale")
+    apart = match(paid("900.00", "CZ1001, CZ1002"), *gone, within=within)
+    assert (apart.outcome, apart.policy) == (Outcome.LATE, Policy.OPERATOR)
 
 
 def test_what_names_nothing_is_treated_by_the_rules_of_the_one_channel_that_owns_the_account() -> None:

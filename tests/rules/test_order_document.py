@@ -78,6 +78,21 @@ def test_spaces_around_a_value_do_not_count_and_empty_references_are_none() -> N
     assert (order.number, order.customer.name, order.variable_symbol, order.rf) == ("CZ1042", NAME, None, None)
 
 
+def test_a_part_of_the_total_can_be_paid_on_delivery() -> None:
+    assert taken().on_delivery is None
+    assert taken(delivery__paid_on_delivery="174.00").on_delivery == Money(17400, "CZK")
+
+
+@pytest.mark.parametrize("part", ["0", "-1.00", "552.00", "600.00"])
+def test_what_is_paid_on_delivery_is_a_part_of_the_total(part: str) -> None:
+    assert "it is a part of the total of 552.00 CZK" in refusal(delivery__paid_on_delivery=part)
+
+
+def test_an_order_that_is_paid_whole_on_delivery_names_no_part_of_it() -> None:
+    said = refusal(method="cash_on_delivery", delivery__paid_on_delivery="174.00")
+    assert said.startswith("delivery.paid_on_delivery: all of an order by cash on delivery is")
+
+
 def test_a_discount_is_a_line_with_a_negative_price() -> None:
     discount = {"title": "Discount", "quantity": 1, "unit_price": "-52.00"}
     assert len(taken(lines=[*ORDER["lines"], discount], total="500.00").lines) == 3
@@ -332,6 +347,7 @@ FIRST = row(
     postcode="602 00",
     country="CZ",
     delivery_method="Courier",
+    paid_on_delivery="174.00",
     sku="TEA-1",
     title="Sencha",
     quantity="2",
@@ -347,6 +363,7 @@ def test_the_rows_of_a_csv_file_are_joined_into_one_order() -> None:
     assert [(line.sku, line.quantity) for line in order.lines] == [("TEA-1", 2), (None, 1)]
     assert order.customer.address.street == order.delivery.address.street == "Údolní 418/12"
     assert order.delivery.address.name == NAME
+    assert order.on_delivery == Money(17400, "CZK")
 
 
 def test_what_an_order_has_once_may_stand_on_every_row_or_on_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -215,6 +216,28 @@ def test_to_pay_is_what_is_missing_and_negative_when_too_much_came(settled: str,
 def test_to_pay_never_mixes_currencies() -> None:
     with pytest.raises(MoneyError, match="different currencies"):
         _ = order(settled=Money.zero("CZK")).to_pay
+
+
+@pytest.mark.parametrize(
+    ("settled", "collected", "now", "later"),
+    [
+        ("0", None, "80.00", "20.00"),
+        ("30", None, "50.00", "20.00"),
+        ("80", None, "0.00", "20.00"),
+        ("90", None, "0.00", "10.00"),
+        ("100", "20", "0.00", "0.00"),
+        ("20", "20", "80.00", "0.00"),
+        ("120", "20", "-20.00", "0.00"),
+    ],
+)
+def test_what_is_paid_on_delivery_is_not_missing_before(
+    settled: str, collected: str | None, now: str, later: str
+) -> None:
+    brought = eur(collected) if collected else None
+    of = replace(order(settled=eur(settled)), on_delivery=eur("20"), collected=brought)
+    assert (of.to_pay_now.amount, of.to_collect.amount) == (now, later)
+    ended = of.to_pay.minor <= 0 and collected is not None
+    assert of.carried_on_as is (Method.CASH_ON_DELIVERY if ended else Method.CARD)
 
 
 def test_a_lines_total_is_its_unit_price_times_its_quantity() -> None:

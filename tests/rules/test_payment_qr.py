@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from urllib.parse import unquote
@@ -197,3 +198,9 @@ def test_a_document_in_euro_without_one_carries_its_numbers_as_text() -> None:
 )
 def test_there_is_no_code_where_there_is_nothing_to_pay_or_no_way_to_say_it(made: Any) -> None:
     assert payment_qr(made) is None
+
+
+def test_a_qr_code_asks_for_no_more_than_is_paid_before_the_delivery() -> None:
+    later = document(paid=Money(5000, "CZK"), on_delivery=Money(10000, "CZK"))
+    assert "AM:300.00" in str(payment_qr(later))
+    assert payment_qr(replace(later, paid=Money(35000, "CZK"))) is None

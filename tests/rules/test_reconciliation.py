@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rules_builders import eur, rules
@@ -295,6 +295,7 @@ def order_kinds(order: OrderFacts, **changes: Any) -> list[What]:
         unpaid(Status.CANCELLED),
         unpaid(Status.DISPATCHED, method=Method.CASH_ON_DELIVERY),
         facts(Status.CANCELLED, moves=REFUNDED, invoice=None),
+        facts(total=eur("500.00"), invoice_total=eur("500.00"), on_delivery=eur("50.00")),
     ],
 )
 def test_an_order_whose_sides_agree_is_not_told(order: OrderFacts) -> None:
@@ -508,6 +509,7 @@ figures = st.lists(
 )
 
 
+@settings(max_examples=20)  # each is a picture
 @given(figures)
 def test_any_figures_can_be_drawn_and_are_all_in_the_tables(
     rows: list[tuple[date, Outcome | None, str, int, int]],
