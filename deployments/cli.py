@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError, ValidationError
 
 from deployments import shown
+from deployments.cli_web import LOOPBACK, Host, MetricsPort, check_clock, metrics_page
 from deployments.command import (
     ATTENTION,
     BROKEN_PIPE,
@@ -374,6 +376,16 @@ async def _order_id(connection: AsyncConnection, number: str, channel: str | Non
     return found[0][0]
 
 
+async def _archived(connection: AsyncConnection, number: str, channel: str | None) -> int | None:
+    """Return the archive of an order that isn't here any more."""
+    from store import archived, orders
+
+    if await orders.ids_of(connection, number, channel):
+        return None
+    found = await archived.of_number(connection, number, channel)
+    return found[0][0] if len(found) == 1 else None
+
+
 async def _order_payments(connection: AsyncConnection, order_id: int, number: str, channel: str) -> list[Json]:
     """Return the payments allocated to an order, and those that name it and were left to a person."""
     from store import payments
@@ -451,12 +463,25 @@ async def orders_show(
 
     Difference is what was paid and written off, less the total: 0 means settled, a negative one is still missing.
     """
-    async with opened_home() as opened, opened.store.read() as connection:
-        found = await _order(connection, await _order_id(connection, number, channel))
+    async with opened_home() as opened:
+        async with opened.store.read() as connection:
+            away = await _archived(connection, number, channel)
+            found = {} if away else await _order(connection, await _order_id(connection, number, channel))
+        if away:
+            from tasks.archive import ArchiveError, as_it_was
+
+            try:
+                async with as_it_was(opened, away) as connection:
+                    found = await _order(connection, await _order_id(connection, number, channel))
+            except ArchiveError as error:
+                raise Wrong(str(error)) from None
+        found["archived"] = away is not None
     if as_json:
         shown.as_json(found)
     else:
         shown.print_order(found)
+        if away:
+            shown.line("It is archived.")
     return DONE
 
 
@@ -670,8 +695,12 @@ async def process(*, verbose: Verbose = False, as_json: AsJson = False) -> int:
     return ATTENTION if persons else DONE
 
 
+app.command("deployments.cli_web:web", name="web")
 app.command("deployments.cli_backfill:backfill", name="backfill")
 app.command("deployments.cli_revert:revert", name="revert")
+app.command(
+    "deployments.cli_archive:archive_app", name="archive", help="Archive: closed orders leave the growing tables."
+)
 app.command("deployments.cli_match:match", name="match")
 app.command("deployments.cli_payments:payments_app", name="payments")
 app.command("deployments.cli_notices:notices_app", name="notices", help="Notices: try the rules for them on a letter.")
@@ -686,23 +715,30 @@ database_app.command("deployments.cli_database:database_rights", name="rights")
 orders_app.command("deployments.cli_by_hand:orders_hold_out", name="hold-out")
 orders_app.command("deployments.cli_by_hand:orders_put_back", name="put-back")
 orders_app.command("deployments.cli_by_hand:orders_status", name="status")
+orders_app.command("deployments.cli_by_hand:orders_repeat", name="repeat")
+orders_app.command("deployments.cli_by_hand:orders_skip", name="skip")
+orders_app.command("deployments.cli_by_hand:orders_run", name="run")
 rules_app.command("deployments.cli_preview:rules_preview", name="preview")
 for _name in ("history", "diff", "back", "explain"):
     rules_app.command(f"deployments.cli_rules:rules_{_name}", name=_name)
 
 
 @app.command
-async def dispatcher(*, verbose: Verbose = False) -> int:
+async def dispatcher(*, host: Host = LOOPBACK, metrics_port: MetricsPort = None, verbose: Verbose = False) -> int:
     """Run a dispatcher alone, until Ctrl-C or SIGTERM; what it is at is ended first. On PostgreSQL several may run.
 
     KVIT_DATABASE_URL=postgresql://kvit@db/kvit kvit dispatcher
     """
-    async with opened_home() as opened:
+    async with opened_home() as opened, AsyncExitStack() as stack:
         point_at_prefect(opened.home, login=login_of(opened.settings), verbose=verbose)
         from deployments.dispatcher import Dispatcher
+        from deployments.processes import observed
 
-        # Runs are spaced for SQLite's sake; where the store is on PostgreSQL, Prefect is too.
-        made = Dispatcher(opened) if opened.store.is_sqlite else Dispatcher(opened, spacing=0.0, concurrent=4)
+        await check_clock(opened)
+        stack.enter_context(observed(opened))
+        await stack.enter_async_context(metrics_page(opened, host, metrics_port))
+
+        made = Dispatcher(opened)
         await prefect_answers()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from domain.money import Money
 from domain.orders import payment_state_of
 from domain.payments import Kind
-from domain.payouts import PayoutFile
+from domain.payouts import PayoutFile, RemittanceFile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,7 +183,8 @@ def statement_file(file: str, read: StatementFile) -> Json:
         "statements": [_statement(statement) for statement in read.statements],
         "refused": refusals(read.refused),
     }
-    return told | {"payouts": [_payout(one) for one in read.payouts]} if isinstance(read, PayoutFile) else told
+    pays_out = isinstance(read, PayoutFile | RemittanceFile)
+    return told | {"payouts": [_payout(one) for one in read.payouts]} if pays_out else told
 
 
 def imported_file(file: str, imported: Imported) -> Json:
@@ -481,6 +482,7 @@ def order(found: Order, payments: Sequence[Json]) -> Json:
         "paid": brought.amount,
         "written_off": (found.settled - brought).amount,
         "to_pay": Money(max(-difference.minor, 0), currency).amount,
+        "to_pay_on_delivery": found.to_collect.amount if found.on_delivery else None,
         "difference": difference.amount,
         "lines": [
             {
@@ -564,6 +566,7 @@ def print_order(one: Json) -> None:
             ("Paid", f"{one['paid']} {currency}"),
             ("Written off", f"{one['written_off']} {currency}"),
             ("To pay", f"{one['to_pay']} {currency}"),
+            *([("On delivery", f"{later} {currency}")] if (later := one["to_pay_on_delivery"]) else []),
             ("Difference", f"{one['difference']} {currency}"),
             ("Variable symbol", one["variable_symbol"]),
             ("RF reference", one["rf"]),

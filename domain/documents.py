@@ -21,13 +21,14 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentLine:
-    """A line of a document, all amounts gross."""
+    """A line of a document, all amounts gross. sku is not printed; accounting systems know goods by it."""
 
     title: str
     quantity: int
     unit_price: Money
     vat_rate: Decimal
     total: Money
+    sku: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,11 @@ class VatLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """Everything that is printed on a document. refers_to is the number that a credit note corrects."""
+    """Everything that is printed on a document. refers_to is the number that a credit note corrects.
+
+    on_delivery is what of the total is paid to the carrier when the parcel comes. buyer_number is the channel's own
+    number of the customer; it is not printed, and accounting systems may know him by it.
+    """
 
     kind: DocumentKind
     number: str
@@ -60,11 +65,14 @@ class Document:
     variable_symbol: str | None = None
     rf: str | None = None
     refers_to: str | None = None
+    on_delivery: Money | None = None
+    buyer_number: str | None = None
 
     @property
     def to_pay(self) -> Money:
-        """What is still to be paid; nothing when too much came, and nothing on a credit note."""
-        return Money(max(self.total.minor - self.paid.minor, 0), self.total.currency)
+        """What is to be paid now; nothing when too much came, and nothing on a credit note."""
+        later = self.on_delivery.minor if self.on_delivery else 0
+        return Money(max(self.total.minor - self.paid.minor - later, 0), self.total.currency)
 
 
 def _vat_line(rate: Decimal, gross: Money) -> VatLine:
@@ -98,6 +106,7 @@ def document_lines(order: Order) -> tuple[DocumentLine, ...]:
             unit_price=line.unit_price,
             vat_rate=line.vat_rate,
             total=line.total,
+            sku=line.sku,
         )
         for line in order.lines
     )
@@ -130,6 +139,7 @@ def credit(document: Document, number: str, issued_on: date) -> Document:
         total=-document.total,
         paid=Money.zero(document.total.currency),
         refers_to=document.number,
+        on_delivery=None,
     )
 
 

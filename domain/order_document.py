@@ -139,9 +139,14 @@ class LineDocument(_Part):
 
 
 class DeliveryDocument(_Part):
-    """How and where the goods go."""
+    """How and where the goods go.
+
+    paid_on_delivery is what of the order's total the carrier collects, mostly the delivery's price; the rest is paid
+    before. An order that is paid whole on delivery has none.
+    """
 
     method: Annotated[str | None, Field(max_length=80)] = None
+    paid_on_delivery: str | None = None
     address: AddressDocument = Field(default_factory=AddressDocument)
 
 
@@ -240,7 +245,20 @@ class OrderDocument(_Part):
             except MoneyError:
                 come_to = "more than an amount of money can be"
             raise ValueError(f"total: it is {total}, but the lines come to {come_to}")
+        later = self.on_delivery
+        if later is None:
+            return self
+        if self.method is Method.CASH_ON_DELIVERY:
+            raise ValueError("delivery.paid_on_delivery: all of an order by cash on delivery is; leave it out")
+        if not 0 < later.minor < total.minor:
+            raise ValueError(f"delivery.paid_on_delivery: it is a part of the total of {total}, not {later}")
         return self
+
+    @property
+    def on_delivery(self) -> Money | None:
+        """What of the total is paid on delivery, None where nothing is."""
+        told = self.delivery.paid_on_delivery
+        return self.money(told, "delivery.paid_on_delivery") if told else None
 
     def money(self, text: str, field: str) -> Money:
         """Read one of the order's amounts; raises ValueError naming the field."""
@@ -283,7 +301,8 @@ def _field(part: int | str) -> str:
 
 CSV_COLUMNS = (
     "number channel method status placed_at currency total variable_symbol rf customer_number customer_name email "
-    "phone language group street city postcode country delivery_method sku title quantity unit_price vat_rate"
+    "phone language group street city postcode country delivery_method paid_on_delivery sku title quantity unit_price "
+    "vat_rate"
 ).split()
 """Columns of an orders CSV: one row per line of an order, the order's own columns repeated on each."""
 
@@ -324,6 +343,10 @@ def _joined(told: Mapping[str, str], lines: list[dict[str, str]]) -> dict[str, A
             **person,
             "address": address,
         },
-        "delivery": {"method": told.get("delivery_method"), "address": address},
+        "delivery": {
+            "method": told.get("delivery_method"),
+            "paid_on_delivery": told.get("paid_on_delivery"),
+            "address": address,
+        },
         "lines": lines,
     }

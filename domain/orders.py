@@ -121,6 +121,14 @@ def payment_state_of(total: Money, moves: Iterable[tuple[Kind, Money, Money]]) -
     )
 
 
+def still_on_delivery(to_pay: Money, on_delivery: Money | None, collected: Money | None) -> Money:
+    """Return what of an order's missing money is to be collected: no more than is missing, and none of it twice."""
+    if on_delivery is None:
+        return Money.zero(to_pay.currency)
+    left = on_delivery.minor - (collected.minor if collected else 0)
+    return Money(max(min(left, to_pay.minor), 0), to_pay.currency)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a parcel goes or an invoice is addressed to."""
@@ -171,6 +179,11 @@ class Order:
     external_id is the shop's own id of it, where that isn't its number. written_off is what of settled no money came
     for: what tolerance let pass, and what was given back and is not owed again. reserved_until is the end of the last
     day of one that waits for its money, due_on that of one on credit; extended counts how often it was put off.
+
+    Where goods are paid before and the delivery when it comes, on_delivery is its price, a part of the total, and
+    collected is what carriers have brought of the order so far.
+
+    begun_as is the status that it had when what is under way began, where that may not be the one that it has.
     """
 
     id: int
@@ -193,11 +206,30 @@ class Order:
     due_on: date | None = None
     reserved_until: datetime | None = None
     extended: int = 0
+    on_delivery: Money | None = None
+    collected: Money | None = None
+    begun_as: str | None = None
 
     @property
     def to_pay(self) -> Money:
         """What is still missing; negative when too much came."""
         return self.total - self.settled
+
+    @property
+    def to_collect(self) -> Money:
+        """What of it the carrier is to collect where only the delivery is paid when it comes; else nothing."""
+        return still_on_delivery(self.to_pay, self.on_delivery, self.collected)
+
+    @property
+    def to_pay_now(self) -> Money:
+        """What is missing before the parcel may go: all of it, or all but what the carrier is to collect."""
+        return self.to_pay - self.to_collect if self.on_delivery else self.to_pay
+
+    @property
+    def carried_on_as(self) -> Method:
+        """The method whose rules hold: the carrier's remittance ends an order whose delivery it pays."""
+        remitted = self.on_delivery and self.collected and self.to_pay.minor <= 0
+        return Method.CASH_ON_DELIVERY if remitted else self.method
 
     @property
     def paid(self) -> Money:

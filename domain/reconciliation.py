@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from domain.money import Money, said_of
 from domain.orders import CLOSED, PaymentState, Status, payment_state_of
 from domain.payments import Kind, Method, Statement
-from domain.rules import ChannelRules, DocumentKind, InvoiceAction
+from domain.rules import CaseFacts, ChannelRules, DocumentKind, InvoiceAction
 from domain.wording import counted
 
 
@@ -463,7 +463,8 @@ class OrderFacts:
 
     moves are (kind, amount, written off) of what settles it now. taken_in_as is the status in which it came here.
     under_way says that something of it is due or open, so that the sides needn't agree yet. no_invoice says that its
-    invoice was left out by a rule or on purpose.
+    invoice was left out by a rule or on purpose. paid_as is the channel's own word for the status that it had when its
+    payment came, where the rules depend on that.
     """
 
     number: str
@@ -479,19 +480,32 @@ class OrderFacts:
     invoice_total: Money | None = None
     invoice_on: date | None = None
     no_invoice: bool = False
+    delivery_method: str | None = None
+    paid_as: str | None = None
+    on_delivery: Money | None = None
+
+    @property
+    def asked(self) -> Money:
+        """What is paid before the parcel goes, of an order that isn't paid whole when it comes."""
+        return self.total - self.on_delivery if self.on_delivery else self.total
+
+    @property
+    def of_cases(self) -> CaseFacts:
+        """What of it the conditions in the rules are about."""
+        return CaseFacts(self.method, self.delivery_method, self.paid_as or self.status, self.total)
 
 
 def compare_order(order: OrderFacts, rules: ChannelRules) -> list[Difference]:
     """Compare an order's status and its documents with its payments; rules are those that hold for its customer."""
     if order.under_way:
         return []
-    state = payment_state_of(order.total, order.moves)
     kept = sum((amount for _, amount, _ in order.moves), Money.zero(order.total.currency))
+    state = payment_state_of(order.asked if kept < order.total else order.total, order.moves)
     return [*_status_and_money(order, state, kept, rules), *_documents_and_money(order, state, kept, rules)]
 
 
 def _status_and_money(order: OrderFacts, state: PaymentState, kept: Money, rules: ChannelRules) -> Iterator[Difference]:
-    scenario, placed = rules.scenarios.of(order.method), rules.placed.of(order.method).status
+    scenario, placed = rules.scenario_by(order.of_cases), rules.placed.of(order.method).status
 
     def difference(what: What, one: str, todo: str) -> Difference:
         return Difference(
@@ -518,7 +532,7 @@ def _status_and_money(order: OrderFacts, state: PaymentState, kept: Money, rules
     if unpaid and order.status in _PAID and not begun_elsewhere:
         yield difference(
             What.NOT_PAID,
-            f"only {kept} of {order.total} is paid" if kept else "nothing is paid",
+            f"only {kept} of {order.asked} is paid" if kept else "nothing is paid",
             f"`kvit orders show {order.number}` says who made it so; stop the parcel, or find the payment",
         )
     if order.status in CLOSED and kept.minor > 0:
@@ -533,7 +547,7 @@ def _documents_and_money(
     order: OrderFacts, state: PaymentState, kept: Money, rules: ChannelRules
 ) -> Iterator[Difference]:
     invoice = f"invoice {order.invoice}" if order.invoice else "there is no invoice"
-    wanted = rules.scenarios.of(order.method).invoice
+    wanted = rules.scenario_by(order.of_cases).invoice
 
     def difference(what: What, other: str, todo: str) -> Difference:
         said = f"{invoice} over {order.invoice_total}" if order.invoice else invoice
@@ -567,7 +581,7 @@ def _documents_and_money(
     if state in (PaymentState.UNPAID, PaymentState.PART_PAID):
         yield difference(
             What.INVOICED_UNPAID,
-            f"only {kept} of {order.total} is paid" if kept else "nothing is paid",
+            f"only {kept} of {order.asked} is paid" if kept else "nothing is paid",
             f"find its payment, or take the invoice back with `kvit revert {order.number}`",
         )
     kinds = {PaymentState.REFUNDED: Kind.REFUND, PaymentState.CHARGED_BACK: Kind.CHARGEBACK}

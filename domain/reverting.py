@@ -59,6 +59,8 @@ def way_back(
         return Way.IRREVERSIBLE, f"the message was sent{named and f' ({reference})'}; the customer has it"
     if step == "dispatch" and status in HANDED_OVER:
         return Way.IRREVERSIBLE, f"parcel{named} was handed over to the carrier"
+    if step == "second receipt":
+        return Way.IRREVERSIBLE, f"receipt{named} is registered; a refund's own receipt takes it back"
     if step in TELLING:
         return Way.NOTHING, f"{step} is told anew how the order stands"
     return {

@@ -55,6 +55,12 @@ def _kept(last: date, rules: PlacedRules, *, grace_days: int) -> Term:
     )
 
 
+def reserved_for(now: datetime, *, hours: int) -> Term:
+    """Return the term of an order that waits for a card for some hours; then the rules decide, and nobody calls."""
+    until = now + timedelta(hours=hours)
+    return Term(reserved_until=until, due_on=None, due={"expire": until})
+
+
 def on_credit(due_on: date, rules: PlacedRules, *, grace_days: int) -> Term:
     """Return the term of an order on credit: a reminder before the due date, another one and a person after it."""
     return Term(
@@ -70,6 +76,8 @@ def on_credit(due_on: date, rules: PlacedRules, *, grace_days: int) -> Term:
 
 def extended(term_end: datetime | None, due_on: date | None, rules: PlacedRules, *, days: int, grace_days: int) -> Term:
     """Return the term that a person has put off by some days. Raises ValueError for an order that has none."""
+    if term_end is not None and rules.reserve_hours is not None:
+        return reserved_for(term_end, hours=24 * days)
     if due_on is not None:
         return on_credit(due_on + timedelta(days=days), rules, grace_days=grace_days)
     if term_end is None:

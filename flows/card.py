@@ -10,6 +10,7 @@ from prefect import State, flow
 from tasks.close import close, run_name
 from tasks.dispatch import start_dispatch
 from tasks.invoice import issue_invoice
+from tasks.lane import lane
 from tasks.match import PaymentId, match_payments
 from tasks.notify import notify_customer, notify_dispatch, notify_incomplete
 from tasks.status import set_status
@@ -23,13 +24,11 @@ async def card_payment(payments: list[PaymentId]) -> State[Any]:
     matched = await match_payments(payments)
     paid = await set_status(matched.paid)
     invoiced, picked = await gather(issue_invoice(paid), deduct_stock(paid))
-    _, dispatched, *_ = await gather(
-        notify_customer(invoiced),
-        start_dispatch(picked, invoiced),
-        notify_incomplete(matched.short),
-        tell_shop(paid),
-        tell_crm(paid),
-        tell_crm(matched.short),
-    )
-    await gather(notify_dispatch(dispatched), note_dispatch(dispatched))
+    async with lane() as letters:
+        letters(notify_customer(invoiced), notify_incomplete(matched.short))
+        dispatched, *_ = await gather(
+            start_dispatch(picked, invoiced), tell_shop(paid), tell_crm(paid), tell_crm(matched.short)
+        )
+        letters(notify_dispatch(dispatched))
+        await note_dispatch(dispatched)
     return await close("card", payments=payments)

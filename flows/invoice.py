@@ -9,6 +9,7 @@ from prefect import State, flow
 
 from tasks.close import close, run_name
 from tasks.invoice import issue_proforma
+from tasks.lane import lane
 from tasks.notify import notify_placed
 from tasks.placed import placed_orders
 from tasks.status import set_placed_status
@@ -22,7 +23,8 @@ async def order_placed(orders: list[int]) -> State[Any]:
     placed = await placed_orders(orders)
     reserved = await reserve_stock(placed)
     proforma = await issue_proforma(reserved)
-    # As after payment, nothing waits for a letter.
-    _, status = await gather(notify_placed(proforma), set_placed_status(proforma))
-    await gather(tell_shop(status), tell_crm(status))
+    async with lane() as letters:
+        letters(notify_placed(proforma))
+        status = await set_placed_status(proforma)
+        await gather(tell_shop(status), tell_crm(status))
     return await close("order_placed", orders=orders)

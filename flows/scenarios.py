@@ -9,6 +9,7 @@ from prefect import Flow
 from flows.authorization import authorization, capture, release
 from flows.balance import balance_release
 from flows.bank_transfer import bank_transfer
+from flows.by_hand import by_hand
 from flows.card import card_payment
 from flows.cash_on_delivery import cash_on_delivery, dispatch_unpaid
 from flows.deferred import deferred
@@ -37,4 +38,5 @@ SCENARIOS: dict[str, tuple[Flow[..., Any], str]] = {
     "last_day": (last_day, "orders"),
     "expire": (expire_orders, "orders"),
     "status_changed": (status_changed, "statuses"),
+    "by_hand": (by_hand, "repeats"),
 }

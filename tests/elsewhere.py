@@ -9,7 +9,7 @@ from typing import Any
 
 from connectors.errors import Rejected, Transient
 from connectors.roles import NOWHERE, BadSignature, Income, Origin, Told, WebhookEvent
-from domain.fiscal import FiscalReceipt
+from domain.fiscal import FiscalReceipt, Registered
 from domain.holds import Hold, HoldState
 from domain.money import Money
 from domain.orders import Order
@@ -42,7 +42,13 @@ class Safe(Saying):
         self.acts: list[tuple[str, str, str]] = []
         """What was done: act, reference and amount."""
         self.receipts: list[FiscalReceipt | None] = []
+        self.refunded: set[str] = set()
         self.lose = 0
+
+    @property
+    def transaction_source(self) -> str:
+        """The source of what is paid here."""
+        return "safe:safe"
 
     def holding(self, reference: str, number: str | None, amount: str, expires_at: datetime | None = None) -> Hold:
         """Authorize money."""
@@ -97,6 +103,20 @@ class Safe(Saying):
     ) -> str:
         """Give nothing back; nothing here asks for it."""
         raise NotImplementedError(f"{payment} {amount} {key} {because} {receipt}")
+
+    async def handed_over(self, reference: str) -> Registered | None:
+        """Tell whether a second receipt was asked for."""
+        asked = ("receipt", reference, str(self.holds[reference].captured)) in self.acts
+        return Registered(reference=f"rt-{reference}", amount=self.holds[reference].captured) if asked else None
+
+    async def hand_over(self, reference: str, key: str, *, email: str | None, phone: str | None) -> Registered | None:
+        """Take a second receipt on, as often as it is asked for."""
+        if not (key and (email or phone)):
+            raise Rejected("safe: nobody to send it to")
+        if reference in self.refunded:
+            return None
+        self._did("receipt", reference, self.holds[reference].captured)
+        return await self.handed_over(reference)
 
     def _did(self, what: str, reference: str, amount: Money) -> None:
         self.acts.append((what, reference, str(amount)))

@@ -45,8 +45,8 @@ def _no_lookup(put: _Put) -> None:
 def _no_lease(put: _Put) -> None:
     verdict: Any = cast("Any", effects)._verdict
 
-    def alone(row: Any, *, is_new: bool, now: datetime) -> Verdict:
-        found = verdict(row, is_new=is_new, now=now)
+    def alone(row: Any, *, now: datetime) -> Verdict:
+        found = verdict(row, now=now)
         held = row.lease_owner is not None and row.state in effects.OPEN
         return Verdict.ASK if found is Verdict.STOP and held else found
 

@@ -18,7 +18,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from typing import Any
 import httpx
 import yaml
 from guards import IN_CODE
+from postgres_server import control
 from shop_builders import order_document, payment_of
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -59,6 +60,12 @@ _opening = asyncio.Lock()
 DEADLY = 0.004
 """Of requests whose sender is killed before, and of those whose sender is killed after it is carried out."""
 _STUCK_S = 20.0
+UP_S = 240.0
+"""For how long a server is waited for that starts, on a machine that is busy with other things."""
+_UNASKED_S = 20.0
+"""How long the outside world lets a request lie where two are to meet: long enough for the slower one to get there."""
+_SOLD_MORE = 4
+"""How many times as many orders as it began with an experiment sells to see enough go wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +84,8 @@ class Experiment:
     webhooks: bool = False
     seconds: float = 15.0
     """For how long things are broken, before all is let run to rest."""
+    wrong: int = 0
+    """At least so many requests go wrong before that, however slow the machine: until then more orders are sold."""
     rest_s: float = 240.0
     """How long nothing may happen before all is said never to rest; five times as long is waited for everything."""
     without: str | None = None
@@ -93,6 +102,11 @@ class Result:
     doubled: list[str] = field(default_factory=list[str])
     unaccounted: list[str] = field(default_factory=list[str])
     in_doubt_accounted: int = 0
+
+    @property
+    def wrong(self) -> Counter[str]:
+        """How often requests to the outside world went wrong, by what went wrong with them."""
+        return Counter({said: self.faults[said] for said in (*_SAID.values(), *_BUSY) if self.faults[said]})
 
     @property
     def is_clean(self) -> bool:
@@ -121,10 +135,13 @@ class World(StandIn):
         self.deadly = 0.0
         """Of requests whose sender is killed, before or after it is carried out."""
         self.slow_s = 0.0
+        self.unasked_s = 0.0
+        """How long a request lies before it is carried out, unless somebody asks about it meanwhile."""
         self.on_act: Callable[[int], None] | None = None
         self._random = random_
         self._honours_keys = honours_keys
         self._faults = faults
+        self._asked: dict[tuple[str, str], asyncio.Event] = defaultdict(asyncio.Event)
         super().__init__(
             Starlette(
                 routes=[
@@ -144,6 +161,9 @@ class World(StandIn):
         # After a pause of this whole process the request and its sender's hanging up are read one after the other: the
         # second needs a moment to be seen, too.
         await asyncio.sleep(self.slow_s or 0.01)
+        if self.unasked_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked[service, key].wait(), self.unasked_s)
         if await request.is_disconnected():
             # Here a minute of waiting takes no time, so that the sender may have asked, and have been told no, already.
             # Nobody can do anything against a system that carries out later what it has said it does not know.
@@ -166,7 +186,9 @@ class World(StandIn):
 
     async def _find(self, request: Request) -> Response:
         service = request.path_params["service"]
-        found = self._found(service, request.path_params["key"])
+        key = request.path_params["key"]
+        self._asked[service, key].set()
+        found = self._found(service, key)
         return JSONResponse({"reference": f"{service[:1].upper()}-{found}"} if found else {}, 200 if found else 404)
 
     def next_plan(self, seen: Seen) -> Plan | None:  # noqa: ARG002 - any request goes wrong alike
@@ -202,6 +224,7 @@ _SAID = {
     Misbehavior.FAILURE: "answered 200 with a failure in the body",
     Misbehavior.TWICE: "answered twice",
 }
+_BUSY = ("answered 429 without Retry-After", "answered 429 with Retry-After")
 
 
 def drawn_plan(
@@ -216,7 +239,7 @@ def drawn_plan(
     kind = random_.choice([*known, *quick, *quick, "busy", "busy"])
     if not isinstance(kind, Misbehavior):
         wait = random_.choice([None, "2", "30"])
-        faults["answered 429" + (" with Retry-After" if wait else " without Retry-After")] += 1
+        faults[_BUSY[wait is not None]] += 1
         return Plan(kind=Misbehavior.STATUS_BEFORE, status=429, retry_after=wait)
     faults[_SAID[kind]] += 1
     return Plan(kind=kind, status=503 if kind is Misbehavior.STATUS_BEFORE else 500)
@@ -247,7 +270,7 @@ class Prefect:
             command, env=self.environment, stdout=log, stderr=log, start_new_session=True
         )
         async with httpx.AsyncClient(timeout=2) as client:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + UP_S
             while time.monotonic() < deadline:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get(f"http://{HOST}:{self.port}/api/health")).is_success:
@@ -288,6 +311,7 @@ class Bench:
         """The boundary at which each worker is to die."""
         self.web_port = free_port()
         self.opened: Installation
+        self.sold = 0
         self.expected: dict[str, int] = {}
         """The orders that are paid, by number."""
         self.refunded: set[str] = set()
@@ -334,8 +358,8 @@ class Bench:
             "clock": str(self.clock),
             "office": self.world.url,
             "port": self.web_port,
-            "spacing": 0.3,
             "concurrent": 2 if self.experiment.postgres else 1,
+            "timeout": 1.5 * _UNASKED_S if self.experiment.kind == "meeting" else 1.0,
             "outages": self.experiment.kind == "outage",
             "without": self.experiment.without,
             "kill": kill,
@@ -423,7 +447,7 @@ class Bench:
 
     def calm(self) -> None:
         """Let the outside world do what it is asked for."""
-        self.world.share = self.gateway.share = self.world.slow_s = self.world.deadly = 0.0
+        self.world.share = self.gateway.share = self.world.deadly = self.world.slow_s = self.world.unasked_s = 0.0
         self.world.down = False
         self.world.behave()
         self.gateway.behave()
@@ -506,43 +530,65 @@ class Bench:
 
     async def place(self, number: str) -> None:
         """Take an order in."""
-        document = parse_order(order_document(number), where="laboratory")
+        placed_at = (self.now() - timedelta(days=1)).isoformat()
+        document = parse_order(order_document(number, placed_at=placed_at), where="laboratory")
         async with self.opened.store.write() as connection:
             await take_order(connection, self.opened, document, actor=_LAB)
 
     async def pay(self, number: str) -> None:
         """Let an order be paid by a payment that is stored at once."""
+        paid = payment_of(number, booked_on=self.now().date())
         async with self.opened.store.write() as connection:
-            for id_, scenario in await payments.add(connection, [payment_of(number)], now=self.now()):
+            for id_, scenario in await payments.add(connection, [paid], now=self.now()):
                 await work.add(connection, scenario, "payment", [id_], now=self.now())
         self.expected[number] = 1
 
     async def _break(self) -> None:
-        numbers = [f"CZ{5001 + place}" for place in range(self.experiment.orders)]
         trouble = asyncio.create_task(getattr(self, f"_{self.experiment.kind}")())
-        if self.experiment.webhooks:
-            await asyncio.gather(*(self._sell(number) for number in numbers))
-        else:
-            for number in numbers:
-                await self._again_until_done(self.place, number)
-                await self._again_until_done(self.pay, number)
+        await self._sell_orders(self.experiment.orders)
         deadline = time.monotonic() + self.experiment.seconds
         done = False
-        while not (trouble.done() and (done or time.monotonic() > deadline)):
+        while not (trouble.done() and self._is_enough(done=done, deadline=deadline)):
+            if done and trouble.done():
+                await self._sell_orders(self.experiment.orders)
             done = await self.pass_time()
             if not self.world.acts and not done:
                 deadline = time.monotonic() + self.experiment.seconds  # the processes are still starting
             await asyncio.sleep(0.15)
         await trouble
 
+    def _is_enough(self, *, done: bool, deadline: float) -> bool:
+        """Say whether things were broken for long enough: by time, or all is done; and so that enough went wrong."""
+        if self.result.wrong.total() >= self.experiment.wrong:
+            return done or time.monotonic() > deadline
+        # Where nothing goes wrong, whatever is sold, whoever reads the result is to see that.
+        sold_out = done and self.sold >= (1 + _SOLD_MORE) * self.experiment.orders
+        return sold_out or time.monotonic() > deadline + 5 * self.experiment.rest_s
+
+    def _more_numbers(self, prefix: str, first: int, count: int) -> list[str]:
+        """Return the numbers of orders that are sold now."""
+        self.sold += count
+        return [f"{prefix}{first + place}" for place in range(self.sold - count, self.sold)]
+
+    async def _sell_orders(self, count: int) -> None:
+        numbers = self._more_numbers("CZ", 5001, count)
+        if self.experiment.webhooks:
+            await asyncio.gather(*(self._sell(number) for number in numbers))
+            return
+        for number in numbers:
+            await self._again_until_done(self.place, number)
+            await self._again_until_done(self.pay, number)
+
     async def _again_until_done(self, act: Callable[[str], Any], number: str) -> None:
         """Do something to the store as whoever sells does it: again, if the database was not there."""
-        for _ in range(200):
+        deadline = time.monotonic() + UP_S
+        while True:
             try:
                 return await act(number)
-            except (SQLAlchemyError, OSError):
+            except (SQLAlchemyError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise AssertionError("the database did not come back") from error
                 await asyncio.sleep(0.2)
-        raise AssertionError("the database did not come back")
 
     # Ways to be paid by webhook
 
@@ -577,7 +623,8 @@ class Bench:
 
     async def _deliver(self, event: Any) -> None:
         """Deliver a webhook as its sender does: again until it is answered with success."""
-        for _ in range(300):
+        deadline = time.monotonic() + UP_S
+        while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
                 if await self.gateway.deliver(event, f"http://{HOST}:{self.web_port}/webhooks/stripe", self.now()) == [
                     200
@@ -598,6 +645,22 @@ class Bench:
             await asyncio.sleep(2)
             self.start("again", kill={})
             self.result.faults["flow run started twice"] += 1
+
+    async def _meeting(self) -> None:
+        """The same flow is started twice at once and nobody else is at work, so that the two meet at every step.
+
+        The outside world takes its time: while it has what the one wants done, the other comes to the same step.
+        """
+        self.world.unasked_s = _UNASKED_S
+        while len(self.expected) < self.experiment.orders:  # noqa: ASYNC110 - another task sells
+            await asyncio.sleep(0.05)
+        both = self.start("again", kill={})
+        self.result.faults["flow run started twice"] += 1
+        deadline = time.monotonic() + UP_S
+        while both in self.workers and time.monotonic() < deadline:  # noqa: ASYNC110 - another task looks
+            await asyncio.sleep(0.05)
+        self.world.unasked_s = 0.0
+        self.start(kill={})
 
     async def _outage(self) -> None:
         """The outside world is down for an hour."""
@@ -842,10 +905,7 @@ class Laboratory:
 
     def restart_postgres(self) -> None:
         """Restart PostgreSQL at once, as after a crash."""
-        server = self._postgres["server"]
-        arguments = ("-w", "-m", "immediate", "-D", str(server.pgdata), "-l", str(server.log), "restart")
-        command = [str(Path(server.bin_path) / "pg_ctl"), *arguments]
-        subprocess.run(command, check=True, user=server.system_user, capture_output=True, timeout=60)
+        control(self._postgres["server"], "restart", "-m", "immediate")
 
     def close(self) -> None:
         """End the PostgreSQL."""
@@ -908,8 +968,8 @@ def aimed(guard: str) -> Experiment:
     common |= {"seconds": 10.0, "rest_s": 20.0}  # without a guard it may never rest
     return {
         "unique-key": Experiment(kind="twice", postgres=True, dispatchers=4, share=0.0, **common),
-        "lookup": Experiment(kind="calls", share=0.5, **common),
-        "lease": Experiment(kind="twice", dispatchers=2, share=0.0, **common),
-        "record-transaction": Experiment(kind="calls", share=0.3, **common),
+        "lookup": replace(Experiment(kind="calls", share=0.5, wrong=30, **common), orders=15),
+        "lease": replace(Experiment(kind="meeting", dispatchers=0, share=0.0, **common), orders=10),
+        "record-transaction": Experiment(kind="calls", share=0.3, wrong=60, **common),
         "connectors-look": replace(Experiment(kind="systems", share=0.3, webhooks=True, **common), orders=8),
     }[guard]

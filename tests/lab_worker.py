@@ -60,7 +60,7 @@ class Office:
     can_look_up = True
 
     def __init__(self, url: str) -> None:
-        self._client = Client("office", url, Limits(concurrent=64, timeout=1.0))
+        self._client = Client("office", url, Limits(concurrent=64, timeout=CONFIG["timeout"]))
 
     async def _act(self, service: str, order: str, key: str) -> str:
         answer = await self._client.request(
@@ -256,7 +256,7 @@ async def main() -> None:
             with contextlib.suppress(Exception):
                 await _again(opened)
         else:
-            await Dispatcher(opened, spacing=CONFIG["spacing"], concurrent=CONFIG["concurrent"]).run(stop)
+            await Dispatcher(opened, concurrent=CONFIG["concurrent"]).run(stop)
 
 
 if __name__ == "__main__":

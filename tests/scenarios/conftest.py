@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Prefect reads its settings when it is imported, and its server is started with this process's environment.
-os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-
 import asyncio
 import shutil
 from collections.abc import AsyncGenerator, Generator

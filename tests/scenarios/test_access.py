@@ -166,7 +166,8 @@ def test_a_command_beside_the_machine_finds_it_and_logs_in(up: Up) -> None:
     before = runs(up, "backfill")
     ended = up.kvit("backfill", "--channel", "cz", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["state"] == "Done"
+    told = json.loads(ended.stdout)
+    assert (told["state"], told["backfill"], told["results"]) == ("Done", 1, {})
     assert runs(up, "backfill") == before + 1
 
 

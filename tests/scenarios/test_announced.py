@@ -19,6 +19,9 @@ from deployments.dispatcher import Dispatcher
 from store import inbox
 from tasks.installation import Installation
 
+WITHIN_S = 200
+"""What must come about does so in a second; a busy machine, or a Prefect whose database is locked, is waited for."""
+
 
 class Mailbox(Saying):
     """A source that announces what comes in; `fails` are raised by the next waits for news, one each.
@@ -61,7 +64,7 @@ class Mailbox(Saying):
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WITHIN_S):
         while not condition():  # noqa: ASYNC110 - the database tells by no event
             await asyncio.sleep(0.01)
 
@@ -103,9 +106,9 @@ async def test_what_is_announced_is_polled_and_carried_on_with_nobody_asking(
 ) -> None:
     order_id = await buy(opened)
     stop = asyncio.Event()
-    working = asyncio.create_task(Dispatcher(opened, spacing=0).run(stop))
+    working = asyncio.create_task(Dispatcher(opened).run(stop))
     mailbox.receive("letter 1", payment_of("CZ5001"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WITHIN_S):
         while not (await order_of(opened, order_id)).settled:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.02)
     stop.set()

@@ -29,6 +29,7 @@ from domain.order_document import parse_order
 from flows.authorization import holds_waiting
 from store import inbox, journal, payments, stock
 from store.audit import audit
+from tasks.by_hand import set_status
 from tasks.dispatch import start_dispatch
 from tasks.holds import HoldError, decide_hold, rows
 from tasks.installation import Installation
@@ -463,6 +464,52 @@ async def test_the_receipt_has_the_lines_of_what_is_captured(shop: Shop) -> None
     assert [(line.title, line.quantity, str(line.amount)) for line in receipt.lines] == [
         ("Sencha, 100 g", 2, "189.00 CZK")
     ]
+
+
+async def hands_over(shop: Shop, status: str) -> None:
+    """Let a person say where the goods are."""
+    await set_status(shop.opened, "CZ5001", status, channel=None, author="Eva", because="the courier says so")
+    await shop.works()
+
+
+async def prepaid(shop: Shop) -> int:
+    """Let an order be paid whose goods count as handed over when they are dispatched."""
+    await change_rules(shop.opened, {"holds": {"receipt": True, "second_receipt": "dispatched"}})
+    order_id = await buy(shop.opened)
+    await shop.authorizes()
+    await shop.works()
+    await decides(shop, Decision.CAPTURE)
+    await shop.works()
+    return order_id
+
+
+async def test_the_second_receipt_follows_the_goods_once_though_its_answer_got_lost(shop: Shop) -> None:
+    order_id = await prepaid(shop)
+    await hands_over(shop, "ready")
+    early = (await steps_of(shop.opened, order_id))["second receipt"]
+    assert (early["state"], early["reason"]) == (
+        "skipped",
+        "the order is ready, and its goods count as handed over once dispatched",
+    )
+    planned = await set_status(shop.opened, "CZ5001", "dispatched", channel=None, author="Eva", because="", plan=True)
+    assert "the second receipt of what was paid through a gateway would be registered" in planned.planned
+    shop.safe.lose = 1
+    await hands_over(shop, "dispatched")
+    done = (await steps_of(shop.opened, order_id))["second receipt"]
+    assert (done["state"], done["reference"]) == ("done", "rt-H-CZ5001")
+    await hands_over(shop, "completed")
+    later = (await steps_of(shop.opened, order_id))["second receipt"]
+    assert (later["state"], later["reason"]) == ("skipped", "it was registered before")
+    assert shop.safe.acts == [("capture", "H-CZ5001", "378.00 CZK"), ("receipt", "H-CZ5001", "378.00 CZK")]
+
+
+async def test_of_an_order_that_was_refunded_there_is_no_second_receipt(shop: Shop) -> None:
+    order_id = await prepaid(shop)
+    shop.safe.refunded.add("H-CZ5001")
+    await hands_over(shop, "dispatched")
+    left_out = (await steps_of(shop.opened, order_id))["second receipt"]
+    assert (left_out["state"], left_out["reason"]) == ("skipped", "all that was paid was refunded")
+    assert [act for act, _, _ in shop.safe.acts] == ["capture"]
 
 
 async def test_a_hold_moves_forward_only(shop: Shop) -> None:

@@ -82,6 +82,6 @@ async def test_the_dispatcher_works_off_what_is_due(opened: Installation, clock:
     order_id = await buy(opened, "CZ5003")
     payment_id = await pay(opened, "CZ5003")
     clock.forward(seconds=1)
-    assert await Dispatcher(opened, spacing=0).work_off() >= 2
+    assert await Dispatcher(opened).work_off() >= 2
     assert (await payment_row(opened, payment_id))["outcome"] == "exact"
     assert (await steps_of(opened, order_id))["invoice"]["state"] == "done"

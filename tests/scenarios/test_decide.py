@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,7 +74,7 @@ async def everything(opened: Installation) -> list[Any]:
 
 async def work_off(opened: Installation) -> int:
     """Let what is due go on."""
-    return await Dispatcher(opened, spacing=0).work_off()
+    return await Dispatcher(opened).work_off()
 
 
 async def unknown(opened: Installation, amount: str = "378.00", method: str = "card", **fields: Any) -> int:
@@ -740,6 +741,7 @@ async def test_an_operator_sees_what_waits_and_resolves_it(opened: Installation,
     )
     kept = await run("resolve", str(payment_id), "--balance", "--because", "she will order again")
     assert kept.stdout.startswith(f"Payment {payment_id}: 22.00 CZK too much kept on the balance of customer C0900 by ")
+    clock.now = datetime.now(UTC)  # that of the commands
     await work_off(opened)
     assert ((await order_of(opened, order)).status, await balance_of(opened, order)) == ("paid", "22.00")
 

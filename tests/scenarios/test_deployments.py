@@ -73,7 +73,7 @@ def test_each_field_of_a_deployments_form_has_a_title_and_says_what_it_is_for(na
     assert not schema["required"]
     if name == "backfill":
         inner = {"channel", "status", "scenario", "placed_from", "placed_to", "numbers"}
-        own = {"selection", "dry_run", "notify", "author", "because", "resume"}
+        own = {"selection", "dry_run", "notify", "author", "because", "resume", "shards", "rates"}
         assert set(found) == own | {f"selection.{field}" for field in inner}
 
 

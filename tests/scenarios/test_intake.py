@@ -165,7 +165,7 @@ async def test_a_file_that_is_no_statement_leaves_nothing(opened: Installation) 
 async def test_a_transfer_on_a_statement_pays_its_order(opened: Installation) -> None:
     order_id = await buy(opened, "CZ5001", "bank_transfer")
     await take_statement(opened, statement(FIRST), "november.csv")
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     assert (await order_of(opened, order_id)).status == "k_expedici"
     assert (await done_outside(opened))["labels"] == 1
 
@@ -217,7 +217,7 @@ async def gateway(stocked: Path, tmp_path: Path, clock: Clock) -> AsyncGenerator
         }
         (home / "kvit.yaml").write_text(yaml.safe_dump({"connectors": [connector]}), encoding="utf-8")
         async with shop(home, clock=clock) as opened:
-            dispatcher = Dispatcher(opened, spacing=0)
+            dispatcher = Dispatcher(opened)
             app = create_app(opened, wake=dispatcher.wake, waiting=dispatcher.waiting)
             async with StandIn(app) as web:
                 yield Gateway(opened, stripe, clock, f"{web.url}/webhooks/stripe")
@@ -229,7 +229,7 @@ async def test_a_webhook_is_stored_the_provider_is_asked_and_the_order_is_carrie
     (letter,) = await gateway.letters()
     assert (letter["due_at"], letter["handled_at"]) == (NOW, None)
     assert await gateway.amounts() == []  # what a webhook says is not believed
-    await Dispatcher(gateway.opened, spacing=0).work_off()
+    await Dispatcher(gateway.opened).work_off()
     assert await gateway.amounts() == [37800]
     (letter,) = await gateway.letters()
     assert (letter["due_at"], letter["handled_at"]) == (None, NOW)

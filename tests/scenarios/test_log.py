@@ -67,12 +67,15 @@ async def _read(run_id: UUID, *, tasks: int, lines: int) -> Run:
     of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
     artifacts = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
     await _flushed()
-    async with get_client() as client, asyncio.timeout(30):
+    async with get_client() as client, asyncio.timeout(120):
         while True:
             found = await client.read_task_runs(flow_run_filter=chosen)
-            said = [
-                line.message for line in await client.read_logs(of_run, limit=200) if line.name == "prefect.task_runs"
+            entries = [
+                entry.message
+                for entry in await client.read_logs(of_run, limit=200)
+                if entry.name == "prefect.task_runs"
             ]
+            said = [line for entry in entries for line in entry.splitlines()]
             told = [line for line in said if " · " in line]
             if len(found) >= tasks and len(told) >= lines and all(t.state and t.state.is_final() for t in found):
                 break

@@ -39,7 +39,7 @@ async def opened(opened: Installation) -> AsyncGenerator[Installation]:
 
 async def work_off(opened: Installation) -> None:
     """Let everything be carried on that is due."""
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
 
 
 async def outcome_of(opened: Installation, payment_id: int) -> str:

@@ -109,7 +109,7 @@ async def change(opened: Installation, sql: str, **values: Any) -> None:
 
 async def rest(opened: Installation) -> None:
     """Let everything that is due be carried on."""
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
 
 
 async def sell(opened: Installation, number: str = "CZ5001", method: str = "card", **fields: Any) -> int:

@@ -9,11 +9,11 @@ import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from mail_server import mail_server
 from prefect import State
 from shop_builders import (
     Clock,
@@ -91,13 +91,8 @@ class Cart:
 @pytest.fixture
 async def post() -> AsyncGenerator[Post]:
     made = Post()
-    loop = asyncio.get_running_loop()
-    handler = SimpleNamespace(handle_DATA=made.data)
-    listening = await loop.create_server(lambda: SMTP(handler, loop=loop, hostname="mail.example"), "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    yield made
-    listening.close()
-    await listening.wait_closed()
+    async with mail_server(made.data) as made.port:
+        yield made
 
 
 @pytest.fixture
@@ -123,7 +118,7 @@ async def settle(opened: Installation, order_id: int, step: str, said: Said, **m
     """Settle a step by hand, and let what is due go on."""
     given = {"author": WHO, "because": WHY} | more
     settled = await resolve_step(opened, order_id, step, said, **given)
-    await Dispatcher(opened, spacing=0).work_off()
+    await Dispatcher(opened).work_off()
     return settled.state
 
 
@@ -197,7 +192,7 @@ async def test_a_message_that_was_not_sent_is_sent_once_with_its_key(writing: In
     message = (await steps_of(writing, order_id))["message"]
     assert (message["state"], message["key"]) == ("done", before)
     assert len(post.taken) == 1
-    assert (await Dispatcher(writing, spacing=0).work_off()) == 0
+    assert (await Dispatcher(writing).work_off()) == 0
     assert len(post.taken) == 1
 
 

@@ -35,7 +35,8 @@ from sqlalchemy import select, update
 from connectors.roles import IssuedDocument
 from domain.documents import Document
 from domain.orders import Order, Status
-from domain.rules import DocumentKind
+from domain.payments import Method
+from domain.rules import DocumentKind, moments_of
 from domain.scenarios import STEPS, TELLING, TIMED, in_order
 from flows.scenarios import SCENARIOS
 from store import documents, effects, journal, orders, rules, stock
@@ -75,7 +76,11 @@ EVERYTHING: dict[str, Any] = {
             "change_status": True,
             "status": status,
             "invoice": {"action": "issue", "kind": "invoice"},
-            "messages": [{"template": template, "moment": moment} for moment, template in MESSAGES.items()],
+            "messages": [
+                {"template": template, "moment": moment}
+                for moment, template in MESSAGES.items()
+                if moment in moments_of(Method(method))
+            ],
             "stock": "deduct",
             "dispatch": {"start": True, "waits_for": waits_for},
         }
@@ -169,7 +174,17 @@ TOLD = {
 
 
 ELSEWHERE = {
-    *("money_back", "revert", "authorization", "capture", "release", "status_changed", "deferred", "balance_release"),
+    *(
+        "money_back",
+        "revert",
+        "authorization",
+        "capture",
+        "release",
+        "status_changed",
+        "deferred",
+        "balance_release",
+        "by_hand",
+    ),
     *TIMED,
 }
 """What takes back, holds, waits or tells, instead of carrying on; the tests named for these tell how."""

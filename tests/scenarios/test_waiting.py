@@ -11,9 +11,11 @@ from elsewhere import Stall
 from shop_builders import Clock, buy, carry_on_all, change_rules, letters, order_of, pay, steps_of
 
 from domain.documents import document_from_json
+from domain.holds import Hold, HoldState
+from domain.money import Money
 from domain.orders import Order
 from domain.rules import DocumentKind
-from store import effects, stock
+from store import effects, holds, payments, stock
 from store.audit import audit
 from store.documents import live, of_order
 from tasks.installation import Installation
@@ -171,6 +173,69 @@ async def test_what_can_not_be_put_off_is_refused_in_a_sentence(
     await carry_on_all(opened)
     with pytest.raises(ExtendError, match=why):
         await extend(opened, number, days, channel=None, author="Eva", because=because)
+
+
+# An order to be paid by card, and nobody pays.
+
+
+async def a_card_that_nobody_pays(opened: Installation, at_expiry: str) -> int:
+    """Place an order that waits 24 hours for its money and takes all the tea that there is; return its id."""
+    await change_rules(
+        opened, {"placed": {"card": {"reserve_stock": True, "reserve_hours": 24, "at_expiry": at_expiry}}}
+    )
+    async with opened.store.write() as connection:
+        await stock.count(connection, "TEA-SEN-100", "Sencha", 2, now=opened.clock())
+    order_id = await buy(opened)
+    assert await carry_on_all(opened) == ["order_placed: Done"]
+    assert await reserved(opened) == 2
+    return order_id
+
+
+@pytest.mark.parametrize(
+    ("at_expiry", "status", "why"),
+    [("cancel", "expired", "but is expired"), ("release", "new", "article TEA-SEN-100: 2 needed, 0 free")],
+)
+async def test_a_card_order_that_nobody_pays_gives_its_goods_back_once_and_late_money_sells_none_twice(
+    opened: Installation, clock: Clock, at_expiry: str, status: str, why: str
+) -> None:
+    order_id = await a_card_that_nobody_pays(opened, at_expiry)
+    clock.forward(hours=23)
+    assert await carry_on_all(opened) == []
+    clock.forward(hours=1)
+    assert await carry_on_all(opened) == ["expire: Done"]
+    assert ((await order_of(opened, order_id)).standard_status, await reserved(opened)) == (status, 0)
+    await buy(opened, "CZ5002")
+    await carry_on_all(opened)
+    assert await reserved(opened) == 2
+
+    await pay(opened)
+    assert await carry_on_all(opened) == ["card: Needs a person"]
+    steps = await steps_of(opened, order_id)
+    assert steps.get("dispatch", {"state": "none"})["state"] != "done"
+    async with opened.store.read() as connection:
+        (tea,) = [one for one in await stock.levels(connection) if one.sku == "TEA-SEN-100"]
+        (paid,) = await payments.listing(connection)
+    assert (tea.on_hand, tea.reserved) == (2, 2)
+    assert why in (steps["stock"]["reason"] if at_expiry == "release" else paid["reason"])
+
+
+async def test_a_card_order_keeps_its_goods_while_money_is_held_for_it(opened: Installation, clock: Clock) -> None:
+    order_id = await a_card_that_nobody_pays(opened, "cancel")
+    held = Hold(
+        source="test",
+        reference="h1",
+        amount=Money(37_800, "CZK"),
+        captured=Money(0, "CZK"),
+        state=HoldState.HELD,
+        order_reference="CZ5001",
+    )
+    async with opened.store.write() as connection:
+        hold_id, _ = await holds.put(connection, held, connector="test", now=clock())
+        await holds.attach(connection, hold_id, order_id, "", now=clock())
+    clock.forward(hours=24)
+    assert await carry_on_all(opened) == ["expire: Done"]
+    assert (await steps_of(opened, order_id))["expire"]["reason"] == "money is held for it; the rules for that decide"
+    assert await reserved(opened) == 2
 
 
 # The goods first, the money later.

@@ -172,7 +172,7 @@ async def test_a_files_name_can_not_forge_a_line_of_the_log_or_steer_a_terminal(
     monkeypatch.setattr("deployments.watched._EVERY_S", 0.05)
     caplog.set_level(logging.INFO, logger="kvit.watched")
     put(opened, "a\nWARNING all is lost\x1b[2J.csv")
-    async with watched(opened) as woken, asyncio.timeout(10):
+    async with watched(opened) as woken, asyncio.timeout(120):
         await woken.wait()
     (line,) = [record.getMessage() for record in caplog.records if record.name == "kvit.watched"]
     assert line == "a WARNING all is lost\N{REPLACEMENT CHARACTER}[2J.csv: 1 entries, 1 new"
@@ -234,7 +234,7 @@ async def test_the_dispatcher_is_woken_for_a_file_that_is_put_there_meanwhile(
     opened: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.watched._EVERY_S", 0.05)
-    async with watched(opened) as woken, asyncio.timeout(10):
+    async with watched(opened) as woken, asyncio.timeout(120):
         (opened.home / "inbox").mkdir(exist_ok=True)
         assert not woken.is_set()
         put(opened, "november.csv")
@@ -248,7 +248,7 @@ async def test_a_folder_that_cant_be_read_is_waited_for(
     monkeypatch.setattr("deployments.watched._EVERY_S", 0.05)
     in_the_way = opened.home / "inbox"
     in_the_way.write_text("a file where the folder should be", encoding="utf-8")
-    async with watched(opened) as woken, asyncio.timeout(10):
+    async with watched(opened) as woken, asyncio.timeout(120):
         while "the watched folder can't be read" not in caplog.text:  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0.01)
         in_the_way.unlink()

@@ -75,8 +75,15 @@ def test_a_statement_that_is_put_together_would_be_seen() -> None:
 
 # What must not be there at all
 
-UNPACKED_IN_BOUNDS = "connectors/commerceml.py: with zipfile.ZipFile(io.BytesIO(data)) as archive:"
-"""What 1C packs; tests/contract/test_commerceml.py shows that a bomb stays within its bounds."""
+UNPACKED_IN_BOUNDS = (
+    "connectors/commerceml.py: with zipfile.ZipFile(io.BytesIO(data)) as archive:",
+    "store/archived.py: content = zlib.decompressobj().decompress(body, LARGEST)",
+)
+"""What 1C packs, and what we archived; tests/contract/test_commerceml.py and tests/state/test_archive.py show that a
+bomb stays within its bounds."""
+
+BETWEEN_OUR_PROCESSES = re.compile(r"connectors/printing\.py: .*\b(?:pickle|subprocess)\b")
+"""What is printed, sent to a process that we started and that nobody else can speak to, and what it sends back."""
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,8 @@ def test_none_of_it_is_in_the_code(what: str, why: str) -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
         if re.search(what, line) and "asyncio.subprocess" not in line and "create_subprocess_exec" not in line
     ]
-    assert [line for line in found if line != UNPACKED_IN_BOUNDS] == [], why
+    ours = [line for line in found if line in UNPACKED_IN_BOUNDS or BETWEEN_OUR_PROCESSES.match(line)]
+    assert [line for line in found if line not in ours] == [], why
 
 
 def test_a_rules_file_is_read_by_a_safe_loader() -> None:
@@ -109,8 +117,10 @@ def test_a_rules_file_is_read_by_a_safe_loader() -> None:
 
 
 def test_processes_are_started_without_a_shell_and_with_nothing_from_outside() -> None:
-    starts = [named(file) for file in OURS for what, _ in calls(file) if "subprocess" in what]
-    assert set(starts) == {"deployments/processes.py"}
+    starts = [(named(file), call) for file in OURS for what, call in calls(file) if "subprocess" in what]
+    assert {file for file, _ in starts} == {"deployments/processes.py", "connectors/printing.py"}
+    printing = [ast.unparse(call.args[0]) for file, call in starts if file == "connectors/printing.py"]
+    assert printing == ["[sys.executable, '-P', '-c', _PROGRAM, json.dumps(sys.path)]"]
 
 
 def test_connectors_reach_the_web_through_the_one_client_alone() -> None:
@@ -133,7 +143,9 @@ def test_every_table_in_the_log_goes_through_the_one_that_takes_markup_for_text(
 
 
 def test_no_other_kind_of_artifact_takes_a_text_from_outside() -> None:
-    kinds = {what for file in OURS for what, _ in calls(file) if "create_" in what and "artifact" in what}
+    # The dispatcher's client of Prefect passes on what others have made, later.
+    makers = [file for file in OURS if named(file) != "deployments/reporter.py"]
+    kinds = {what for file in makers for what, _ in calls(file) if "create_" in what and "artifact" in what}
     assert kinds == {"acreate_table_artifact", "acreate_progress_artifact", "acreate_markdown_artifact"}
     # Payments by week: a picture, figures, currencies, and words of our own. Transition times: a picture, whose texts
     # are escaped and which is shown as one, and words of our own.
@@ -165,5 +177,5 @@ def test_packages_are_installed_with_their_hashes_only() -> None:
 
 def test_the_packages_fit_together() -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "check"]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert checked.returncode == 0, checked.stdout

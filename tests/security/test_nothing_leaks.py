@@ -147,7 +147,7 @@ async def _send_what_is_refused(home: Path, url: str) -> None:
     statement.write_text(head + row, encoding="utf-8")
     before = time.time() - 60
     os.utime(statement, (before, before))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while not (home / "inbox" / "refused" / "late.csv.refused.txt").exists():  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.1)
 
