@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.rules import DocumentKind
@@ -17,18 +17,19 @@ from store.tables import DocumentRow, DocumentSeries, MessageRow
 
 async def next_number(connection: AsyncConnection, channel: str, kind: DocumentKind, year: int) -> int:
     """Take the next number of a series. It is used up only if the transaction commits, so there are no gaps."""
-    await add_new(
-        connection, DocumentSeries, [{"channel": channel, "kind": kind.value, "year": year, "next_number": 1}]
-    )
-    key = (DocumentSeries.channel == channel) & (DocumentSeries.kind == kind.value) & (DocumentSeries.year == year)
-    number = await connection.scalar(
+    series = {"channel": channel, "kind": kind.value, "year": year}
+    taken = (
         update(DocumentSeries)
-        .where(key)
+        .where(*(DocumentSeries.__table__.c[name] == value for name, value in series.items()))
         .values(next_number=DocumentSeries.next_number + 1)
         .returning(DocumentSeries.next_number)
     )
-    assert number is not None  # noqa: S101 - RETURNING of the row added above
-    return number - 1
+    following = await connection.scalar(taken)
+    if following is None:  # the first of its series
+        await add_new(connection, DocumentSeries, [series | {"next_number": 1}])
+        following = await connection.scalar(taken)
+    assert following is not None  # noqa: S101 - RETURNING of the row added above
+    return following - 1
 
 
 async def add(
@@ -114,9 +115,13 @@ async def without_file(
     return found
 
 
-async def set_file(connection: AsyncConnection, document_id: int, file: str) -> None:
-    """Remember where a document's PDF is, relative to KVIT_HOME."""
-    await connection.execute(update(DocumentRow).where(DocumentRow.id == document_id).values(file=file))
+async def set_files(connection: AsyncConnection, files: Mapping[int, str]) -> None:
+    """Remember where documents' PDFs are, by the documents' ids, relative to KVIT_HOME."""
+    if files:
+        await connection.execute(
+            update(DocumentRow).where(DocumentRow.id == bindparam("_id")).values(file=bindparam("_file")),
+            [{"_id": id_, "_file": file} for id_, file in sorted(files.items())],
+        )
 
 
 async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:

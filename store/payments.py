@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, bindparam, case, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -589,6 +589,26 @@ def _shown(match: Match) -> list[Any]:
     ]
 
 
+def _allocated(
+    payment_id: int, parts: Sequence[Part], evidence: Mapping[int, list[str]], now: datetime
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "payment_id": payment_id,
+            "open_item_id": part.item.id,
+            "order_id": part.item.order_id,
+            "amount_minor": part.amount.minor,
+            "write_off_minor": part.write_off.minor,
+            "taken_minor": part.taken.minor if part.taken else None,
+            "completes": part.completes,
+            "evidence": evidence[part.item.id],
+            "reversed": False,
+            "at": now,
+        }
+        for part in parts
+    ]
+
+
 async def allocate(
     connection: AsyncConnection,
     payment_id: int,
@@ -599,56 +619,88 @@ async def allocate(
 ) -> None:
     """Give a payment's money to items; evidence says by the item's id why."""
     if parts:
-        await connection.execute(
-            insert(AllocationRow),
-            [
-                {
-                    "payment_id": payment_id,
-                    "open_item_id": part.item.id,
-                    "order_id": part.item.order_id,
-                    "amount_minor": part.amount.minor,
-                    "write_off_minor": part.write_off.minor,
-                    "taken_minor": part.taken.minor if part.taken else None,
-                    "completes": part.completes,
-                    "evidence": evidence[part.item.id],
-                    "reversed": False,
-                    "at": now,
-                }
-                for part in parts
-            ],
-        )
+        await connection.execute(insert(AllocationRow), _allocated(payment_id, parts, evidence, now))
 
 
-async def record_match(
-    connection: AsyncConnection, payment: Payment, match: Match, references: Iterable[Reference], *, now: datetime
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a payment turned out to be, with what it names."""
+
+    payment: Payment
+    match: Match
+    references: Sequence[Reference] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is to be matched again when an order or a rule appears."""
+        return self.match.outcome in AWAITING_RULES and self.match.policy in (Policy.OPERATOR, Policy.IGNORE)
+
+    @property
+    def said(self) -> dict[int, list[str]]:
+        """Why items get of its money, by their ids; what no evidence names was taken for its amount, as is reasoned."""
+        found = {part.item.id: [self.match.reason] for part in self.match.parts}
+        return found | {one.item.id: [e.said for e in one.evidence] for one in self.match.candidates if one.evidence}
+
+
+async def record_matches(
+    connection: AsyncConnection, decided: Sequence[Decided], *, now: datetime
 ) -> list[tuple[int, str]]:
-    """Store what a payment turned out to be, its allocations, and what they teach.
+    """Store what payments turned out to be, their allocations, and what they teach, in the order of the decisions.
 
-    Return the payments that wait for what is known now, as (id, scenario): it is worth while to match them again.
+    Return the payments that wait for what is known now, as (id, scenario): it is worth while to match them again. One
+    of those decided here is among them where a later one of them tells what it was decided without.
     """
-    await connection.execute(
-        update(PaymentRow)
-        .where(PaymentRow.id == payment.id)
-        .values(
-            outcome=match.outcome.value,
-            policy=match.policy.value,
-            reason=match.reason,
-            candidates=_shown(match),
-            surplus_minor=match.surplus.minor if match.parts else 0,
-            matched_at=now,
-        )
-    )
-    # What no evidence names was taken for its amount, which the reason tells.
-    said = {part.item.id: [match.reason] for part in match.parts}
-    said |= {one.item.id: [e.said for e in one.evidence] for one in match.candidates if one.evidence}
-    await allocate(connection, payment.id, match.parts, said, now=now)
-    await waits_no_more(connection, payment.id)
-    if match.outcome in AWAITING_RULES and match.policy in (Policy.OPERATOR, Policy.IGNORE):
-        await add_new(connection, PaymentReference, _waiting_rows(payment, match, references))
-    again = set(await undecided(connection, [part.item.id for part in match.parts]))
-    if (customer_id := _taught(match)) is not None:
-        again.update(await teach(connection, payment, customer_id))
-    return sorted(again)
+    places = {one.payment.id: place for place, one in enumerate(decided)}
+    news = [(place, (_BETWEEN, str(part.item.id))) for place, one in enumerate(decided) for part in one.match.parts]
+    # Before anything is allocated: what a payment taught that was taken off, and is given something again, is new.
+    news += [(places[id_], name) for id_, name in await _teach_all(connection, decided)]
+    await _record_outcomes(connection, decided, now)
+    if rows := [row for one in decided for row in _allocated(one.payment.id, one.match.parts, one.said, now)]:
+        await connection.execute(insert(AllocationRow), rows)
+    for some in chunks(sorted(places)):
+        await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id.in_(some)))
+    waiting = [row for one in decided if one.waits for row in _waiting_rows(one.payment, one.match, one.references)]
+    await add_new(connection, PaymentReference, waiting)
+    found = await _waiting_by_name(connection, {name for _, name in news})
+    return sorted({one for place, name in news for one in found.get(name, ()) if places.get(one[0], -1) < place})
+
+
+async def _record_outcomes(connection: AsyncConnection, decided: Sequence[Decided], now: datetime) -> None:
+    given = {
+        column: bindparam(f"_{column}", type_=PaymentRow.__table__.c[column].type)
+        for column in ("outcome", "policy", "reason", "candidates", "surplus_minor", "matched_at")
+    }
+    rows = [
+        {
+            "_id": one.payment.id,
+            "_outcome": one.match.outcome.value,
+            "_policy": one.match.policy.value,
+            "_reason": one.match.reason,
+            "_candidates": _shown(one.match),
+            "_surplus_minor": one.match.surplus.minor if one.match.parts else 0,
+            "_matched_at": now,
+        }
+        for one in decided
+    ]
+    if rows:
+        await connection.execute(update(PaymentRow).where(PaymentRow.id == bindparam("_id")).values(given), rows)
+
+
+async def _teach_all(connection: AsyncConnection, decided: Sequence[Decided]) -> list[tuple[int, tuple[str, str]]]:
+    """Learn from payments whose accounts are which customers'; return by what those wait that want to know it.
+
+    With each goes the id of the payment that taught it.
+    """
+    learnt: set[tuple[str, int]] = set()
+    news: list[tuple[int, tuple[str, str]]] = []
+    for one in decided:
+        account, customer_id = memory.account_of(one.payment), _taught(one.match)
+        if account is None or customer_id is None or (account, customer_id) in learnt:
+            continue
+        learnt.add((account, customer_id))
+        if await memory.teach(connection, account, customer_id, one.payment.id):
+            news += [(one.payment.id, name) for name in _names_of(account)]
+    return news
 
 
 def _waiting_rows(payment: Payment, match: Match, references: Iterable[Reference]) -> list[dict[str, Any]]:
@@ -682,9 +734,12 @@ async def teach(connection: AsyncConnection, payment: Payment, customer_id: int)
     account = memory.account_of(payment)
     if account is None or not await memory.teach(connection, account, customer_id, payment.id):
         return []
-    kinds = (EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT)
-    waiting = await _waiting(connection, [(kind.value, account) for kind in kinds])
-    return [found for found in waiting if found[0] != payment.id]
+    return [found for found in await _waiting(connection, _names_of(account)) if found[0] != payment.id]
+
+
+def _names_of(account: str) -> list[tuple[str, str]]:
+    """Return by what payments wait that want to know whose account it is."""
+    return [(kind.value, account) for kind in (EvidenceKind.PAYER_ACCOUNT, EvidenceKind.GROUP_ACCOUNT)]
 
 
 async def waits_no_more(connection: AsyncConnection, payment_id: int) -> None:
@@ -920,16 +975,36 @@ async def unmatched(connection: AsyncConnection) -> list[Unmatched]:
     return [Unmatched(row.id, scenario_of(Method(row.method), Kind(row.kind)), row.account) for row in rows.all()]
 
 
-async def _waiting(connection: AsyncConnection, named: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
-    found: dict[int, str] = {}
-    for some in chunks(sorted(set(named)), 100):
+async def _waiting(connection: AsyncConnection, named: Iterable[tuple[str, str]]) -> list[tuple[int, str]]:
+    found = await _waiting_by_name(connection, set(named))
+    return sorted({one for those in found.values() for one in those})
+
+
+async def _waiting_by_name(
+    connection: AsyncConnection, named: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], list[tuple[int, str]]]:
+    """Return the unmatched payments that wait for what has one of these names, (kind, value), as (id, scenario)."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for some in chunks(sorted(named)):
+        values: dict[str, list[str]] = defaultdict(list)
+        for kind, value in some:
+            values[kind].append(value)
         rows = await connection.execute(
-            select(PaymentRow.id, PaymentRow.method, PaymentRow.kind)
+            select(
+                PaymentReference.kind.label("named"),
+                PaymentReference.value,
+                PaymentRow.id,
+                PaymentRow.method,
+                PaymentRow.kind,
+            )
             .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
-            .where(or_(*((PaymentReference.kind == kind) & (PaymentReference.value == value) for kind, value in some)))
+            .where(
+                or_(*((PaymentReference.kind == kind) & PaymentReference.value.in_(of) for kind, of in values.items()))
+            )
         )
-        found.update({row.id: scenario_of(Method(row.method), Kind(row.kind)) for row in rows.all()})
-    return sorted(found.items())
+        for row in rows.all():
+            found[row.named, row.value].append((row.id, scenario_of(Method(row.method), Kind(row.kind))))
+    return found
 
 
 async def to_send_back(connection: AsyncConnection) -> list[dict[str, Any]]:

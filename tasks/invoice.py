@@ -302,9 +302,8 @@ async def _print(opened: Installation, rows: Sequence[dict[str, Any]]) -> int:
         together = rows[start : start + _PRINTED_AT_ONCE]
         failures = await asyncio.gather(*(put(row) for row in together), return_exceptions=True)
         async with opened.store.write() as connection:
-            for row, failure in zip(together, failures, strict=True):
-                if failure is None:
-                    await documents.set_file(connection, row["id"], _file_of(row))
+            printed = [row for row, failure in zip(together, failures, strict=True) if failure is None]
+            await documents.set_files(connection, {row["id"]: _file_of(row) for row in printed})
         for failure in failures:
             if failure is not None:
                 raise failure

@@ -87,26 +87,30 @@ async def _match(
     decided = await payments.decided(connection, [payment.id for payment in unmatched])
     actor, now = current_actor(opened), opened.clock()
     matches: dict[PaymentId, Match] = {}
-    again: dict[PaymentId, str] = {}
-    entries: list[dict[str, Any]] = []
+    kept: dict[PaymentId, Credit | None] = {}
     gone = await payments.gone_back(connection, unmatched)
     lump_sums = await lump_sums_among(connection, opened, unmatched)
     for payment in unmatched:
+        credit = None
         if went := gone.get(payment.id):
-            match, credit = _went_back(payment, went.minor), None
+            match = _went_back(payment, went.minor)
             await work.add(connection, "money_back", "payment", went.ids, now=now)
         elif payment.id in lump_sums:
-            match, credit = lump_sums[payment.id], None
+            match = lump_sums[payment.id]
         else:
             match = decide(payment, named[payment.id], pool.of(named[payment.id]), channels, reader)
             match, credit = await _with_the_rest(connection, payment, match, channels)
-        matches[payment.id] = match
-        again.update(await payments.record_match(connection, payment, match, named[payment.id], now=now))
-        again.pop(payment.id, None)
+        matches[payment.id], kept[payment.id] = match, credit
         for part in match.parts:
             pool.relieve(part, payment.method)
+    again = await payments.record_matches(
+        connection, [payments.Decided(p, matches[p.id], named[p.id]) for p in unmatched], now=now
+    )
+    entries: list[dict[str, Any]] = []
+    for payment in unmatched:
+        match = matches[payment.id]
         cause = cause_of("payment", payment.id, payment.round)
-        for owed, credited in _credits(match, credit):
+        for owed, credited in _credits(match, kept[payment.id]):
             await top_up(
                 connection,
                 credited.customer_id,
@@ -139,7 +143,7 @@ async def _match(
             for order_id, rule_version in touched
         )
     await journal.append(connection, entries)
-    for id_, scenario in sorted(again.items()):
+    for id_, scenario in again:
         await work.add(connection, scenario, "payment", [id_], now=now)
     return matches
 

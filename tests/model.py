@@ -111,7 +111,7 @@ def put_stops(patch: pytest.MonkeyPatch, stops: Stops) -> None:
     patch.setattr(tasks.step.Step, "_attempt", attempted)
     around(effects, "end", after="in the record")
     around(tasks.step.Step, "_record", after="recorded")
-    around(store.payments, "record_match", after="in the match")
+    around(store.payments, "record_matches", after="in the match")
     around(store.payments, "record_returned", after="in the match")
     around(store.reverts, "release", after="in the release")
     around(tasks.close, "print_documents", before="closing")

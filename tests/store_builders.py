@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.matching import Match, Reference
 from domain.money import Money
 from domain.orders import Address, Order, Status
-from domain.payments import IncomingPayment, Method
+from domain.payments import IncomingPayment, Method, Payment
 from store import orders, payments
 from store.database import Store
 from store.journal import Actor
@@ -119,3 +121,10 @@ async def change(store: Store, sql: str, **values: Any) -> None:
     """Change rows behind the store's back."""
     async with store.write() as connection:
         await connection.execute(text(sql), values)
+
+
+async def record_match(
+    connection: AsyncConnection, payment: Payment, match: Match, references: Sequence[Reference], *, now: datetime
+) -> list[tuple[int, str]]:
+    """Record what one payment turned out to be; return the payments to be tried again."""
+    return await payments.record_matches(connection, [payments.Decided(payment, match, references)], now=now)

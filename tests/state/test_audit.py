@@ -12,7 +12,7 @@ import pytest
 from rules_builders import document
 from sqlalchemy import Executable, delete, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from store_builders import MINUTE, NOW, WORKER, column, incoming, line, new_order
+from store_builders import MINUTE, NOW, WORKER, column, incoming, line, new_order, record_match
 
 from domain.matching import Match, Reference, reconcile, references_of
 from domain.orders import Order, Status
@@ -81,7 +81,7 @@ class Day:
         items = await payments.candidates(self.connection, named)
         payment = (await payments.load(self.connection, [id_]))[id_]
         match = reconcile(payment, items.values(), channels)
-        await payments.record_match(self.connection, payment, match, named, now=NOW)
+        await record_match(self.connection, payment, match, named, now=NOW)
         return id_, match
 
     async def document(self, order: Order, effect: int, kind: DocumentKind, corrects: int | None = None) -> None:

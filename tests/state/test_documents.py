@@ -141,7 +141,7 @@ async def test_what_was_not_printed_yet_is_found(store: Store) -> None:
         of_all = await documents.without_file(connection)
 
     async with store.write() as connection:
-        await documents.set_file(connection, of_one[0]["id"], "documents/shop/1.pdf")
+        await documents.set_files(connection, {of_one[0]["id"]: "documents/shop/1.pdf"})
 
     async with store.read() as connection:
         left = await documents.without_file(connection)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from store_builders import NOW, WORKER, column, new_order, place, receive
+from store_builders import NOW, WORKER, column, new_order, place, receive, record_match
 
 from domain.allocation import OpenItem, split
 from domain.matching import Candidate, Evidence, Match, Reference
@@ -54,7 +54,7 @@ async def match(
     )
     async with store.write() as connection:
         payment = (await payments.load(connection, [payment_id]))[payment_id]
-        return payment_id, await payments.record_match(connection, payment, found, [], now=NOW)
+        return payment_id, await record_match(connection, payment, found, [], now=NOW)
 
 
 async def known_for(store: Store, account: str = IBAN) -> list[str]:
@@ -191,7 +191,7 @@ async def test_what_is_learnt_wakes_the_payments_from_that_account(store: Store)
     unknown = Match(outcome=Outcome.UNKNOWN, policy=Policy.OPERATOR, reason="names no order", surplus=NOTHING)
     async with store.write() as connection:
         payment = (await payments.load(connection, [waits]))[waits]
-        await payments.record_match(connection, payment, unknown, [Reference(ACCOUNT, IBAN)], now=NOW)
+        await record_match(connection, payment, unknown, [Reference(ACCOUNT, IBAN)], now=NOW)
 
     _, again = await match(store, await ordered(store, "1"))
     assert again == [(waits, "bank_transfer")]
@@ -217,14 +217,14 @@ async def test_two_matchings_at_once_do_not_miss_what_the_other_learns(store: St
         async with other.write() as connection:
             payment = (await payments.load(connection, [taught]))[taught]
             await payments.candidates(connection, [Reference(NUMBER, "1"), from_account])
-            return await payments.record_match(connection, payment, exact, [from_account], now=NOW)
+            return await record_match(connection, payment, exact, [from_account], now=NOW)
 
     async with store.write() as connection:
         payment = (await payments.load(connection, [waits]))[waits]
         assert await payments.candidates(connection, [from_account]) == {}
         teaching = asyncio.create_task(teaches())
         await asyncio.wait({teaching}, timeout=0.5)  # long enough to pass by, were it not held up
-        await payments.record_match(connection, payment, unknown, [from_account], now=NOW)
+        await record_match(connection, payment, unknown, [from_account], now=NOW)
 
     assert await teaching == [(waits, "bank_transfer")]
 
@@ -248,7 +248,7 @@ async def test_an_order_that_tells_an_account_wakes_the_payments_from_it(store: 
     unknown = Match(outcome=Outcome.UNKNOWN, policy=Policy.OPERATOR, reason="names no order", surplus=NOTHING)
     async with store.write() as connection:
         payment = (await payments.load(connection, [waits]))[waits]
-        await payments.record_match(connection, payment, unknown, [Reference(ACCOUNT, IBAN)], now=NOW)
+        await record_match(connection, payment, unknown, [Reference(ACCOUNT, IBAN)], now=NOW)
 
         order_id = await orders.add(connection, new_order("9", accounts=(IBAN,)), now=NOW, actor=WORKER)
         assert order_id is not None

@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
-from store_builders import MINUTE, NOW, WORKER, change, column, incoming, load, new_order, place, receive
+from store_builders import MINUTE, NOW, WORKER, change, column, incoming, load, new_order, place, receive, record_match
 
 from domain.allocation import OpenItem, Part, split
 from domain.matching import Candidate, Evidence, Match, Reference, exact_sets
@@ -74,7 +74,7 @@ async def settle(
         candidates=(Candidate(item, evidence),),
     )
     async with store.write() as connection:
-        return await payments.record_match(connection, payment, match, [], now=NOW)
+        return await record_match(connection, payment, match, [], now=NOW)
 
 
 async def leave(store: Store, payment_id: int, outcome: Outcome, *references: Reference) -> None:
@@ -82,7 +82,7 @@ async def leave(store: Store, payment_id: int, outcome: Outcome, *references: Re
     match = Match(outcome=outcome, policy=Policy.OPERATOR, reason="names no order", surplus=NOTHING)
     payment = await loaded(store, payment_id)
     async with store.write() as connection:
-        await payments.record_match(connection, payment, match, references, now=NOW)
+        await record_match(connection, payment, match, references, now=NOW)
 
 
 async def waiting(store: Store, kind: EvidenceKind, value: str) -> list[tuple[int, str]]:
@@ -492,7 +492,7 @@ async def test_a_payment_between_two_items_is_worth_another_try_when_one_is_sett
     )
     payment = await loaded(store, between)
     async with store.write() as connection:
-        assert await payments.record_match(connection, payment, undecided, [], now=NOW) == []
+        assert await record_match(connection, payment, undecided, [], now=NOW) == []
 
     assert await settle(store, await receive(store, "E2"), third) == []
     assert await settle(store, await receive(store, "E3"), second) == [(between, "bank_transfer")]
@@ -514,7 +514,7 @@ async def test_an_order_and_its_payment_that_come_at_the_same_time_find_each_oth
         assert await payments.candidates(connection, [named]) == {}
         comes = asyncio.create_task(order_comes())
         await asyncio.wait({comes}, timeout=0.5)  # long enough to pass by, were it not held up
-        await payments.record_match(connection, payment, unknown, [named], now=NOW)
+        await record_match(connection, payment, unknown, [named], now=NOW)
 
     assert await comes == [(payment_id, Method.BANK_TRANSFER)]
 
@@ -531,7 +531,7 @@ async def test_two_payments_for_one_order_that_are_matched_at_once_settle_it_onc
                 return 0
             part, surplus = split(payment.amount, item, NOTHING)
             found = Match(outcome=Outcome.EXACT, policy=Policy.RELEASE, reason="exact", parts=(part,), surplus=surplus)
-            await payments.record_match(connection, payment, found, [], now=NOW)
+            await record_match(connection, payment, found, [], now=NOW)
             return part.amount.minor
 
     settled = await asyncio.gather(match(store, both[0]), match(other, both[1]))
@@ -576,7 +576,7 @@ async def converted(store: Store, number: str = "1042") -> tuple[int, int, OpenI
     )
     async with store.write() as connection:
         payment = (await payments.load(connection, [payment_id]))[payment_id]
-        await payments.record_match(connection, payment, match, [], now=NOW)
+        await record_match(connection, payment, match, [], now=NOW)
     return order, payment_id, item
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from document_builders import SELLER
 from sqlalchemy.exc import IntegrityError
-from store_builders import NOW, change, column, incoming, receive
+from store_builders import NOW, change, column, incoming, receive, record_match
 
 from connectors import load
 from connectors.roles import Consignment
@@ -337,7 +337,7 @@ async def match(through: Store, payment_id: int, **connectors: Mapping[str, Any]
         match = matches.get(payment_id) or Match(
             outcome=Outcome.UNKNOWN, policy=Policy.OPERATOR, reason="names no order", surplus=Money(0, "EUR")
         )
-        await payments.record_match(connection, found[payment_id], match, [], now=NOW)
+        await record_match(connection, found[payment_id], match, [], now=NOW)
         await work.finish(connection, "bank_transfer", "payment", [(payment_id, None, None)], now=NOW)
     return matches.get(payment_id)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules_builders import document
 from shop_builders import DEPLOYMENTS, SHOPKEEPER, Clock, buy, order_of, pay, shop
-from store_builders import NOW, WORKER, place, receive
+from store_builders import NOW, WORKER, place, receive, record_match
 
 from connectors.templates import Templates
 from domain.matching import Reader, decide
@@ -77,7 +77,7 @@ async def matched(opened: Installation, payment_id: int, hours: int) -> None:
         items = await payments.candidates(connection, named)
         match = decide(payment, named, [items[id_] for id_ in sorted(items)], channels, reader)
         at = NOW + timedelta(hours=hours)
-        await payments.record_match(connection, payment, match, named, now=at)
+        await record_match(connection, payment, match, named, now=at)
 
 
 async def close(opened: Installation, order_id: int, hours: int) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.ext.asyncio import AsyncConnection
+from store_builders import record_match
 
 from connectors.roles import WebhookEvent
 from domain.allocation import split
@@ -364,7 +365,7 @@ async def _match(opened: Installation, payment_ids: Sequence[int]) -> None:
             surplus=nothing,
             candidates=candidates,
         )
-        await payments.record_match(connection, found[unknown_id], match, [account], now=now)
+        await record_match(connection, found[unknown_id], match, [account], now=now)
         await payments.teach(connection, found[unknown_id], customer_id)
         await payments.by_ids(connection, payment_ids)
         await payments.unmatched(connection)

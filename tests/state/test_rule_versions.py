@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from rules_builders import document
-from store_builders import MINUTE, NOW, column, receive
+from store_builders import MINUTE, NOW, column, receive, record_match
 
 from domain.matching import Match
 from domain.money import Money
@@ -120,7 +120,7 @@ async def waits(store: Store, external_id: str, account: str | None, outcome: Ou
     found = Match(outcome=outcome, policy=Policy.OPERATOR, reason="names no order", surplus=Money(0, "EUR"))
     async with store.write() as connection:
         payment = (await payments.load(connection, [payment_id]))[payment_id]
-        await payments.record_match(connection, payment, found, [], now=NOW)
+        await record_match(connection, payment, found, [], now=NOW)
     return payment_id
 
 
@@ -178,7 +178,7 @@ async def test_rules_that_come_while_a_payment_is_matched_by_the_old_ones_make_i
         await payments.begin_matching(connection)
         saving = asyncio.create_task(save(other, accounts=["CZ01"]))
         await asyncio.wait({saving}, timeout=0.5)  # long enough to pass by, were it not held up
-        await payments.record_match(connection, payment, found, [], now=NOW)
+        await record_match(connection, payment, found, [], now=NOW)
 
     assert await saving == 1
     assert await due(store) == [payment_id]

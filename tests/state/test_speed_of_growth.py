@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
-from store_builders import NOW, WORKER, incoming, new_order
+from store_builders import NOW, WORKER, incoming, new_order, record_match
 
 from domain.allocation import split
 from domain.matching import Candidate, Evidence, Match, Reference
@@ -52,7 +52,7 @@ async def _match(connection: AsyncConnection, payment_id: int) -> None:
     for outcome in (Outcome.UNKNOWN, Outcome.LATE, Outcome.EXACT):
         policy, parts = (Policy.RELEASE, (part,)) if outcome is Outcome.EXACT else (Policy.OPERATOR, ())
         match = Match(outcome=outcome, policy=policy, reason="", parts=parts, surplus=nothing, candidates=candidates)
-        await payments.record_match(connection, payment, match, [Reference(NUMBER, "7")], now=NOW)
+        await record_match(connection, payment, match, [Reference(NUMBER, "7")], now=NOW)
     assert isinstance(item.customer, int)
     assert await payments.teach(connection, payment, item.customer) == []
     owner, money = item.customer, Money(5, "EUR")
