@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from bench.commands import Shop, prefect_server
-from bench.figures import growth, ratio
+from bench.figures import of_sizes, ratio
 from bench.progress import Bar
 from bench.start import ROOT, Database, database, environment
 from sqlalchemy import func, select
@@ -140,9 +140,4 @@ def measure(kind: str, sizes: Sequence[int], bar: Bar) -> dict[str, Any]:
             home.mkdir(mode=0o700)
             with database(kind, home) as kept:
                 found.append(asyncio.run(_size(home, kept, count, bar)))
-    return {
-        "sizes": found,
-        "cost_grows_by": growth([one["ms_per_order"] for one in found]),
-        "cpu_grows_by": growth([one["cpu_s_per_order"] for one in found]),
-        "memory_grows_by": growth([one["memory_peak_mb"] for one in found]),
-    }
+    return of_sizes(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -23,6 +24,18 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 def ratio(value: float, yardstick: float) -> float | None:
     """Return a value as a part of its yardstick; None where that is nothing."""
     return round(value / yardstick, 3) if yardstick else None
+
+
+def of_sizes(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what was measured of several sizes, the smallest first, with how much an order costs more at the largest.
+
+    Of a size that was measured more than once the last stands.
+    """
+    by_size = {one["orders"]: one for one in measured}
+    sizes = [by_size[size] for size in sorted(by_size)]
+    costs = {"cost": "ms_per_order", "cpu": "cpu_s_per_order", "memory": "memory_peak_mb"}
+    grows = {f"{name}_grows_by": growth([one[cost] for one in sizes]) for name, cost in costs.items()}
+    return {"sizes": sizes, **grows}
 
 
 def growth(costs: Sequence[float]) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from bench.figures import of_sizes
 from bench.pictures import draw, pictures
 from bench.tables import Table, tables
 
@@ -51,9 +52,17 @@ def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {"about": abouts}
     for result in results:
         for part, measured in result.items():
-            if part != "about":
+            if part == "backfill":
+                found[part] = _backfills(found.get(part, {}), measured)
+            elif part != "about":
                 found[part] = found.get(part, {}) | measured
     return found
+
+
+def _backfills(before: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes of both, by database: a large one takes an hour, and may be measured apart."""
+    sizes = {name: [*before.get(name, {}).get("sizes", []), *one["sizes"]] for name, one in measured.items()}
+    return {**before, **{name: of_sizes(both) for name, both in sizes.items()}}
 
 
 def _bases(about: Mapping[str, Any]) -> tuple[str, str]:

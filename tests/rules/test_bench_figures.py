@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree as ET
 
 import pytest
-from bench.figures import growth, percentile, ratio, spread
+from bench.figures import growth, of_sizes, percentile, ratio, spread
 from bench.outside import CALLS, Outside, intent_of, number_of
 from bench.page import joined, page, write_page
 from bench.pictures import Picture, draw, steps
@@ -163,6 +163,16 @@ def test_a_page_of_several_runs_has_what_each_has_measured_and_says_which_that_w
         f"{database}, {size} orders" for database in ("PostgreSQL", "SQLite") for size in ("1 000", "100 000")
     ]
     assert "## Many payments at once" in written
+
+
+def test_sizes_of_a_backfill_that_were_measured_apart_stand_in_one_table_and_tell_how_it_grows() -> None:
+    small, large = RESULT["backfill"]["postgresql"]["sizes"]
+    again = small | {"ms_per_order": large["ms_per_order"] / 2}
+    runs = [{"about": RESULT["about"], "backfill": {"sqlite": of_sizes([one])}} for one in (large, small, again)]
+    found = joined(runs)["backfill"]["sqlite"]
+    assert found["sizes"] == [again, large]
+    assert found["cost_grows_by"] == 2
+    assert of_sizes([large])["cost_grows_by"] is None
 
 
 def test_runs_of_other_machines_or_versions_are_not_put_beside_each_other() -> None:
