@@ -13,9 +13,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-import aiohttp
-import httpx
+if TYPE_CHECKING:  # all commands know these errors, and few of them ask anybody: the clients take long to load
+    import httpx
 
 
 class OutsideError(Exception):
@@ -63,6 +64,9 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _may_have_arrived(error: httpx.TransportError) -> bool:
     """Say whether a byte of the request may have reached the system before it failed."""
+    import aiohttp
+    import httpx
+
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientError):
         # httpx-aiohttp calls a connection lost while waiting for the answer a ConnectTimeout; aiohttp knows better.
@@ -76,6 +80,9 @@ def translated(system: str) -> Generator[None]:
 
     The errors are raised without their cause, because its text can carry the whole URL, and a URL can carry a token.
     """
+    import aiohttp
+    import httpx
+
     try:
         yield
     except httpx.InvalidURL:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 from prefect import Flow, State, get_client
@@ -70,6 +71,7 @@ class Dispatcher:
 
         Meanwhile sources that say when there is something new are listened to.
         """
+        await asyncio.to_thread(import_module, "connectors.pdf")  # the first document would wait for it
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._listening())
             if not await self._reach_prefect(stack, stop):

@@ -18,7 +18,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.balance_sheet import StatementLine, balance_sheet
 from domain.balance import available, covers, released, sets_free
 from domain.by_hand import ByHandError
 from domain.money import Money, MoneyError
@@ -375,6 +374,8 @@ async def release_by_hand(
 
 async def statement_pdf(opened: Installation, found: Balance) -> bytes:
     """Return a customer's statement as a PDF in his language."""
+    from connectors.balance_sheet import StatementLine, balance_sheet  # as with documents: seldom printed, slow to load
+
     async with opened.store.read() as connection:
         own = await own_rules(connection, found.customer_id)
         customer = await orders.customer(connection, found.customer_id)
