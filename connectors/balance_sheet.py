@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from connectors.pdf import ACCENT, GRAY, LANGUAGES, PALE, Sheet, address_lines, day, money, one_line
+from connectors.pdf import ACCENT, GRAY, PAGE, PALE, Sheet, Terms, address_lines, day, money, one_line, words_in
 from domain.money import Money
 from domain.orders import Customer
 from domain.rules import Seller
@@ -18,7 +18,7 @@ _LAST = 297 - 24.0
 _COLUMNS = (30.0, 84.0, 30.0, 30.0)
 
 # Each term in cs, ro, uk, ru, en.
-_WORDS: dict[str, tuple[str, str, str, str, str]] = {
+_WORDS: Terms = {
     "title": ("Výpis zůstatku", "Extras de sold", "Виписка з балансу", "Выписка по балансу", "Statement of balance"),
     "customer": ("Zákazník č.", "Client nr.", "Клієнт №", "Клиент №", "Customer no."),
     "day": ("Datum", "Data", "Дата", "Дата", "Date"),
@@ -36,13 +36,7 @@ _WORDS: dict[str, tuple[str, str, str, str, str]] = {
         "Операций нет.",
         "There are no entries.",
     ),
-    "page": (
-        "Strana {page} z {pages}",
-        "Pagina {page} din {pages}",
-        "Сторінка {page} з {pages}",
-        "Страница {page} из {pages}",
-        "Page {page} of {pages}",
-    ),
+    "page": PAGE,
 }
 
 
@@ -100,7 +94,7 @@ def balance_sheet(
     seller: Seller, customer: Customer, lines: Sequence[StatementLine], balance: Money, *, language: str, made_on: date
 ) -> bytes:
     """Return the statement's PDF, the oldest movement first; the same content gives the same file."""
-    words = {term: texts[LANGUAGES.index(language)] for term, texts in _WORDS.items()}
+    words = words_in(language, _WORDS)
     paper = _Paper(words, language=language, made_on=made_on)
     paper.add_page()
     paper.style(18, bold=True, color=ACCENT)

@@ -14,16 +14,18 @@ from connectors.pdf import (
     ACCENT,
     GRAY,
     INK,
-    LANGUAGES,
+    PAGE,
     PALE,
     WHITE,
     Sheet,
+    Terms,
     address_lines,
     day,
     grouped,
     money,
     number,
     one_line,
+    words_in,
 )
 from domain.documents import Document, DocumentLine
 from domain.payment_qr import PaymentQrError, payment_qr
@@ -50,7 +52,7 @@ _WIDTH = 210 - 2 * _MARGIN
 _BOTTOM = 22.0
 
 # Each term in cs, ro, uk, ru, en.
-_WORDS: dict[str, tuple[str, str, str, str, str]] = {
+_WORDS: Terms = {
     "invoice": ("Faktura", "Factură", "Рахунок-фактура", "Счёт-фактура", "Invoice"),
     "invoice_vat": ("Faktura – daňový doklad", "Factură", "Рахунок-фактура", "Счёт-фактура", "VAT invoice"),
     "proforma": ("Zálohová faktura", "Factură proformă", "Рахунок на оплату", "Счёт на оплату", "Proforma invoice"),
@@ -114,19 +116,8 @@ _WORDS: dict[str, tuple[str, str, str, str, str]] = {
         "Этот документ не является налоговым документом.",
         "This is not a tax document.",
     ),
-    "page": (
-        "Strana {page} z {pages}",
-        "Pagina {page} din {pages}",
-        "Сторінка {page} з {pages}",
-        "Страница {page} из {pages}",
-        "Page {page} of {pages}",
-    ),
+    "page": PAGE,
 }
-
-
-def _words(language: str) -> dict[str, str]:
-    column = LANGUAGES.index(language) if language in LANGUAGES else LANGUAGES.index("en")
-    return {term: texts[column] for term, texts in _WORDS.items()}
 
 
 def _logo(home: Path, name: str) -> Image.Image | None:
@@ -154,7 +145,7 @@ class _Paper(Sheet):
 
     def __init__(self, document: Document, logo: Image.Image | None) -> None:
         self.document, self.logo = document, logo
-        self.words = _words(document.language)
+        self.words = words_in(document.language, _WORDS)
         self.taxed = bool(document.seller.tax_id)
         kind = document.kind.value
         self.kind_title = self.words.get(f"{kind}_vat" if self.taxed else kind, self.words[kind])

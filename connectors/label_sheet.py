@@ -8,13 +8,14 @@ from connectors.pdf import (
     ACCENT,
     GRAY,
     INK,
-    LANGUAGES,
     WHITE,
     Sheet,
+    Terms,
     address_lines,
     grouped,
     money,
     one_line,
+    words_in,
 )
 from connectors.roles import Consignment
 
@@ -24,7 +25,7 @@ _WIDTH = 105 - 2 * _MARGIN
 _UNDATED = date(2000, 1, 1)
 
 # Each term in cs, ro, uk, ru, en.
-_WORDS: dict[str, tuple[str, str, str, str, str]] = {
+_WORDS: Terms = {
     "from": ("Odesílatel", "Expeditor", "Відправник", "Отправитель", "From"),
     "to": ("Příjemce", "Destinatar", "Одержувач", "Получатель", "To"),
     "order": ("Objednávka", "Comanda", "Замовлення", "Заказ", "Order"),
@@ -35,7 +36,7 @@ _WORDS: dict[str, tuple[str, str, str, str, str]] = {
 
 def label_sheet(consignment: Consignment, number: str, language: str) -> bytes:
     """Return the label's PDF, a page per parcel; only the first says what to collect, lest it be collected twice."""
-    words = {term: texts[LANGUAGES.index(language)] for term, texts in _WORDS.items()}
+    words = words_in(language, _WORDS)
     sheet = Sheet(width=105, height=148, margin=_MARGIN, language=language, title=number, made_on=_UNDATED)
     sheet.set_auto_page_break(auto=False)
     for parcel in range(1, consignment.parcels + 1):

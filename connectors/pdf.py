@@ -31,6 +31,15 @@ from domain.rules import Seller
 
 LANGUAGES = ("cs", "ro", "uk", "ru", "en")
 """What documents and labels are printed in, in the order in which tables of words list them."""
+Terms = dict[str, tuple[str, str, str, str, str]]
+"""What is printed, each term in every language."""
+PAGE = (
+    "Strana {page} z {pages}",
+    "Pagina {page} din {pages}",
+    "Сторінка {page} з {pages}",
+    "Страница {page} из {pages}",
+    "Page {page} of {pages}",
+)
 
 INK = (33, 37, 41)
 GRAY = (108, 117, 125)
@@ -66,6 +75,12 @@ def grouped(code: str) -> str:
     """Return an IBAN or RF reference in groups of four, as people read them."""
     bare = "".join(code.split())
     return " ".join(bare[start : start + 4] for start in range(0, len(bare), 4))
+
+
+def words_in(language: str, terms: Terms) -> dict[str, str]:
+    """Return terms in a language of ours, in English for any other."""
+    column = LANGUAGES.index(language if language in LANGUAGES else "en")
+    return {term: texts[column] for term, texts in terms.items()}
 
 
 def locale(language: str) -> str:
