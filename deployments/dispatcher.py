@@ -17,8 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from prefect import Flow, State, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.states import Crashed
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -244,8 +243,8 @@ class Dispatcher:
         A worker that runs something holds a lease, so a running run whose worker holds none was left over. Runs that
         were made ahead are taken away when they are old.
         """
-        begun = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
-        running = FlowRunFilter(state=FlowRunFilterState(type=begun))
+        begun_or_ahead = {"operator": "or_", "type": {"any_": ["RUNNING", "PENDING"]}, "name": {"any_": [READY]}}
+        running = FlowRunFilter(state=FlowRunFilterState.model_validate(begun_or_ahead))
         try:
             async with get_client() as client:
                 runs = await client.read_flow_runs(flow_run_filter=running, limit=200)

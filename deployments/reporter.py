@@ -25,7 +25,7 @@ from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
-from prefect.states import Pending
+from prefect.states import Pending, Scheduled
 
 from tasks.installation import utc_now
 
@@ -35,7 +35,12 @@ _BEHIND_MAX = 60
 """Reports that may wait; a dispatcher that is further ahead of its log than that waits for it."""
 _SPARES = 3
 _SPARE_S = 40.0
-"""For how long a run is ready: one that begins a minute after it was made shows as late in the UI."""
+"""For how long a run is ready."""
+_EXPECTED = 1.5
+"""After how many times as long such a run is expected: by then it has begun, or was taken away.
+
+The UI lists what began, or was expected to, up to now. So it shows the run from its beginning on, and never as late.
+"""
 _LEFT_OVER = timedelta(seconds=4 * _SPARE_S)
 _RETRIES_S = (0.2, 1, 3, 10, 20)
 _AWAY_S = 1.0
@@ -63,6 +68,7 @@ class Reporter(PrefectClient):
         self._tasks: set[asyncio.Task[None]] = set()
         self._mine: dict[UUID, FlowRun] = {}
         self._ahead: dict[UUID, dict[str, Any]] = {}
+        self._expected: set[UUID] = set()
         self._reports: deque[tuple[float, _Report]] = deque()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -127,9 +133,13 @@ class Reporter(PrefectClient):
         async with self._making:
             await self._let_runs_pass(asyncio.get_running_loop().time())
             while len(self._spares[flow.name]) < _SPARES:
+                expected = utc_now() + timedelta(seconds=_EXPECTED * _SPARE_S)
                 try:
                     run = await super().create_flow_run(
-                        flow, name=f"{flow.name} · next", state=Pending(name=READY), tags=self._tags
+                        flow,
+                        name=f"{flow.name} · next",
+                        state=Scheduled(name=READY, scheduled_time=expected),
+                        tags=self._tags,
                     )
                 except (PrefectHTTPStatusError, httpx.HTTPError, OSError):
                     return
@@ -167,7 +177,9 @@ class Reporter(PrefectClient):
         if spares and time.monotonic() - spares[-1][0] < _SPARE_S:
             _, run = spares.pop()
             run.parameters = options.get("parameters") or {}
+            run.state = Pending()
             self._ahead[run.id] = {"parameters": run.parameters}
+            self._expected.add(run.id)
         else:
             options["tags"] = self._tags
             run = await super().create_flow_run(flow, **options)
@@ -202,6 +214,9 @@ class Reporter(PrefectClient):
             return await super().set_flow_run_state(flow_run_id, state, force)
         if id_ in self._ahead:
             await self.update_flow_run(id_)
+        if id_ in self._expected:
+            self._expected.remove(id_)
+            force = True  # else Prefect lets it wait until it is expected
         set_state = super().set_flow_run_state
         sent = state.model_copy()
         self._report(lambda: set_state(id_, sent, force))

@@ -79,4 +79,6 @@ async def holds_waiting() -> State[Any]:
     """Look at what is held → decide by the rules what expires shortly → warn → show."""
     held, decided, warned = await look_after_holds()
     message = f"{counted(held, 'hold')}; {decided} decided by the rules; {warned} need a person"
-    return Completed(name="Needs a person" if warned else "Done", message=message)
+    if warned:
+        return Failed(name="Needs a person", message=message)
+    return Completed(name="Done", message=message)

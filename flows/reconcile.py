@@ -49,4 +49,6 @@ async def reconcile(
     sources, failed = polled
     if failed or unknown:
         return Failed(name="Needs a person", message="; ".join([*sources, message]))
-    return Completed(name="Needs a person" if persons or differences else "Done", message=message)
+    if persons or differences:
+        return Failed(name="Needs a person", message=message)
+    return Completed(name="Done", message=message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from tasks.show_unmatched import show_unmatched
 
@@ -15,5 +15,5 @@ async def unmatched_payments() -> State[Any]:
     """Look → rank → show."""
     waits = await show_unmatched()
     if waits:
-        return Completed(name="Needs a person", message=waits)
+        return Failed(name="Needs a person", message=waits)
     return Completed(name="Done", message="nothing waits for a person")

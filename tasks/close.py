@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE, PATIENCE
-from tasks.step import MISCONFIGURED, unneeded
+from tasks.step import MISCONFIGURED, run_log, unneeded
 
 Subject = Literal["payment", "order", "hold", "status", "hand"]
 _PLURALS: dict[Subject, str] = {
@@ -37,6 +38,7 @@ _PLURALS: dict[Subject, str] = {
     "hand": "repeats",
 }
 _NUMBER_SHOWN = 40
+_TODO_SHOWN = 20
 _SOON = timedelta(seconds=15)
 
 
@@ -62,18 +64,21 @@ def name_by_orders() -> str:
 class Ended:
     """How one payment or order ended in a run.
 
-    person says what somebody must look at; due_at is when it goes on, and waits says what that is for.
+    person says what somebody must look at, about is that in a word or two, and todo how to settle it, where that takes
+    a person's word. due_at is when it goes on, and waits says what that is for.
     """
 
     id: int
     person: str | None = None
+    about: str | None = None
+    todo: str | None = None
     waits: str | None = None
-    failed: bool = False
     due_at: datetime | None = None
     outcome: Outcome | None = None
 
 
 def _ended(
+    subject: Subject,
     subject_id: int,
     standings: Sequence[Standing],
     outcome: Outcome | None,
@@ -100,14 +105,23 @@ def _ended(
             said += f" ({first.doubt})"
         if first.state in effects.OPEN and first.due_at and first.created_at <= now - PATIENCE:
             said += f" (open since {first.created_at.day} {first.created_at:%B, %H:%M} UTC; it goes on being tried)"
-        return Ended(subject_id, said, failed=True, due_at=due_at, outcome=outcome)
+        tried = first.state in effects.OPEN and first.due_at is not None
+        todo = (
+            None if tried else _by_hand(f"kvit resolve step {shlex.join([first.number, first.step])}", "resolve step")
+        )
+        return Ended(subject_id, said, first.step, todo, due_at=due_at, outcome=outcome)
+    todo = _by_hand(f"kvit resolve {subject_id}", "resolve payment") if subject == "payment" else "see kvit hold show"
     if policy is Policy.OPERATOR:
-        said = f"{(outcome or Outcome.UNKNOWN).replace('_', ' ')}: {reason}"
-        return Ended(subject_id, said, due_at=due_at, outcome=outcome)
+        about = (outcome or Outcome.UNKNOWN).replace("_", " ")
+        return Ended(subject_id, f"{about}: {reason}", about, todo, due_at=due_at, outcome=outcome)
     if surplus:
         said = f"over: {surplus} is too much; decide where it goes"
-        return Ended(subject_id, said, due_at=due_at, outcome=outcome)
+        return Ended(subject_id, said, "over", todo, due_at=due_at, outcome=outcome)
     return Ended(subject_id, waits=waits, due_at=due_at, outcome=outcome)
+
+
+def _by_hand(command: str, form: str) -> str:
+    return f"{command}, or the form “{form}”"
 
 
 def _is_stuck(standing: Standing, now: datetime) -> bool:
@@ -194,10 +208,8 @@ def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
     elif persons:
         said += f"; {len(persons)} need a person"
     data = {_PLURALS[subject]: len(ended), "need a person": len(persons)}
-    if any(end.failed for end in ended):
-        return Failed(name="Needs a person", message=said, data=data)
     if persons:
-        return Completed(name="Needs a person", message=said, data=data)
+        return Failed(name="Needs a person", message=said, data=data)
     if later:
         first = min(end.due_at for end in later if end.due_at)
         return Completed(name="Will go on", message=f"{said}; goes on at {first:%H:%M} UTC", data=data)
@@ -207,14 +219,26 @@ def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
     return Completed(name=name, message=said, data=data)
 
 
-async def _rename(numbers: Sequence[str]) -> None:
-    """Put the order's number into the name of a run for a single payment, now that it is known."""
+def _tell_persons(subject: Subject, ended: Sequence[Ended]) -> None:
+    """Say in the run's log what somebody must look at, and how it is settled."""
+    persons = [end for end in ended if end.person]
+    for end in persons[:_TODO_SHOWN]:
+        todo = f" · to do: {end.todo}" if end.todo else ""
+        run_log().warning("%s %s needs a person · %s%s", subject, end.id, end.person, todo)
+    if len(persons) > _TODO_SHOWN:
+        run_log().warning("%s more need a person; see the artifact orders-and-steps", len(persons) - _TODO_SHOWN)
+
+
+async def _rename(numbers: Sequence[str], about: str | None) -> None:
+    """Put what is known now into the name of a run for a single payment: its order's number, what needs a person."""
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None or len(set(numbers)) != 1:
+    if context is None or context.flow_run is None:
         return
-    label = context.flow_run.name.partition(" · ")[0]
-    async with get_client() as client:
-        await client.update_flow_run(context.flow_run.id, name=f"{label} · {numbers[0]}")
+    label, _, subject = context.flow_run.name.partition(" · ")
+    parts = [label, numbers[0] if len(set(numbers)) == 1 else subject, *filter(None, [about])]
+    if (name := " · ".join(parts)) != context.flow_run.name:
+        async with get_client() as client:
+            await client.update_flow_run(context.flow_run.id, name=name)
 
 
 async def _carried_on(
@@ -267,7 +291,9 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         cut_short = _cut_short(scenario, causes[id_], going, mine, spared)
         surplus = Money(row["surplus_left_minor"], row["currency"]) if row.get("surplus_left_minor") else None
         ended.append(
-            _ended(id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock())
+            _ended(
+                subject, id_, mine, outcome, policy, reason, surplus=surplus, cut_short=cut_short, now=opened.clock()
+            )
         )
     async with opened.store.write() as connection:
         ends = [(end.id, end.due_at, end.person or end.waits) for end in ended]
@@ -280,7 +306,8 @@ async def _close(opened: Installation, scenario: str, subject: Subject, ids: Seq
         description=f"What this run did: {_PLURALS[subject]}, orders and steps",
     )
     if len(ids) == 1:
-        await _rename([standing.number for standing in standings] or list(numbers.values()))
+        await _rename([standing.number for standing in standings] or list(numbers.values()), ended[0].about)
+    _tell_persons(subject, ended)
     return _state(subject, ended)
 
 

@@ -21,12 +21,14 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     FlowRunFilter,
+    FlowRunFilterStartTime,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Pending, Running
+from prefect.states import Completed, Pending, Running, Scheduled
 from shop_builders import (
     NOW,
     Clock,
@@ -60,6 +62,17 @@ async def runs_of(*workers: str) -> list[FlowRun]:
             tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"worker {worker}"]))
             found += await client.read_flow_runs(flow_run_filter=tagged, limit=200)
     return sorted(found, key=lambda run: run.start_time or run.created or NOW)
+
+
+async def listed(worker: str) -> list[FlowRun]:
+    """Return a worker's flow runs as the page Runs of Prefect's UI asks for them: of this week, the newest first."""
+    now = datetime.now(UTC)
+    shown = FlowRunFilter(
+        start_time=FlowRunFilterStartTime.model_validate({"after_": now - timedelta(days=7), "before_": now}),
+        tags=FlowRunFilterTags(all_=[f"worker {worker}"]),
+    )
+    async with get_client() as client:
+        return await client.read_flow_runs(flow_run_filter=shown, sort=FlowRunSort.START_TIME_DESC, limit=100)
 
 
 async def test_what_is_due_is_grouped_by_scenario_and_what_was_placed_goes_first(opened: Installation) -> None:
@@ -154,16 +167,59 @@ async def test_a_run_that_was_made_ahead_of_its_payment_tells_as_much_as_any(ope
             await ready(opened.worker)
     first, second = await runs_of(opened.worker)
     assert [first.parameters, second.parameters] == [{"payments": [paid[0]]}, {"payments": [paid[1]]}]
-    assert second.name == f"card · payment {paid[1]}"
+    assert second.name == f"card · payment {paid[1]} · unknown"
     assert second.state_name == first.state_name == "Needs a person"
     assert second.start_time is not None
     assert await reported(second) == await reported(first)
 
 
+async def test_the_list_of_runs_has_the_newest_payment_on_top_and_no_run_that_was_made_ahead(
+    opened: Installation,
+) -> None:
+    await buy(opened)
+    dispatcher = Dispatcher(opened)
+    began = datetime.now(UTC)
+    payment = 0
+    async with at_work(dispatcher):
+        await all_done(dispatcher)
+        for number in ("CZ5001", None):  # a run made on the spot, and one that was made ahead
+            payment = await pay(opened, number, text="no reference")
+            dispatcher.wake()
+            await all_done(dispatcher)
+            await ready(opened.worker)
+        seen = await listed(opened.worker)
+    assert [run.name for run in seen] == [
+        f"card · payment {payment} · unknown",
+        "card · CZ5001",
+        "order placed · CZ5001",
+    ]
+    # Each stands at the time when it began, and what was made ahead is not said to have begun late.
+    times = [run.start_time for run in seen if run.start_time]
+    assert [*times, began] == sorted([*times, began], reverse=True)
+    assert (len(times), seen[0].estimated_start_time_delta) == (3, timedelta(0))
+
+
+async def test_a_payment_that_needs_a_person_shows_as_failed_and_is_carried_on_once(
+    opened: Installation, clock: Clock
+) -> None:
+    payment = await pay(opened, None, text="no reference")
+    assert await Dispatcher(opened).work_off() == 1
+    clock.forward(days=2)
+    assert await Dispatcher(opened).work_off() == 0
+    (run,) = await listed(opened.worker)
+    assert run.state is not None
+    assert (run.name, run.state.name, run.state.is_failed()) == (
+        f"card · payment {payment} · unknown",
+        "Needs a person",
+        True,
+    )
+    assert run.run_count == 1
+
+
 async def ready(worker: str) -> None:
-    """Wait until a run was made ahead, which on SQLite takes while Prefect is writing."""
+    """Wait until a run was made ahead for a card payment, which on SQLite takes while Prefect is writing."""
     async with asyncio.timeout(200):
-        while not any(run.state_name == READY for run in await runs_of(worker)):  # noqa: ASYNC110 - Prefect tells it
+        while "card payment · next" not in [run.name for run in await runs_of(worker)]:  # noqa: ASYNC110 - Prefect tells it
             await asyncio.sleep(0.1)
 
 
@@ -192,9 +248,12 @@ async def test_runs_that_were_made_ahead_and_never_used_are_taken_away_once_they
     opened: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with get_client() as client:
-        left = await client.create_flow_run(card_payment, state=Pending(name=READY), tags=["worker long gone"])
+        left = [
+            await client.create_flow_run(card_payment, state=state, tags=["worker long gone"])
+            for state in (Scheduled(name=READY), Pending(name=READY))
+        ]
     await Dispatcher(opened).work_off()
-    assert [run.id for run in await runs_of("long gone")] == [left.id]
+    assert [run.id for run in await runs_of("long gone")] == [run.id for run in left]
     monkeypatch.setattr("deployments.reporter._LEFT_OVER", timedelta(0))
     await Dispatcher(opened).work_off()
     assert await runs_of("long gone") == []
@@ -218,7 +277,7 @@ async def test_a_run_that_was_made_ahead_is_gone_before_it_would_show_as_late(
         dispatcher.wake()
         await all_done(dispatcher)
     runs = [run for run in await runs_of(opened.worker) if run.state_name != READY]
-    assert [run.name for run in runs] == [f"card · payment {one}" for one in (payment, later)]
+    assert [run.name for run in runs] == [f"card · payment {one} · unknown" for one in (payment, later)]
 
 
 # Several dispatchers.

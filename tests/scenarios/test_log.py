@@ -46,6 +46,7 @@ class Run:
     run: FlowRun
     tasks: list[str]
     lines: list[str]
+    persons: list[str]
     table: list[dict[str, str]]
 
     @property
@@ -68,22 +69,22 @@ async def _read(run_id: UUID, *, tasks: int, lines: int) -> Run:
     artifacts = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
     await _flushed()
     async with get_client() as client, asyncio.timeout(120):
+        run = await client.read_flow_run(run_id)
+        wanted = run.state_name == "Needs a person"
         while True:
             found = await client.read_task_runs(flow_run_filter=chosen)
-            entries = [
-                entry.message
-                for entry in await client.read_logs(of_run, limit=200)
-                if entry.name == "prefect.task_runs"
-            ]
-            said = [line for entry in entries for line in entry.splitlines()]
-            told = [line for line in said if " · " in line]
-            if len(found) >= tasks and len(told) >= lines and all(t.state and t.state.is_final() for t in found):
+            entries = await client.read_logs(of_run, limit=200)
+            of_tasks = [entry.message for entry in entries if entry.name == "prefect.task_runs"]
+            of_run_itself = [entry.message for entry in entries if entry.name == "prefect.flow_runs"]
+            told = [line for entry in of_tasks for line in entry.splitlines() if " · " in line]
+            persons = [line for entry in of_run_itself for line in entry.splitlines() if "needs a person" in line]
+            ended = len(found) >= tasks and all(task.state and task.state.is_final() for task in found)
+            if ended and len(told) >= lines and len(persons) >= wanted:
                 break
             await asyncio.sleep(0.1)
-        run = await client.read_flow_run(run_id)
         tables = await client.read_artifacts(artifact_filter=artifacts)
     rows = [json.loads(cast("str", table.data)) for table in tables if table.key == "orders-and-steps"]
-    return Run(run, sorted(task.name for task in found), sorted(told), rows[0] if rows else [])
+    return Run(run, sorted(task.name for task in found), sorted(told), persons, rows[0] if rows else [])
 
 
 def _id(state: State[Any]) -> UUID:
@@ -158,7 +159,9 @@ def test_a_run_is_named_by_what_it_carried_on(log: dict[str, Run]) -> None:
     assert log["one"].run.name == "card · CZ5001"
     assert log["two"].run.name == "card · 2 payments"
     assert log["short"].run.name == "card · CZ5004"
-    assert log["unknown"].run.name == f"card · payment {log['unknown'].run.parameters['payments'][0]}"
+    (payment,) = log["unknown"].run.parameters["payments"]
+    assert log["unknown"].run.name == f"card · payment {payment} · unknown"
+    assert log["no stock"].run.name == "card · CZ5006 · stock"
 
 
 def test_a_task_run_is_named_by_its_step_and_its_orders(log: dict[str, Run]) -> None:
@@ -226,12 +229,26 @@ def test_the_state_of_a_run_says_in_words_how_it_ended(log: dict[str, Run]) -> N
         "unknown: no reference in the payment names an order that is known; the payer's name and the amount are those "
         "of CZ5004, CZ5005, CZ5006 and CZ5007, which only a person may take"
     )
-    assert log["unknown"].state == ("COMPLETED", "Needs a person", unknown)
+    assert log["unknown"].state == ("FAILED", "Needs a person", unknown)
     no_stock = "CZ5006 · stock: article GRD-HND-01: 6 needed, 5 free"
     assert log["no stock"].state == ("FAILED", "Needs a person", no_stock)
     kind, name, message = log["no address"].state
     assert (kind, name) == ("FAILED", "Needs a person")
     assert (message or "").startswith("CZ5005 · dispatch: labels: order CZ5005: the delivery address has no name")
+
+
+def test_the_log_of_a_run_says_what_needs_a_person_and_how_it_is_settled(log: dict[str, Run]) -> None:
+    assert log["one"].persons == []
+    (payment,) = log["unknown"].run.parameters["payments"]
+    (line,) = log["unknown"].persons
+    assert line.startswith(f"payment {payment} needs a person · unknown: no reference in the payment names an order")
+    assert line.endswith(f" · to do: kvit resolve {payment}, or the form “resolve payment”")
+    (payment,) = log["no stock"].run.parameters["payments"]
+    (line,) = log["no stock"].persons
+    assert line == (
+        f"payment {payment} needs a person · CZ5006 · stock: article GRD-HND-01: 6 needed, 5 free"
+        " · to do: kvit resolve step CZ5006 stock, or the form “resolve step”"
+    )
 
 
 def test_parameters_are_ids_and_nothing_else(log: dict[str, Run]) -> None:

@@ -114,7 +114,7 @@ async def test_a_refunded_order_asks_for_no_money_any_more(opened: Installation)
 async def test_what_a_chargeback_took_is_owed_and_told_to_the_operator(opened: Installation) -> None:
     order_id, _ = await paid(opened)
     chargeback, state = await went_back(opened, Kind.CHARGEBACK)
-    assert (state.name, state.is_completed()) == ("Needs a person", True)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     assert await done_by(opened, order_id, chargeback) == {
         "cancel dispatch": "done",
         "restock": "skipped",
@@ -196,7 +196,7 @@ async def test_when_one_of_two_payments_goes_back_nothing_is_undone_and_nothing_
     for half, intent in (("100.00", "pi_1"), ("278.00", "pi_2")):
         await carry_on("card", await pay(opened, amount=half, provider_reference=intent))
     chargeback, state = await went_back(opened, Kind.CHARGEBACK, "-100.00")
-    assert (state.name, state.is_completed()) == ("Needs a person", True)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     assert await done_by(opened, order_id, chargeback) == {}
     assert await kinds_of(opened, order_id) == [("invoice", True)]
     async with opened.store.read() as connection:

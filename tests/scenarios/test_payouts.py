@@ -120,7 +120,7 @@ async def test_a_lump_sum_waits_for_its_report_though_it_names_an_order(reported
     )
     imported = await take(reported, STATEMENT.format(amount="700.00"))
     state = await carry_on("bank_transfer", *imported.ids)
-    assert (state.name, state.is_completed()) == ("Needs a person", True)
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     (row,) = await of_method(reported, "bank_transfer")
     assert (row["outcome"], row["policy"]) == ("unknown", "operator")
     assert (

@@ -673,7 +673,7 @@ async def test_too_much_is_taken_and_the_surplus_is_kept_apart(opened: Installat
     order_id = await buy(opened)
     payment = await pay(opened, amount="400.00")
     state = await carry_on("card", payment)
-    assert (state.type.value, state.name) == ("COMPLETED", "Needs a person")
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     assert state.message == "over: 22.00 CZK is too much; decide where it goes"
     row = await payment_row(opened, payment)
     assert (row["outcome"], row["surplus_minor"]) == ("over", 2200)
@@ -686,7 +686,7 @@ async def test_a_duplicate_does_nothing_again_and_waits_for_a_person(opened: Ins
     await carry_on("card", await pay(opened))
     second = await pay(opened)
     state = await carry_on("card", second)
-    assert (state.type.value, state.name) == ("COMPLETED", "Needs a person")
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     named = "CZ5001 is named by the order number CZ5001 and the payer's name with the exact amount"
     assert state.message == f"duplicate: {named}, but is already paid"
     assert await done_outside(opened) == CARRIED_ON

@@ -73,7 +73,7 @@ async def test_the_queue_says_what_is_to_be_looked_at_first_and_what_can_be_done
 
     state, artifact, rows = await looked()
 
-    assert (state.type.value, state.name) == ("COMPLETED", "Needs a person")
+    assert (state.type.value, state.name) == ("FAILED", "Needs a person")
     assert state.message == "4 to decide, 1 to send back, 1 surplus, 1 message"
     assert artifact.description == "What waits for a person, the first to look at in front."
     assert list(rows[0]) == [
