@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -59,7 +60,7 @@ from domain.payments import Outcome
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from domain.order_document import OrderDocument
+    from domain.order_document import OrderDocument, OrderError
     from domain.rules import ChannelRules
     from store.journal import Actor
     from tasks.installation import Installation
@@ -128,12 +129,13 @@ def _moments(since: date | None, until: date | None) -> tuple[datetime | None, d
 # Rows of CSV files
 
 
-def _rows(file: str, known: Sequence[str], needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str], str | None]]:
-    """Read a CSV file with a header; yield (line, row, what is wrong with it or None).
+def _rows(
+    file: str, text: str, known: Sequence[str], needed: Iterable[str]
+) -> Iterator[tuple[int, dict[str, str], str | None]]:
+    """Read the text of a CSV file with a header; yield (line, row, what is wrong with it or None).
 
     Columns are separated by commas, semicolons or tabs, as the header shows. Raises Wrong for a bad header.
     """
-    text = read_text(file)
     header_line = text.partition("\n")[0]
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=max(",;\t", key=header_line.count), strict=True, skipinitialspace=True
@@ -189,25 +191,48 @@ def _number(document: object) -> str | None:
     return number if isinstance(number, str) and re.fullmatch(r"[\w./ -]{1,80}", number) else None
 
 
-def _orders_of(file: str) -> Iterator[_Given]:
+def _orders_of(file: str, text: str) -> Iterator[_Given]:
     """Read orders as JSON (one, a list, or one per line) or as CSV. Raises Wrong for what is neither."""
-    text = read_text(file)
     start = text.lstrip()[:1]
     if start == "[":
         return _orders_of_list(file, text)
-    return _orders_of_lines(text) if start == "{" else _orders_of_csv(file)
+    return _orders_of_lines(text) if start == "{" else _orders_of_csv(file, text)
 
 
 def _orders_of_list(file: str, text: str) -> Iterator[_Given]:
     try:
-        documents = cast("list[object]", json.loads(text))
+        for place, document in enumerate(_entries(text), start=1):
+            number = _number(document)
+            yield _Given(f"order {place} ({number})" if number else f"order {place}", number, document)
     except json.JSONDecodeError as error:
         raise Wrong(f"{named(file)}, line {error.lineno}: it is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):
         raise Wrong(f"{named(file)}: it is JSON nested too deep, or with numbers too long") from None
-    for place, document in enumerate(documents, start=1):
-        number = _number(document)
-        yield _Given(f"order {place} ({number})" if number else f"order {place}", number, document)
+
+
+def _entries(text: str) -> Iterator[object]:
+    """Read a JSON list entry by entry, so that never all of them are held. Raises ValueError where it is none."""
+    decoder, blank = json.JSONDecoder(), re.compile(r"[ \t\n\r]*")
+
+    def after(place: int) -> int:
+        found = blank.match(text, place)
+        return found.end() if found else place
+
+    place = after(0)
+    if text[place] != "[":
+        raise json.JSONDecodeError("Expecting value", text, place)
+    place = after(place + 1)
+    more = not text.startswith("]", place)
+    while more:
+        document, place = decoder.raw_decode(text, place)
+        yield document
+        place = after(place)
+        if more := text.startswith(",", place):
+            place = after(place + 1)
+        elif not text.startswith("]", place):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+    if (place := after(place + 1)) != len(text):
+        raise json.JSONDecodeError("Extra data", text, place)
 
 
 def _orders_of_lines(text: str) -> Iterator[_Given]:
@@ -232,14 +257,14 @@ def _orders_of_lines(text: str) -> Iterator[_Given]:
             yield _Given(f"line {line}, order {number}" if number else f"line {line}", number, document)
 
 
-def _orders_of_csv(file: str) -> Iterator[_Given]:
+def _orders_of_csv(file: str, text: str) -> Iterator[_Given]:
     """Join the rows of each order; an order with a bad row, or with rows that contradict each other, is not taken."""
     from domain.order_document import CSV_COLUMNS, OrderError, order_from_rows
 
     needed = ("number", "channel", "method", "placed_at", "currency", "total", "customer_number", "customer_name")
     grouped: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = {}
     problems: dict[tuple[str, str], str] = {}
-    for line, row, problem in _rows(file, CSV_COLUMNS, (*needed, "title", "quantity", "unit_price")):
+    for line, row, problem in _rows(file, text, CSV_COLUMNS, (*needed, "title", "quantity", "unit_price")):
         key = (row.get("channel", ""), row.get("number", ""))
         if not key[1]:
             yield _Given(f"line {line}", None, problem=problem or "number: it is empty; each row names its order")
@@ -256,23 +281,77 @@ def _orders_of_csv(file: str) -> Iterator[_Given]:
             yield _Given(place, number, problem=problems.get(key) or str(error))
 
 
-async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> bool:
-    """Store an order in a transaction of its own; say whether it was new. Raises OrderError."""
+_AT_ONCE = 200
+"""Orders that are stored in one transaction; so long matchings wait, and on SQLite all who write."""
+
+
+async def _take_given(opened: Installation, file: str, given: Sequence[_Given], actor: Actor) -> list[str | bool]:
+    """Store orders of a file; return by their places whether each was new, or why it was refused."""
+    from domain.order_document import OrderError, parse_order
+
+    found: dict[int, str | bool] = {}
+    documents: dict[int, OrderDocument] = {}
+    wheres = [f"{named(file)}, {one.where}" for one in given]
+
+    def refuse(place: int, error: OrderError) -> None:
+        said = str(error).removeprefix(f"{wheres[place]}: ")
+        found[place] = said.removeprefix(f"order {given[place].order}: ")
+
+    for place, one in enumerate(given):
+        if one.problem:
+            found[place] = one.problem
+            continue
+        try:
+            documents[place] = parse_order(one.document, where=wheres[place])
+        except OrderError as error:
+            refuse(place, error)
+    for place, taken in zip(documents, await _take(opened, list(documents.values()), actor), strict=True):
+        if isinstance(taken, OrderError):
+            refuse(place, taken)
+        else:
+            found[place] = taken is not None
+    return [found[place] for place in range(len(given))]
+
+
+async def _take(
+    opened: Installation, documents: Sequence[OrderDocument], actor: Actor
+) -> list[int | OrderError | None]:
+    """Store orders in one transaction, or where that can't be done, each half of them in its own and so on."""
+    from sqlalchemy.exc import OperationalError
+
+    from tasks.order_intake import take_orders
+
+    if not documents:
+        return []
+    if len(documents) == 1:
+        return [await _take_one(opened, documents[0], actor)]
+    try:
+        async with opened.store.write() as connection:
+            return await take_orders(connection, opened, documents, actor=actor)
+    except OperationalError:  # the database is away, for each of them
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, it is told of the one order that it comes from
+        half = len(documents) // 2
+    return [*await _take(opened, documents[:half], actor), *await _take(opened, documents[half:], actor)]
+
+
+async def _take_one(opened: Installation, document: OrderDocument, actor: Actor) -> int | OrderError | None:
+    """Store an order in a transaction of its own."""
     from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
     from domain.order_document import OrderError
-    from tasks.order_intake import take_order
+    from tasks.order_intake import take_orders
 
     for last in (False, True):
         try:
             async with opened.store.write() as connection:
-                return await take_order(connection, opened, document, actor=actor) is not None
+                return (await take_orders(connection, opened, [document], actor=actor))[0]
         except IntegrityError as error:
             # Somebody else has just stored the same order or its customer: the second time they are found.
             if last:
-                raise OrderError(f"it could not be stored: {database_said(error)}") from error
+                return OrderError(f"it could not be stored: {database_said(error)}")
         except (DataError, ProgrammingError) as error:
-            raise OrderError(f"it could not be stored: {database_said(error)}") from error
+            return OrderError(f"it could not be stored: {database_said(error)}")
     raise AssertionError("unreachable")
 
 
@@ -280,7 +359,7 @@ async def _take(opened: Installation, document: OrderDocument, actor: Actor) -> 
 async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
     """Store orders from a file: JSON (one order, a list, or one per line) or CSV (one row per line of an order).
 
-    Each order is checked and stored on its own; what is wrong with one never stops the others. Orders that are known
+    Each order is checked on its own; what is wrong with one never stops the others. Orders that are known
     already are left as they are, so a file can be imported again.
 
         kvit orders import orders.json
@@ -289,26 +368,21 @@ async def orders_import(file: GivenFile, /, *, as_json: AsJson = False) -> int:
 
     Exit 1 when some orders were refused, 2 when none could be read.
     """
-    from domain.order_document import OrderError, parse_order
-
-    given = list(_orders_of(file))
+    text = read_text(file)
+    count = sum(1 for _ in _orders_of(file, text))  # all of it is read before anything is stored
     counts: Counter[str] = Counter()
     refused: list[Json] = []
     async with opened_home() as opened:
         actor = acting()
-        with progress("orders", len(given)) as advance:
-            for one in given:
-                where = f"{named(file)}, {one.where}"
-                problem = one.problem
-                try:
-                    if not problem:
-                        document = parse_order(one.document, where=where)
-                        counts["new" if await _take(opened, document, actor) else "already_known"] += 1
-                except OrderError as error:
-                    problem = str(error).removeprefix(f"{where}: ").removeprefix(f"order {one.order}: ")
-                if problem:
-                    refused.append({"where": where, "order": one.order, "reason": problem})
-                advance()
+        with progress("orders", count) as advance:
+            given = _orders_of(file, text)
+            while some := list(islice(given, _AT_ONCE)):
+                for one, came in zip(some, await _take_given(opened, file, some, actor), strict=True):
+                    if isinstance(came, str):
+                        refused.append({"where": f"{named(file)}, {one.where}", "order": one.order, "reason": came})
+                    else:
+                        counts["new" if came else "already_known"] += 1
+                advance(len(some))
     result: Json = {"file": file, "new": counts["new"], "already_known": counts["already_known"], "refused": refused}
     if as_json:
         shown.as_json(result)
@@ -492,7 +566,7 @@ def _counted(file: str) -> tuple[dict[str, tuple[str, int]], list[Json]]:
     """Read a stock file: (title, on hand) by article, and what was refused."""
     counted: dict[str, tuple[str, int]] = {}
     refused: list[Json] = []
-    for line, row, problem in _rows(file, ("sku", "title", "on_hand"), ("sku", "on_hand")):
+    for line, row, problem in _rows(file, read_text(file), ("sku", "title", "on_hand"), ("sku", "on_hand")):
         if said := problem or _stock_problem(row, counted):
             refused.append({"where": f"{named(file)}, line {line}", "reason": said})
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -191,9 +191,12 @@ async def decide(
     return bool(changed.rowcount)
 
 
-async def waiting_for_order(connection: AsyncConnection, number: str) -> list[int]:
-    """Return the holds without an order that name a number, for when that order appears."""
-    rows = await connection.execute(
-        select(HoldRow.id).where(HoldRow.order_id.is_(None), HoldRow.order_reference == number).order_by(HoldRow.id)
-    )
-    return list(rows.scalars().all())
+async def waiting_for_orders(connection: AsyncConnection, numbers: Collection[str]) -> list[int]:
+    """Return the holds without an order that name one of these numbers, for when those orders appear."""
+    found: list[int] = []
+    for some in chunks(sorted(numbers)):
+        rows = await connection.execute(
+            select(HoldRow.id).where(HoldRow.order_id.is_(None), HoldRow.order_reference.in_(some))
+        )
+        found.extend(rows.scalars().all())
+    return sorted(found)

@@ -7,19 +7,22 @@ customer: once it is taken off, nothing has been learnt. An account that counts 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import exists, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.matching import payer_account_of
 from domain.payments import IncomingPayment, Kind, Method
-from store.sql import add_new, chunks, take_turns_at
+from store.sql import add_new, chunks, insert_or, take_turns_at
 from store.tables import AllocationRow, CustomerRow, OpenItemRow, PayerAccount
 
 _ACCOUNT_MAX = 64
 """What is longer than the column is no account."""
 
+_TOLD = text(
+    "ON CONFLICT (account, customer_id) DO UPDATE SET payment_id = NULL WHERE payer_accounts.payment_id IS NOT NULL"
+)
 _COUNTS = or_(
     PayerAccount.payment_id.is_(None),
     exists().where(
@@ -57,45 +60,64 @@ async def owners(connection: AsyncConnection, accounts: Collection[str]) -> dict
     return {account: next(iter(customers)) for account, customers in found.items() if len(customers) == 1}
 
 
-async def accounts_of(connection: AsyncConnection, customer_id: int, *, members: int) -> tuple[list[str], list[str]]:
-    """Return the accounts that were ever seen with a customer, and those seen with others of his group.
-
-    members bounds how many of the group are looked at, the newest first.
-    """
-    customer = (
-        await connection.execute(select(CustomerRow.channel, CustomerRow.group).where(CustomerRow.id == customer_id))
-    ).one()
-    others: list[int] = []
-    if customer.group:
+async def seen_with(connection: AsyncConnection, customers: Collection[int]) -> dict[int, set[str]]:
+    """Return by customer the accounts that were ever seen with him, of those who have any."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for some in chunks(sorted(customers)):
         rows = await connection.execute(
-            select(CustomerRow.id)
-            .where(CustomerRow.channel == customer.channel, CustomerRow.group == customer.group)
-            .order_by(CustomerRow.id.desc())
-            .limit(members)
+            select(PayerAccount.customer_id, PayerAccount.account).where(PayerAccount.customer_id.in_(some))
         )
-        others = [id_ for id_ in rows.scalars().all() if id_ != customer_id]
-    return await _seen_with(connection, [customer_id]), await _seen_with(connection, others)
+        for customer_id, account in rows.all():
+            found[customer_id].add(account)
+    return found
 
 
-async def _seen_with(connection: AsyncConnection, customers: Sequence[int]) -> list[str]:
-    found: set[str] = set()
-    for some in chunks(customers):
-        rows = await connection.execute(select(PayerAccount.account).where(PayerAccount.customer_id.in_(some)))
-        found.update(rows.scalars().all())
-    return sorted(found)
+async def seen_in_groups(connection: AsyncConnection, customers: Collection[int], *, members: int) -> set[str]:
+    """Return the accounts that were ever seen with another customer of the group of any of these.
 
-
-async def tell(connection: AsyncConnection, customer_id: int, accounts: Sequence[str]) -> None:
-    """Keep what the shop says: these accounts are the customer's, whatever becomes of payments that taught it too."""
-    if not accounts:
-        return
-    rows = [{"account": account, "customer_id": customer_id, "payment_id": None} for account in sorted(accounts)]
-    await add_new(connection, PayerAccount, rows)
-    for some in chunks(sorted(accounts)):
-        taught = (PayerAccount.customer_id == customer_id) & PayerAccount.payment_id.is_not(None)
-        await connection.execute(
-            update(PayerAccount).where(taught, PayerAccount.account.in_(some)).values(payment_id=None)
+    members bounds how many of a group are looked at beside these, the newest first.
+    """
+    groups: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for some in chunks(sorted(customers)):
+        rows = await connection.execute(
+            select(CustomerRow.id, CustomerRow.channel, CustomerRow.group).where(CustomerRow.id.in_(some))
         )
+        for row in rows.all():
+            if row.group:
+                groups[row.channel, row.group].add(row.id)
+    return {
+        account
+        for (channel, group), own in groups.items()
+        for account in await _seen_with_others(connection, channel, group, own, members=members)
+    }
+
+
+async def _seen_with_others(
+    connection: AsyncConnection, channel: str, group: str, own: set[int], *, members: int
+) -> list[str]:
+    rows = await connection.execute(
+        select(CustomerRow.id)
+        .where(CustomerRow.channel == channel, CustomerRow.group == group)
+        .order_by(CustomerRow.id.desc())
+        .limit(members + len(own) - 1)
+    )
+    holders: dict[str, set[int]] = defaultdict(set)
+    for customer_id, accounts in (await seen_with(connection, rows.scalars().all())).items():
+        for account in accounts:
+            holders[account].add(customer_id)
+    # One is another's to each of these but to the only one who has it.
+    return [account for account, of in holders.items() if len(own) > 1 or not of <= own]
+
+
+async def tell(connection: AsyncConnection, told: Mapping[int, Iterable[str]]) -> None:
+    """Keep what the shop says, accounts by customer: they are his, whatever becomes of payments that taught it too."""
+    rows = [
+        {"account": account, "customer_id": customer_id, "payment_id": None}
+        for customer_id, accounts in sorted(told.items())
+        for account in sorted(set(accounts))
+    ]
+    if rows:
+        await connection.execute(insert_or(PayerAccount, _TOLD), rows)
 
 
 async def teach(connection: AsyncConnection, account: str, customer_id: int, payment_id: int) -> bool:

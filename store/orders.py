@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,9 +19,9 @@ from domain.payments import Method
 from domain.references import payer_reference
 from domain.rules import EvidenceKind
 from store import archive, memory
-from store.archived import Name
+from store.archived import Name, find
 from store.journal import Actor
-from store.sql import add_new, chunks, insert_new
+from store.sql import add_new, add_new_returning, chunks, take_turns_at
 from store.tables import (
     AllocationRow,
     CustomerRow,
@@ -32,6 +33,9 @@ from store.tables import (
     ShipmentRow,
     StatusHistory,
 )
+
+_Key = tuple[str, str]
+"""What an order or a customer is known by: its channel, and its number there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,64 +78,133 @@ class NewOrder:
     external_id: str | None = None
     due_on: date | None = None
     on_delivery: Money | None = None
+    reserved_until: datetime | None = None
 
 
 async def add(connection: AsyncConnection, order: NewOrder, *, now: datetime, actor: Actor) -> int | None:
     """Store an order with its customer, lines, open item and references; return its id, or None if it is known."""
-    known = await connection.scalar(
-        select(OrderRow.id).where(OrderRow.channel == order.channel, OrderRow.number == order.number)
+    return (await add_all(connection, [order], now=now, actor=actor))[0]
+
+
+async def add_all(
+    connection: AsyncConnection, new: Sequence[NewOrder], *, now: datetime, actor: Actor
+) -> list[int | None]:
+    """Store orders as `add` does one after the other; return by their places the id of each, or None if it is known.
+
+    The first of several that have one channel and number is new, the others are known. Who stores more than one lets
+    others that do so wait (`take_turns`).
+    """
+    named: dict[_Key, NewOrder] = {}
+    for order in new:
+        named.setdefault((order.channel, order.number), order)
+    known = await _known(connection, named)
+    unknown = {key: order for key, order in named.items() if key not in known}
+    customers = await _customers(connection, list(unknown.values()))
+    rows = await add_new_returning(
+        connection,
+        OrderRow,
+        [_order_row(order, customers[order.channel, order.customer_number], now) for order in unknown.values()],
+        *(OrderRow.id, OrderRow.channel, OrderRow.number),
     )
-    if known is not None:
-        return None
-    if await archive.bring_back(connection, [Name("order", order.channel, order.number)], because="it came once more"):
-        return None
-    customer_id = await _customer(connection, order)
-    order_id = await connection.scalar(
-        insert_new(OrderRow)
-        .values(
-            channel=order.channel,
-            number=order.number,
-            customer_id=customer_id,
-            method=order.method.value,
-            status=order.status,
-            standard_status=order.standard_status.value,
-            currency=order.total.currency,
-            total_minor=order.total.minor,
-            variable_symbol=order.variable_symbol,
-            rf=order.rf,
-            delivery_method=order.delivery_method,
-            delivery_address=asdict(order.delivery_address),
-            placed_at=order.placed_at,
-            external_id=order.external_id,
-            due_on=order.due_on,
-            extended=0,
-            on_delivery_minor=order.on_delivery.minor if order.on_delivery else None,
-            created_at=now,
-        )
-        .returning(OrderRow.id)
+    ids = {(row.channel, row.number): row.id for row in rows}  # another process has stored any other since
+    added = [
+        (ids[key], order, customers[key[0], order.customer_number]) for key, order in unknown.items() if key in ids
+    ]
+    await _add_parts(connection, added, now=now, actor=actor)
+    return [ids.pop((order.channel, order.number), None) for order in new]
+
+
+async def take_turns(connection: AsyncConnection, channels: Sequence[str]) -> None:
+    """Let those who store several orders at once, each of one of these channels, do it one after the other.
+
+    Sets that overlap in another order would wait for each other's customers and orders for ever. Ask before all else.
+    """
+    if len(channels) > 1:
+        await take_turns_at(connection, [f"orders of {channel}" for channel in channels])
+
+
+async def _known(connection: AsyncConnection, keys: Iterable[_Key]) -> set[_Key]:
+    """Return those that there are, after bringing back what of them was archived."""
+    numbers = _by_channel(keys)
+    found: set[_Key] = set()
+    for channel, all_ in numbers.items():
+        for some in chunks(all_):
+            rows = await connection.execute(
+                select(OrderRow.number).where(OrderRow.channel == channel, OrderRow.number.in_(some))
+            )
+            found.update((channel, number) for number in rows.scalars().all())
+    names = [Name("order", channel, number) for channel, all_ in numbers.items() for number in all_]
+    archived = await find(connection, [name for name in names if (name.scope, name.value) not in found])
+    for archive_id in sorted(set(archived.values())):
+        if await archive.bring_back_all(connection, [archive_id], because="it came once more"):
+            found.update((name.scope, name.value) for name, of in archived.items() if of == archive_id)
+    return found
+
+
+def _by_channel(keys: Iterable[_Key]) -> dict[str, list[str]]:
+    numbers: dict[str, list[str]] = defaultdict(list)
+    for channel, number in keys:
+        numbers[channel].append(number)
+    return numbers
+
+
+def _order_row(order: NewOrder, customer_id: int, now: datetime) -> dict[str, Any]:
+    return {
+        "channel": order.channel,
+        "number": order.number,
+        "customer_id": customer_id,
+        "method": order.method.value,
+        "status": order.status,
+        "standard_status": order.standard_status.value,
+        "currency": order.total.currency,
+        "total_minor": order.total.minor,
+        "variable_symbol": order.variable_symbol,
+        "rf": order.rf,
+        "delivery_method": order.delivery_method,
+        "delivery_address": asdict(order.delivery_address),
+        "placed_at": order.placed_at,
+        "external_id": order.external_id,
+        "due_on": order.due_on,
+        "reserved_until": order.reserved_until,
+        "extended": 0,
+        "on_delivery_minor": order.on_delivery.minor if order.on_delivery else None,
+        "created_at": now,
+    }
+
+
+async def _add_parts(
+    connection: AsyncConnection, added: Sequence[tuple[int, NewOrder, int]], *, now: datetime, actor: Actor
+) -> None:
+    """Store what belongs to new orders, each given with its id and its customer's."""
+    if not added:
+        return
+    lines = [row for order_id, order, _ in added for row in _line_rows(order_id, order.lines)]
+    await connection.execute(insert(OrderLineRow), lines)
+    rows = await connection.execute(
+        insert(OpenItemRow).returning(OpenItemRow.id, OpenItemRow.order_id),
+        [
+            {
+                "order_id": order_id,
+                "customer_id": customer_id,
+                "channel": order.channel,
+                "currency": order.total.currency,
+                "amount_minor": order.total.minor,
+            }
+            for order_id, order, customer_id in added
+        ],
     )
-    if order_id is None:
-        return None  # another process has stored it since
-    await connection.execute(insert(OrderLineRow), _line_rows(order_id, order.lines))
-    item_id = await connection.scalar(
-        insert(OpenItemRow)
-        .values(
-            order_id=order_id,
-            customer_id=customer_id,
-            channel=order.channel,
-            currency=order.total.currency,
-            amount_minor=order.total.minor,
-        )
-        .returning(OpenItemRow.id)
-    )
-    assert item_id is not None  # noqa: S101 - RETURNING of one inserted row
-    await add_references(connection, item_id, order.references | _payer(order))
-    await connection.execute(
-        insert(StatusHistory).values(
-            order_id=order_id, before=None, after=order.status, reason="order taken in", actor=actor.name, at=now
-        )
-    )
-    return order_id
+    items = {row.order_id: row.id for row in rows.all()}
+    references = [
+        row
+        for order_id, order, _ in added
+        for row in _reference_rows(items[order_id], order.references | _payer(order))
+    ]
+    await add_new(connection, ReferenceRow, references)
+    history = [
+        {"order_id": order_id, "after": order.status, "reason": "order taken in", "actor": actor.name, "at": now}
+        for order_id, order, _ in added
+    ]
+    await connection.execute(insert(StatusHistory), history)
 
 
 async def revise(connection: AsyncConnection, order_id: int, order: NewOrder) -> None:
@@ -209,8 +282,61 @@ def _payer(order: NewOrder) -> set[tuple[EvidenceKind, str]]:
     return {(EvidenceKind.PAYER_NAME, reference) for reference in references if reference}
 
 
-async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
-    details = {
+async def _customers(connection: AsyncConnection, new: Sequence[NewOrder]) -> dict[_Key, int]:
+    """Store the customers of orders, or bring them up to date by the last order of each; return their ids."""
+    details = {(order.channel, order.customer_number): _details(order) for order in new}
+    ids = await _customer_ids(connection, details)
+    known = list(ids)
+    added = await add_new_returning(
+        connection,
+        CustomerRow,
+        [{"channel": key[0], "number": key[1], **told} for key, told in details.items() if key not in ids],
+        *(CustomerRow.id, CustomerRow.channel, CustomerRow.number),
+    )
+    ids.update({(row.channel, row.number): row.id for row in added})
+    if missing := [key for key in details if key not in ids]:  # another process has stored them since
+        ids.update(await _customer_ids(connection, missing))
+        known += missing
+    if known:
+        await connection.execute(
+            update(CustomerRow)
+            .where(CustomerRow.id == bindparam("_id"))
+            .values(
+                name=bindparam("_name"),
+                email=bindparam("_email"),
+                phone=bindparam("_phone"),
+                language=bindparam("_language"),
+                group=bindparam("_group"),
+                tax_id=bindparam("_tax_id"),
+                address=bindparam("_address"),
+            ),
+            [
+                {"_id": ids[key], **{f"_{name}": value for name, value in details[key].items()}}
+                for key in sorted(known, key=ids.__getitem__)
+            ],
+        )
+    told: dict[int, set[str]] = defaultdict(set)
+    for order in new:
+        told[ids[order.channel, order.customer_number]].update(order.accounts)
+    await memory.tell(connection, told)
+    return ids
+
+
+async def _customer_ids(connection: AsyncConnection, keys: Iterable[_Key]) -> dict[_Key, int]:
+    found: dict[_Key, int] = {}
+    for channel, numbers in _by_channel(keys).items():
+        for some in chunks(numbers):
+            rows = await connection.execute(
+                select(CustomerRow.number, CustomerRow.id).where(
+                    CustomerRow.channel == channel, CustomerRow.number.in_(some)
+                )
+            )
+            found.update({(channel, row.number): row.id for row in rows.all()})
+    return found
+
+
+def _details(order: NewOrder) -> dict[str, Any]:
+    return {
         "name": order.customer_name,
         "email": order.email,
         "phone": order.phone,
@@ -219,16 +345,6 @@ async def _customer(connection: AsyncConnection, order: NewOrder) -> int:
         "tax_id": order.tax_id,
         "address": asdict(order.address),
     }
-    key = (CustomerRow.channel == order.channel) & (CustomerRow.number == order.customer_number)
-    await add_new(
-        connection,
-        CustomerRow,
-        [{"channel": order.channel, "number": order.customer_number, **details}],
-    )
-    await connection.execute(update(CustomerRow).where(key).values(**details))
-    customer_id = (await connection.execute(select(CustomerRow.id).where(key))).scalar_one()
-    await memory.tell(connection, customer_id, order.accounts)
-    return customer_id
 
 
 async def customer_number(connection: AsyncConnection, customer_id: int) -> str | None:
@@ -266,8 +382,11 @@ async def add_references(
     connection: AsyncConnection, open_item_id: int, references: Iterable[tuple[EvidenceKind, str]]
 ) -> None:
     """Let payments find an open item by more names; names it has already are passed over."""
-    rows = [{"open_item_id": open_item_id, "kind": kind.value, "value": value} for kind, value in sorted(references)]
-    await add_new(connection, ReferenceRow, rows)
+    await add_new(connection, ReferenceRow, _reference_rows(open_item_id, references))
+
+
+def _reference_rows(open_item_id: int, references: Iterable[tuple[EvidenceKind, str]]) -> list[dict[str, Any]]:
+    return [{"open_item_id": open_item_id, "kind": kind.value, "value": value} for kind, value in sorted(references)]
 
 
 async def add_order_reference(connection: AsyncConnection, order_id: int, kind: EvidenceKind, value: str) -> None:
@@ -569,8 +688,10 @@ async def set_term(
     )
 
 
-async def owed_on_credit(connection: AsyncConnection, customer_id: int, currency: str) -> Money:
-    """Return what a customer owes in all by orders whose goods went before their money."""
+async def owed_on_credit(
+    connection: AsyncConnection, customer_id: int, currency: str, *, besides: Collection[int] = ()
+) -> Money:
+    """Return what a customer owes in all by orders whose goods went before their money, besides some of them."""
     rows = await connection.execute(
         select(OrderRow.id, OrderRow.total_minor).where(
             OrderRow.customer_id == customer_id,
@@ -579,7 +700,7 @@ async def owed_on_credit(connection: AsyncConnection, customer_id: int, currency
             OrderRow.standard_status.not_in(sorted(CLOSED)),
         )
     )
-    totals = {row.id: row.total_minor for row in rows.all()}
+    totals = {row.id: row.total_minor for row in rows.all() if row.id not in besides}
     paid = await settled(connection, list(totals))
     return Money(sum(max(total - paid.get(id_, 0), 0) for id_, total in totals.items()), currency)
 

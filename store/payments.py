@@ -931,27 +931,29 @@ async def waiting_for(
     return await _waiting(connection, [(kind.value, value) for kind, value in references])
 
 
-async def waiting_for_order(connection: AsyncConnection, order_id: int) -> list[tuple[int, str]]:
-    """Return the unmatched payments that a new order may be what they are for, as (id, scenario).
+async def waiting_for_orders(connection: AsyncConnection, order_ids: Sequence[int]) -> list[tuple[int, str]]:
+    """Return the unmatched payments that one of these new orders may be what they are for, as (id, scenario).
 
-    They name something that it is called, or come from an account of its customer or of his group. Ask once the order
-    is stored.
+    They name something that it is called, or come from an account of its customer or of his group. Ask once the orders
+    are stored.
     """
     await begin_to_change(connection)
-    item = (
-        await connection.execute(
-            select(OpenItemRow.id, OpenItemRow.customer_id).where(OpenItemRow.order_id == order_id)
+    named: set[tuple[str, str]] = set()
+    customers: set[int] = set()
+    for some in chunks(order_ids):
+        rows = await connection.execute(
+            select(OpenItemRow.customer_id, ReferenceRow.kind, ReferenceRow.value)
+            .outerjoin(ReferenceRow, ReferenceRow.open_item_id == OpenItemRow.id)
+            .where(OpenItemRow.order_id.in_(some))
         )
-    ).one_or_none()
-    if item is None:
-        return []
-    rows = await connection.execute(
-        select(ReferenceRow.kind, ReferenceRow.value).where(ReferenceRow.open_item_id == item.id)
-    )
-    named = [(row.kind, row.value) for row in rows.all()]
-    own, group = await memory.accounts_of(connection, item.customer_id, members=_NEWEST)
-    named += [(EvidenceKind.PAYER_ACCOUNT.value, account) for account in own]
-    named += [(EvidenceKind.GROUP_ACCOUNT.value, account) for account in group]
+        for row in rows.all():
+            customers.add(row.customer_id)
+            if row.kind is not None:
+                named.add((row.kind, row.value))
+    for accounts in (await memory.seen_with(connection, customers)).values():
+        named.update((EvidenceKind.PAYER_ACCOUNT.value, account) for account in accounts)
+    in_groups = await memory.seen_in_groups(connection, customers, members=_NEWEST)
+    named.update((EvidenceKind.GROUP_ACCOUNT.value, account) for account in in_groups)
     return await _waiting(connection, named)
 
 

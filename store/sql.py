@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Insert, Row, Text, func, insert, literal, select, text
+from sqlalchemy import Insert, Row, Text, TextClause, func, insert, literal, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,13 +24,21 @@ def chunks(values: Sequence[_T], size: int = _CHUNK) -> Iterator[Sequence[_T]]:
         yield values[start : start + size]
 
 
-def insert_new(table: type[Table]) -> Insert:
-    """Return an INSERT that passes over rows which a unique key already holds."""
+def insert_or(table: type[Table], otherwise: TextClause) -> Insert:
+    """Return an INSERT that says what becomes of rows which a unique key already holds: ON CONFLICT and so on.
+
+    Let that be a constant, so that the statement is put into words once.
+    """
     statement = insert(table)
     # SQLAlchemy's own ON CONFLICT, which each dialect has, is put into words anew at each use, and that takes longer
     # than what it says. Both databases know these words; tests/state/test_query_plans.py sees that they are kept.
-    statement._post_values_clause = _NEW_ONLY  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - there is no public way
+    statement._post_values_clause = otherwise  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - there is no public way
     return statement
+
+
+def insert_new(table: type[Table]) -> Insert:
+    """Return an INSERT that passes over rows which a unique key already holds."""
+    return insert_or(table, _NEW_ONLY)
 
 
 async def add_new(connection: AsyncConnection, table: type[Table], rows: Sequence[dict[str, Any]]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, case, func, literal, or_, select, update
+from sqlalchemy import bindparam, case, func, literal, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import TIMED
 from store import orders
-from store.sql import add_new, chunks
+from store.sql import chunks, insert_or
 from store.tables import AllocationRow, OrderRow, UtcDateTime, WorkRow
 
 
@@ -23,6 +23,16 @@ class Due:
     scenario: str
     subject: str
     subject_id: int
+
+
+_DUE_AGAIN = text(
+    "ON CONFLICT (subject, subject_id, scenario) DO UPDATE SET due_at = excluded.due_at, finished_at = NULL, "
+    "again = work.lease_owner IS NOT NULL, note = coalesce(excluded.note, work.note)"
+)
+_DUE_AGAIN_AS_SAID = text(
+    "ON CONFLICT (subject, subject_id, scenario) DO UPDATE SET due_at = excluded.due_at, finished_at = NULL, "
+    "again = work.lease_owner IS NOT NULL, note = coalesce(excluded.note, work.note), quiet = excluded.quiet"
+)
 
 
 async def add(
@@ -41,35 +51,39 @@ async def add(
     quiet says whether customers get no messages for them; None leaves what was said before. due_at is when they fall
     due, where that is not now.
     """
-    await add_new(
-        connection,
-        WorkRow,
-        [
-            {
-                "scenario": scenario,
-                "subject": subject,
-                "subject_id": subject_id,
-                "again": False,
-                "attempts": 0,
-                "quiet": bool(quiet),
-                "note": note,
-                "created_at": now,
-            }
-            for subject_id in ids
-        ],
-    )
-    for some in chunks(list(ids)):
-        await connection.execute(
-            update(WorkRow)
-            .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some))
-            .values(
-                due_at=due_at or now,
-                finished_at=None,
-                again=WorkRow.lease_owner.is_not(None),
-                quiet=WorkRow.quiet if quiet is None else quiet,
-                note=func.coalesce(note, WorkRow.note),
-            )
-        )
+    due = [(scenario, id_, due_at or now) for id_ in sorted(ids)]
+    await add_all(connection, subject, due, now=now, quiet=quiet, note=note)
+
+
+async def add_all(
+    connection: AsyncConnection,
+    subject: str,
+    due: Iterable[tuple[str, int, datetime]],
+    *,
+    now: datetime,
+    quiet: bool | None = None,
+    note: str | None = None,
+) -> None:
+    """Make subjects due in several scenarios as `add` does in one, each given as (scenario, id, when).
+
+    Those that others may know are given by scenario and id: in that order such rows are locked everywhere.
+    """
+    rows = [
+        {
+            "scenario": scenario,
+            "subject": subject,
+            "subject_id": subject_id,
+            "due_at": due_at,
+            "again": False,
+            "attempts": 0,
+            "quiet": bool(quiet),
+            "note": note,
+            "created_at": now,
+        }
+        for scenario, subject_id, due_at in due
+    ]
+    if rows:
+        await connection.execute(insert_or(WorkRow, _DUE_AGAIN if quiet is None else _DUE_AGAIN_AS_SAID), rows)
 
 
 async def wake(connection: AsyncConnection, subject: str, ids: Sequence[int], *, now: datetime) -> None:

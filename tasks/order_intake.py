@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.holds import HoldState
@@ -11,9 +15,10 @@ from domain.orders import CLOSED, Move, Order, Status, transition
 from domain.rules import ChannelRules, DocumentKind
 from store import documents, holds, journal, orders, payments, rules, stock, work
 from store.journal import Actor
+from store.rules import Versioned
 from tasks.balance import begin_on_balance
 from tasks.installation import Installation
-from tasks.waiting import begin_term
+from tasks.waiting import Beginning, beginning, within_limit
 
 _AWAITS_MONEY = (Status.NEW, Status.AWAITING_PAYMENT)
 """An order taken in with a later status was begun elsewhere: reserving and asking for money would come too late."""
@@ -73,6 +78,34 @@ def _new_order(document: OrderDocument, channel: ChannelRules) -> orders.NewOrde
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """An order that is to be stored, with the rules for its customer and how it begins, if it awaits its money."""
+
+    order: orders.NewOrder
+    own: ChannelRules
+    version: int
+    begins: Beginning | None
+
+    @property
+    def pays_from_balance(self) -> bool:
+        return self.begins is not None and self.own.balance.use
+
+
+def _coming(document: OrderDocument, channels: Mapping[str, Versioned], now: datetime) -> _Coming:
+    if document.channel not in channels:
+        known = ", ".join(channels) or "none yet; apply its rules first with `kvit rules apply FILE`"
+        raise OrderError(f"order {document.number}: channel “{document.channel}” is not known; there is {known}")
+    channel = channels[document.channel]
+    order = _new_order(document, channel.rules)
+    own = channel.rules.for_customer(group=order.group, customer=order.customer_number)
+    if order.standard_status not in _AWAITS_MONEY:
+        return _Coming(order, own, channel.version, None)
+    begins = beginning(order.method, own, document.due_on, now=now)
+    order = replace(order, reserved_until=begins.reserved_until, due_on=begins.due_on)
+    return _Coming(order, own, channel.version, begins)
+
+
 async def take_order(
     connection: AsyncConnection, opened: Installation, document: OrderDocument, *, actor: Actor
 ) -> int | None:
@@ -80,29 +113,71 @@ async def take_order(
 
     Raises OrderError for an unknown channel or status, or another currency than the channel's.
     """
+    (taken,) = await take_orders(connection, opened, [document], actor=actor)
+    if isinstance(taken, OrderError):
+        raise taken
+    return taken
+
+
+async def take_orders(
+    connection: AsyncConnection, opened: Installation, documents: Sequence[OrderDocument], *, actor: Actor
+) -> list[int | OrderError | None]:
+    """Take in orders as `take_order` does one after the other; return by their places what came of each.
+
+    An error stands in the place of an order that is refused, and the others are stored. Matchings wait until the
+    transaction ends, so hand over some hundreds of orders at most.
+    """
+    await orders.take_turns(connection, [document.channel for document in documents])
     channels = await rules.current(connection)
-    if document.channel not in channels:
-        known = ", ".join(channels) or "none yet; apply its rules first with `kvit rules apply FILE`"
-        raise OrderError(f"order {document.number}: channel “{document.channel}” is not known; there is {known}")
-    order = _new_order(document, channels[document.channel].rules)
     now = opened.clock()
-    await payments.begin_to_change(connection)  # before the customer is locked, as everywhere
-    order_id = await orders.add(connection, order, now=now, actor=actor)
-    if order_id is None:
-        return None
-    if order.standard_status in _AWAITS_MONEY:
-        stored = (await orders.load(connection, [order_id]))[order_id]
-        own = channels[document.channel].rules.for_customer(group=order.group, customer=order.customer_number)
-        scenario = await begin_term(connection, stored, own, document.due_on, now=now)
-        await work.add(connection, scenario, "order", [order_id], now=now)
-        if own.balance.use and scenario == "order_placed":
-            version = channels[document.channel].version
-            await begin_on_balance(connection, stored, own, version, actor=actor, now=now)
-    for payment_id, scenario in await payments.waiting_for_order(connection, order_id):
-        await work.add(connection, scenario, "payment", [payment_id], now=now)
-    if held := await holds.waiting_for_order(connection, order.number):
-        await work.add(connection, "authorization", "hold", held, now=now)
-    return order_id
+    taken: list[int | OrderError | None] = [None] * len(documents)
+    coming: dict[int, _Coming] = {}
+    for place, document in enumerate(documents):
+        try:
+            coming[place] = _coming(document, channels, now)
+        except OrderError as error:
+            taken[place] = error
+    if not coming:
+        return taken
+    await payments.begin_to_change(connection)  # before the customers are locked, as everywhere
+    ids = await orders.add_all(connection, [one.order for one in coming.values()], now=now, actor=actor)
+    new: dict[int, _Coming] = {}
+    for (place, one), order_id in zip(coming.items(), ids, strict=True):
+        taken[place] = order_id
+        if order_id is not None:
+            new[order_id] = one
+    await _begin(connection, new, actor=actor, now=now)
+    came_before = await payments.waiting_for_orders(connection, list(new))
+    due = sorted((scenario, id_, now) for id_, scenario in came_before)
+    await work.add_all(connection, "payment", due, now=now)
+    held = await holds.waiting_for_orders(connection, {one.order.number for one in new.values()})
+    await work.add(connection, "authorization", "hold", held, now=now)
+    return taken
+
+
+async def _begin(connection: AsyncConnection, new: Mapping[int, _Coming], *, actor: Actor, now: datetime) -> None:
+    """Make due how stored orders begin, and what their terms say is done later."""
+    begun = {id_: one.begins for id_, one in new.items() if one.begins}
+    # What an order may take of its customer's credit or balance depends on the orders before it.
+    asking = [id_ for id_, begins in begun.items() if begins.weighed or new[id_].pays_from_balance]
+    stored = await orders.load(connection, asking) if asking else {}
+    ids = list(new)
+    for id_ in asking:
+        one, order = new[id_], stored[id_]
+        besides = ids[ids.index(id_) :]
+        if begun[id_].weighed and not await within_limit(connection, order, one.own, besides=besides):
+            begins = beginning(order.method, one.own, order.due_on, now=now, beyond_limit=True)
+            begun[id_] = begins
+            await orders.set_term(
+                connection, id_, reserved_until=begins.reserved_until, due_on=begins.due_on, extended=0
+            )
+        if one.pays_from_balance and begun[id_].scenario == "order_placed":
+            await begin_on_balance(connection, order, one.own, one.version, actor=actor, now=now)
+    due: list[tuple[str, int, datetime]] = []
+    for id_, begins in begun.items():
+        due += [(scenario, id_, max(at, now)) for scenario, at in begins.due.items()]
+        due.append((begins.scenario, id_, now))
+    await work.add_all(connection, "order", due, now=now)
 
 
 async def revise_order(

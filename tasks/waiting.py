@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from prefect import task
@@ -13,9 +14,10 @@ from connectors.errors import Rejected
 from domain.holds import HoldState
 from domain.money import Money
 from domain.orders import CLOSED, Order, Status
+from domain.payments import Method
 from domain.rules import ChannelRules
 from domain.scenarios import beginning_of, cause_of, has_term
-from domain.waiting import Term, extended, last_day, on_credit, reserved, reserved_for
+from domain.waiting import extended, last_day, on_credit, reserved, reserved_for
 from store import bars, holds, journal, orders, rules, stock, work
 from store.journal import Actor
 from tasks.called_off import CALL, called_off
@@ -31,52 +33,55 @@ class ExtendError(ValueError):
     """A term can't be put off; its text says why."""
 
 
-async def begin_term(
-    connection: AsyncConnection, order: Order, own: ChannelRules, due_on: date | None, *, now: datetime
-) -> str:
-    """Give a placed order its term, make due what is done about it, and return the scenario that it begins with.
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a placed order begins: the scenario, its term, and when that makes other scenarios due.
 
-    due_on is the day that the shop gives it, if it does; otherwise the rules' deferral counts, within the credit limit.
+    weighed says that it is on credit if that is within the customer's credit limit, which is to be looked at.
     """
-    placed = own.placed.of(order.method)
-    if not has_term(order.method):
-        if placed.reserve_hours is not None:
-            term = reserved_for(now, hours=placed.reserve_hours)
-            await _set(connection, order.id, term, extended_times=0, now=now)
-        return beginning_of(order.method)
-    term: Term | None = None
-    credit = due_on is not None or bool(placed.deferral_days)
-    if credit and await _within_limit(connection, order, own):
+
+    scenario: str
+    reserved_until: datetime | None
+    due_on: date | None
+    due: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    weighed: bool = False
+
+
+def beginning(
+    method: Method, own: ChannelRules, due_on: date | None, *, now: datetime, beyond_limit: bool = False
+) -> Beginning:
+    """Return how a placed order begins.
+
+    due_on is the day that the shop gives it, if it does; otherwise the rules' deferral counts. beyond_limit says that
+    the customer gets no credit for it.
+    """
+    placed = own.placed.of(method)
+    if not has_term(method):
+        if placed.reserve_hours is None:
+            return Beginning(beginning_of(method), None, due_on)
+        term = reserved_for(now, hours=placed.reserve_hours)
+        return Beginning(beginning_of(method), term.reserved_until, term.due_on, term.due)
+    if not beyond_limit and (due_on is not None or placed.deferral_days):
         day = due_on or date.fromordinal(now.date().toordinal() + placed.deferral_days)
         term = on_credit(day, placed, grace_days=own.grace_days)
-    elif placed.reserve_stock:
+        weighed = placed.credit_limit is not None
+        return Beginning(beginning_of(method, on_credit=True), None, term.due_on, term.due, weighed)
+    if placed.reserve_stock:
         term = reserved(now, placed, days=own.reservation_days, grace_days=own.grace_days)
-    await _set(connection, order.id, term, extended_times=0, now=now)
-    return beginning_of(order.method, on_credit=term is not None and term.due_on is not None)
+        return Beginning(beginning_of(method), term.reserved_until, None, term.due)
+    return Beginning(beginning_of(method), None, None)
 
 
-async def _within_limit(connection: AsyncConnection, order: Order, own: ChannelRules) -> bool:
+async def within_limit(
+    connection: AsyncConnection, order: Order, own: ChannelRules, *, besides: Collection[int]
+) -> bool:
+    """Say whether an order is within its customer's credit limit, together with all he owes besides some orders."""
     limit = own.placed.of(order.method).credit_limit
     if limit is None:
         return True
-    owed = await orders.owed_on_credit(connection, order.customer.id, order.total.currency)
-    if order.due_on is not None:
-        owed -= order.total  # stored a moment ago, with the shop's own date
-    return owed + order.total <= Money.from_decimal(limit, order.total.currency)
-
-
-async def _set(
-    connection: AsyncConnection, order_id: int, term: Term | None, *, extended_times: int, now: datetime
-) -> None:
-    await orders.set_term(
-        connection,
-        order_id,
-        reserved_until=term.reserved_until if term else None,
-        due_on=term.due_on if term else None,
-        extended=extended_times,
-    )
-    for scenario, at in (term.due if term else {}).items():
-        await work.add(connection, scenario, "order", [order_id], now=now, due_at=max(at, now))
+    currency = order.total.currency
+    owed = await orders.owed_on_credit(connection, order.customer.id, currency, besides=besides)
+    return owed + order.total <= Money.from_decimal(limit, currency)
 
 
 @task(name="take orders", cache_policy=NO_CACHE)
@@ -181,7 +186,12 @@ async def extend(
             raise ExtendError(f"order {order.number}: {error}") from None
         actor = Actor(name=author[:200], run=current_actor(opened).run)
         await called_off(connection, order.id, actor, because=because, now=opened.clock())
-        await _set(connection, order.id, term, extended_times=order.extended + 1, now=opened.clock())
+        now, again = opened.clock(), order.extended + 1
+        await orders.set_term(
+            connection, order.id, reserved_until=term.reserved_until, due_on=term.due_on, extended=again
+        )
+        due = [(scenario, order.id, max(at, now)) for scenario, at in term.due.items()]
+        await work.add_all(connection, "order", due, now=now)
         day = term.due_on or last_day(term.reserved_until or opened.clock())
         entry = journal.entry(
             actor,
@@ -190,7 +200,7 @@ async def extend(
             move="done",
             order_id=order.id,
             reason=f"put off by {days} days: {because[:2_000]}",
-            after={"last_day": str(day), "extended": order.extended + 1},
+            after={"last_day": str(day), "extended": again},
         )
         await journal.append(connection, [entry])
     return day

@@ -242,7 +242,8 @@ def written(data: bytes) -> str:
 def imported_orders(data: bytes) -> None:
     """What kvit orders import does with a file: JSON, one JSON object after another, or CSV."""
     try:
-        given = list(cli._orders_of(written(data)))
+        file = written(data)
+        given = list(cli._orders_of(file, given_files.read_text(file)))
     except Wrong as error:
         check_sentence(str(error))
         return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -402,6 +404,37 @@ def test_a_bad_line_of_json_lines_is_refused_and_the_rest_is_taken(shop: Kvit) -
     assert [one["where"] for one in result["refused"]] == ["orders.jsonl, line 2"]
 
 
+def test_an_order_that_the_database_refuses_is_named_and_all_others_are_stored_whole(shop: Kvit) -> None:
+    """One of a list, beside orders that are wrong, that come twice, and whose customer it has too."""
+    with closing(sqlite3.connect(shop.home / "kvit.sqlite")) as database:
+        database.execute(
+            "CREATE TRIGGER refused BEFORE INSERT ON order_lines WHEN NEW.sku = 'BAD' "
+            "BEGIN SELECT RAISE(ABORT, 'no such goods'); END"
+        )
+    bad = {"lines": [{"sku": "BAD", "title": "Čaj", "quantity": 2, "unit_price": "50.00"}]}
+    orders = [order(f"A{place}", customer={"number": f"C{place % 7}", "name": f"Jana {place}"}) for place in range(450)]
+    orders[1] |= {"channel": "moon"}
+    orders[3] |= bad
+    orders[230] |= bad
+    orders[231] = orders[7]
+    file = write(shop, "orders.json", orders)
+
+    result = shop.json("orders", "import", file, code=1)
+
+    assert (result["new"], result["already_known"]) == (446, 1)
+    assert [(one["where"], one["reason"].partition(";")[0].partition(":")[0]) for one in result["refused"]] == [
+        ("orders.json, order 2 (A1)", "channel “moon” is not known"),
+        ("orders.json, order 4 (A3)", "it could not be stored"),
+        ("orders.json, order 231 (A230)", "it could not be stored"),
+    ]
+    with closing(sqlite3.connect(shop.home / "kvit.sqlite")) as database:
+        for table in ("orders", "order_lines", "open_items", "status_history"):
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (446,), table  # noqa: S608
+        names = database.execute("SELECT name FROM customers ORDER BY number").fetchall()
+    assert names == [(f"Jana {place}",) for place in (448, 449, 443, 444, 445, 446, 447)]
+    assert shop.json("orders", "import", file, code=1)["already_known"] == 447
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -414,6 +447,13 @@ def test_a_bad_line_of_json_lines_is_refused_and_the_rest_is_taken(shop: Kvit) -
             "latin.csv, line 1: it is not UTF-8 text; save it as UTF-8",
         ),
         ("broken.json", b'[{"number":\n}]', "broken.json, line 2: it is not JSON (Expecting value)"),
+        (
+            "late.json",
+            b"[" + b"{},\n" * 300 + b"{} {}]",
+            "late.json, line 301: it is not JSON (Expecting ',' delimiter)",
+        ),
+        ("more.json", b"[{}\n] []", "more.json, line 2: it is not JSON (Extra data)"),
+        ("cut.json", b"[{},\n", "cut.json, line 2: it is not JSON (Expecting value)"),
         ("deep.json", b"[" * 100_000, "deep.json: it is JSON nested too deep, or with numbers too long"),
         ("other.csv", b"name,price\nTea,1", "other.csv, line 1: the name of column 1 is not known"),
         ("half.csv", b"number,channel\nA1,cz", "half.csv, line 1: the column method is missing"),

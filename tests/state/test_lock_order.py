@@ -16,6 +16,7 @@ from store_builders import MINUTE, NOW, WORKER, place, receive
 
 from connectors.templates import Templates
 from domain.by_hand import ByHandError
+from domain.order_document import OrderDocument, OrderError, parse_order
 from store import bars, effects, orders, reverts, rules
 from store.database import Store
 from store.effects import Claim, EffectState, Ending, Wanted
@@ -23,6 +24,7 @@ from store.tables import AllocationRow, OpenItemRow
 from tasks.by_hand import hold_out
 from tasks.called_off import CALL
 from tasks.installation import Installation
+from tasks.order_intake import take_orders
 from tasks.waiting import extend
 
 pytestmark = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
@@ -35,6 +37,21 @@ async def shop(other: Store, tmp_path: Path) -> Installation:
     async with other.write() as connection:
         await rules.save(connection, document(), channel="shop", author="jana", reason="opening", now=NOW)
     return Installation(home=tmp_path, store=other, connectors={}, templates=Templates([]), clock=lambda: NOW)
+
+
+def order_document(number: str) -> OrderDocument:
+    """Make an order of a customer of its own."""
+    written = {
+        "number": number,
+        "channel": "shop",
+        "method": "card",
+        "placed_at": NOW.isoformat(),
+        "currency": "EUR",
+        "total": "10.00",
+        "customer": {"number": number, "name": "Jan"},
+        "lines": [{"title": "Tea", "quantity": 1, "unit_price": "10.00"}],
+    }
+    return parse_order(written, where="test")
 
 
 async def claimed(connection: AsyncConnection, order_id: int, step: str, cause: str, *, local: bool = False) -> Claim:
@@ -188,3 +205,23 @@ async def test_who_puts_a_last_day_off_waits_for_a_step_that_has_the_order_and_h
         await until_it_waits(store, putting)
         await as_local(connection, order_id, CALL, f"order:{order_id}")
     await putting
+
+
+async def test_sets_of_orders_that_overlap_in_another_order_do_not_wait_for_each_other(
+    store: Store, shop: Installation
+) -> None:
+    async def take(connection: AsyncConnection, *numbers: str) -> list[int | OrderError | None]:
+        return await take_orders(connection, shop, [order_document(number) for number in numbers], actor=WORKER)
+
+    async def theirs() -> list[int | OrderError | None]:
+        async with shop.store.write() as connection:
+            return await take(connection, "C", "D") + await take(connection, "B", "A")
+
+    async with store.write() as connection:
+        ours = await take(connection, "A", "B")
+        going = asyncio.create_task(theirs())
+        await until_it_waits(store, going)
+        ours += await take(connection, "D", "C")
+
+    assert all(isinstance(one, int) for one in ours)
+    assert await going == [None] * 4

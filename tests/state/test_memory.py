@@ -252,4 +252,4 @@ async def test_an_order_that_tells_an_account_wakes_the_payments_from_it(store: 
 
         order_id = await orders.add(connection, new_order("9", accounts=(IBAN,)), now=NOW, actor=WORKER)
         assert order_id is not None
-        assert await payments.waiting_for_order(connection, order_id) == [(waits, "bank_transfer")]
+        assert await payments.waiting_for_orders(connection, [order_id]) == [(waits, "bank_transfer")]

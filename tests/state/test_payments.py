@@ -450,9 +450,23 @@ async def test_an_order_wakes_the_payments_that_name_it_or_come_from_its_custome
     order = await place(store, "1042", group="holding", accounts=("CZ65",), references=names)
 
     async with store.write() as connection:
-        found = await payments.waiting_for_order(connection, order)
+        found = await payments.waiting_for_orders(connection, [order])
 
     assert [id_ for id_, _ in found] == [ids[external_id] for external_id in list(named)[:4]]
+
+
+async def test_customers_of_one_group_who_order_at_once_are_others_of_the_group_to_each_other(store: Store) -> None:
+    ids: list[int] = []
+    for account in ("CZ65", "CZ66"):
+        ids.append(await receive(store, account))
+        await leave(store, ids[-1], Outcome.UNKNOWN, Reference(GROUP_ACCOUNT, account))
+    one = await place(store, customer_number="8", group="holding", accounts=("CZ65",))
+    other = await place(store, customer_number="9", group="holding", accounts=("CZ66",))
+
+    async with store.write() as connection:
+        found = [await payments.waiting_for_orders(connection, orders_) for orders_ in ([one, other], [one], [other])]
+
+    assert [[id_ for id_, _ in some] for some in found] == [ids, [ids[1]], [ids[0]]]
 
 
 async def test_a_payment_that_was_decided_waits_for_nothing(store: Store) -> None:

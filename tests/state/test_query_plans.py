@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
-from shop_builders import NOW, SHOPKEEPER, buy, payment_of, shop, stock_up, take_payments
+from shop_builders import NOW, SHOPKEEPER, buy, order_document, payment_of, shop, stock_up, take_payments
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import CacheStats
@@ -30,6 +30,7 @@ from domain.changes import StatusChange
 from domain.holds import Hold, HoldState
 from domain.matching import Candidate, Evidence, Match, Reference
 from domain.money import Money
+from domain.order_document import parse_order
 from domain.payments import Kind, Outcome
 from domain.rules import DocumentKind, EvidenceKind, Policy
 from store import (
@@ -68,6 +69,7 @@ from tasks.intake import take_webhook, work_off_inbox
 from tasks.invoice import issue_invoice, print_documents
 from tasks.match import match_payments
 from tasks.notify import notify_customer, notify_status
+from tasks.order_intake import take_orders
 from tasks.status import set_status
 from tasks.step import unneeded
 from tasks.stock import deduct_stock, reserve_stock
@@ -285,6 +287,11 @@ async def grown(url: str, tmp_path: Path) -> AsyncGenerator[Installation]:
 async def _take_in(opened: Installation) -> tuple[list[int], list[int]]:
     """Take in orders, webhooks and payments, as an import, a gateway and a bank do."""
     order_ids = [await buy(opened, f"CZ{5001 + place}") for place in range(3)]
+    customer = {"number": "C1", "name": "Jan", "group": "wholesale", "accounts": ["CZ5599100000190000004712"]}
+    together = [parse_order(order_document(f"CZ{5003 + place}", customer=customer), where="test") for place in range(3)]
+    async with opened.store.write() as connection:
+        taken = await take_orders(connection, opened, together, actor=SHOPKEEPER)
+        assert [isinstance(one, int) for one in taken] == [False, True, True]
     event_ = WebhookEvent(external_id="evt_1", kind="paid")
     assert await take_webhook(opened, "nobody", event_, b"{}")
     assert await work_off_inbox(opened) == 1
@@ -317,7 +324,7 @@ async def _take_in(opened: Installation) -> tuple[list[int], list[int]]:
         await holds.load(connection, [hold_id], lock=True)
         await holds.attach(connection, hold_id, order_ids[0], "", now=now)
         await holds.of_orders(connection, order_ids)
-        await holds.waiting_for_order(connection, "CZ5009")
+        await holds.waiting_for_orders(connection, ["CZ5009"])
         for change in (
             StatusChange(status="sent", number="CZ5001"),
             StatusChange(status="sent", external_id="77"),
@@ -342,7 +349,7 @@ async def _match(opened: Installation, payment_ids: Sequence[int]) -> None:
         origin = await payments.origin_of(connection, found[refund_id])
         assert origin is not None
         order_id = (await payments.allocated(connection, payment_ids))[payment_ids[0]][0]["order_id"]
-        await payments.waiting_for_order(connection, order_id)
+        await payments.waiting_for_orders(connection, [order_id])
         await payments.last_amounts(connection, [order_id])
         await payments.incomes(connection, order_id)
         await bars.gone_back(connection, [order_id])

@@ -26,7 +26,7 @@ async def _take_in(connection: AsyncConnection) -> tuple[int, int]:
     order_id = await orders.add(connection, order, now=NOW, actor=WORKER)
     assert order_id is not None
     await payments.waiting_for(connection, [(NUMBER, "7")])
-    await payments.waiting_for_order(connection, order_id)
+    await payments.waiting_for_orders(connection, [order_id])
     letter = await inbox.put(
         connection, source="stripe", external_id="evt_1", kind="paid", body=b"", now=NOW, due_at=NOW
     )
