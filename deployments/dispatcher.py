@@ -36,6 +36,11 @@ from tasks.pace import LEASE
 BATCH = 200
 """Payments in one run at most: the run's table and log stay readable."""
 _IDLE_S = 1.0
+RUSH = 8
+"""So much at one look is a rush: more is coming, and a run of many costs little more than a run of few."""
+_GATHER_S = 0.5
+"""For how long what comes in a rush is gathered at most, while other runs are under way."""
+_LOOK_S = 0.03
 _FIRST = ("order_placed", "dispatch_unpaid", "deferred")
 """Scenarios that others wait for: a payment may need what its order's beginning did."""
 _WORKER_TAG = "worker "
@@ -54,6 +59,7 @@ class Dispatcher:
         self._reporter: Reporter | None = None
         self._runs: set[asyncio.Task[None]] = set()
         self._looking = False
+        self._rush = False
         self._flows: dict[str, Flow[..., Any]] = {}
 
     @property
@@ -135,8 +141,11 @@ class Dispatcher:
     async def _look(self, *, wait: bool) -> int:
         self._looking = True
         try:
+            if not wait:
+                await self._gather()
             letters = await work_off_inbox(self._opened)
             due = await self._take(1 if wait else self._concurrent - len(self._runs))
+            self._rush = max(letters, len(due)) >= RUSH
             first: list[asyncio.Task[None]] = []
             for scenario in SCENARIOS:
                 for group in _grouped(due, scenario):
@@ -148,6 +157,14 @@ class Dispatcher:
             return letters + len(due)
         finally:
             self._looking = False
+
+    async def _gather(self) -> None:
+        """Let more come in a rush, the more runs are under way; one that is alone leaves the machine idle."""
+        until = time.monotonic() + _GATHER_S
+        while self._rush and len(self._runs) > 1 and time.monotonic() < until:
+            if await self.waiting() >= BATCH // self._concurrent * len(self._runs):
+                break
+            await asyncio.sleep(_LOOK_S)
 
     async def _take(self, batches: int) -> Sequence[Due]:
         """Lease what is due, as many batches as can be begun now."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,31 +47,58 @@ class _Standing:
 
     order: Order
     untold: list[dict[str, Any]]
-    read_at: float
 
 
 _FRESH_S = 1.0
 """For how long what was read for a whole batch is told; where one request a second is let, a batch takes minutes."""
 
 
-async def _standing_of_all(opened: Installation, orders_: Sequence[Order]) -> dict[int, _Standing]:
-    ids = [order.id for order in orders_]
-    read_at = time.monotonic()
+async def _read(opened: Installation, ids: Sequence[int]) -> dict[int, _Standing]:
     async with opened.store.read() as connection:
         found = await orders.load(connection, ids)
         came = await payments.incomes_of_all(connection, ids)
         told = await effects.done_after_all(connection, ids, "crm")
     known = {id_: {one for after in some for one in after.get("incomes", [])} for id_, some in told.items()}
     untold = {id_: [income for income in came[id_] if income["reference"] not in known[id_]] for id_ in ids}
-    return {id_: _Standing(found[id_], untold[id_], read_at) for id_ in ids}
+    return {id_: _Standing(found[id_], untold[id_]) for id_ in ids}
+
+
+class Standings:
+    """How a batch's orders stand now, read for all of them at once, and anew for those to come when that is stale."""
+
+    def __init__(self, opened: Installation, ids: Iterable[int], *, fresh_s: float = _FRESH_S) -> None:
+        """fresh_s says for how many seconds what was read is told."""
+        self._opened = opened
+        self._fresh_s = fresh_s
+        self._coming = set(ids)
+        self._known: dict[int, _Standing] = {}
+        self._read_at = 0.0
+        self._reading = asyncio.Lock()
+
+    async def read(self) -> None:
+        """Read what all that are to come stand like."""
+        self._read_at = time.monotonic()
+        self._known = await _read(self._opened, sorted(self._coming))
+
+    async def of(self, order_id: int) -> _Standing:
+        """Return how one stands; it may have moved on since its step was claimed."""
+        async with self._reading:
+            self._coming.add(order_id)
+            if order_id not in self._known or time.monotonic() - self._read_at > self._fresh_s:
+                await self.read()
+            self._coming.discard(order_id)
+            return self._known[order_id]
+
+
+async def _standing_of_all(opened: Installation, orders_: Sequence[Order]) -> dict[int, Standings]:
+    standings = Standings(opened, [order.id for order in orders_])
+    await standings.read()
+    return {order.id: standings for order in orders_}
 
 
 async def _as_it_stands(opened: Installation, order: Order) -> _Standing:
-    """Return the order as it is now: it may have moved on since its step was claimed."""
-    read: _Standing | None = prepared(order)
-    if read is None or time.monotonic() - read.read_at > _FRESH_S:
-        read = (await _standing_of_all(opened, [order]))[order.id]
-    return read
+    standings: Standings | None = prepared(order)
+    return await (standings or Standings(opened, [])).of(order.id)
 
 
 @step("shop", system=lambda rules: rules.connectors.shop, one_per_order=True, reports=True, when=_has_shop)

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from mail_server import mail_server
 from prefect import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -33,6 +35,7 @@ from shop_builders import (
     NOW,
     Clock,
     buy,
+    change_rules,
     done_outside,
     order_of,
     pay,
@@ -44,7 +47,8 @@ from shop_builders import (
 )
 from step_builders import postgres
 
-from deployments.dispatcher import BATCH, Dispatcher
+from connectors.smtp import Smtp, SmtpConfig
+from deployments.dispatcher import BATCH, RUSH, Dispatcher
 from deployments.reporter import READY, reporting
 from flows.card import card_payment
 from store import work
@@ -151,6 +155,69 @@ async def test_a_dispatcher_that_nobody_wakes_looks_by_itself(opened: Installati
         payment = await pay(opened, None, text="from another process")
         await all_done(dispatcher)
     assert (await payment_row(opened, payment))["outcome"] == "unknown"
+
+
+@asynccontextmanager
+async def two_runs_under_way(opened: Installation, dispatcher: Dispatcher) -> AsyncGenerator[asyncio.Event]:
+    """Have two runs wait for a mail server, until the event that is given is set."""
+    goes_on, asked = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def data(_server: SMTP, _session: Session, _envelope: Envelope) -> str:
+        asked.release()
+        await goes_on.wait()
+        return "250 OK"
+
+    async with mail_server(data) as port, asyncio.timeout(200):
+        opened.connectors["post"] = Smtp(
+            SmtpConfig(name="post", home=opened.home, host="127.0.0.1", port=port, security="none")
+        )
+        await change_rules(opened, {"connectors": {"messenger": "post"}})
+        for number in ("CZ5001", "CZ5002"):
+            await buy(opened, number)
+            await all_done(dispatcher)
+        for number in ("CZ5001", "CZ5002"):
+            await pay(opened, number)
+            dispatcher.wake()
+            await asked.acquire()
+        try:
+            yield goes_on
+        finally:
+            goes_on.set()
+
+
+async def begun(dispatcher: Dispatcher) -> None:
+    """Wait until all that is due was taken."""
+    async with asyncio.timeout(60):
+        while await dispatcher.waiting() > 2:  # noqa: ASYNC110 - the database tells it, no event does
+            await asyncio.sleep(0.02)
+
+
+async def test_what_comes_in_a_rush_while_others_are_under_way_goes_together(
+    opened: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.dispatcher._GATHER_S", 3600)
+    dispatcher = Dispatcher(opened)
+    async with at_work(dispatcher), two_runs_under_way(opened, dispatcher) as goes_on:
+        rush = await take_payments(opened, *(payment_of(None, "10.00", text="a rush") for _ in range(RUSH)))
+        await begun(dispatcher)
+        later = [await pay(opened, None, text="still a rush") for _ in range(3)]
+        goes_on.set()
+        await all_done(dispatcher)
+    carried = [run.parameters["payments"] for run in await runs_of(opened.worker) if "payments" in run.parameters]
+    assert [some for some in carried if later[0] in some] == [later]
+    assert sum(id_ in some for some in carried for id_ in rush) == RUSH
+
+
+async def test_a_rush_is_not_gathered_for_ever(opened: Installation) -> None:
+    dispatcher = Dispatcher(opened)
+    async with at_work(dispatcher), two_runs_under_way(opened, dispatcher):
+        await take_payments(opened, *(payment_of(None, "10.00", text="a rush") for _ in range(RUSH)))
+        await begun(dispatcher)
+        alone = await pay(opened, None, text="one more")
+        await begun(dispatcher)
+        async with asyncio.timeout(60):
+            while (await payment_row(opened, alone))["outcome"] is None:  # noqa: ASYNC110 - the store tells nobody
+                await asyncio.sleep(0.02)
 
 
 # What Prefect is told, beside the work.

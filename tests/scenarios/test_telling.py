@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from shop_builders import (
     steps_of,
     take_payments,
 )
+from sqlalchemy import Engine, event
 
 from connectors.errors import Rejected
 from connectors.roles import Income, Told, WebhookEvent
@@ -30,6 +32,7 @@ from store.audit import audit
 from tasks.installation import Installation
 from tasks.intake import take_webhook, work_off_inbox
 from tasks.resolve_message import MessageError, settle
+from tasks.tell import Standings
 
 BOARD = {"paid": "C1:PAID", "processing": "C1:WORK", "cancelled": "C1:LOST", "awaiting_payment": "C1:NEW"}
 STALL = {"paid": "processing", "cancelled": "cancelled", "completed": "completed"}
@@ -331,3 +334,43 @@ async def test_a_parcel_that_the_carrier_delivered_completes_its_order(place: Pl
     await place.hears("labels", StatusChange(status="DELIVERED", tracking_number=shipment["tracking_number"]))
     assert await status_of(place, order_id) == "completed"
     assert place.stall.statuses["CZ5001"] == "completed"
+
+
+# Batches.
+
+
+@contextmanager
+def asked() -> Generator[list[str]]:
+    """Collect the statements that are sent to the database."""
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        said.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield said
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(("fresh_s", "status"), [(3600.0, "new"), (0.0, "paid")])
+async def test_a_batch_is_told_as_its_orders_stand_and_what_is_stale_is_read_anew(
+    opened: Installation, fresh_s: float, status: str
+) -> None:
+    ids = [await buy(opened, number) for number in ("CZ5001", "CZ5002")]
+    standings = Standings(opened, ids, fresh_s=fresh_s)
+    before = (await standings.of(ids[0])).order.status
+    await carry_on("card", await pay(opened, "CZ5002"))
+    assert [before, (await standings.of(ids[1])).order.status] == ["new", status]
+
+
+async def test_what_is_stale_of_a_batch_is_read_for_all_that_are_to_come_at_once(opened: Installation) -> None:
+    ids = [await buy(opened, f"CZ{5001 + place}") for place in range(6)]
+    standings = Standings(opened, ids, fresh_s=3600)
+    with asked() as alone:
+        await Standings(opened, []).of(ids[0])
+    with asked() as together:
+        for id_ in ids:
+            await standings.of(id_)
+    assert len(together) == len(alone)
