@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -45,6 +46,46 @@ class StoreError(Exception):
     """The database can't be used as it is given; its text says why."""
 
 
+class _Writers:
+    """Lets one writer in at a time: in the order in which they come, but the urgent ones first, every other turn."""
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._was_urgent = False
+        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+
+    @asynccontextmanager
+    async def turn(self, *, urgent: bool) -> AsyncGenerator[None]:
+        """Wait for one's turn, and have it until the block ends."""
+        if self._busy:
+            await self._wait(self._waiting[urgent])
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._pass_on()  # it was one's turn already
+            raise
+
+    def _pass_on(self) -> None:
+        for urgent in (not self._was_urgent, self._was_urgent):
+            while self._waiting[urgent]:
+                turn = self._waiting[urgent].popleft()
+                if not turn.done():  # else whoever waited has gone
+                    self._was_urgent = urgent
+                    turn.set_result(None)
+                    return
+        self._busy = False
+
+
 class Store:
     """One database. `read` and `write` give a transaction each; what a `write` did is there or isn't, never half."""
 
@@ -54,7 +95,7 @@ class Store:
         self._driver_errors = driver_errors
         self.is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer; waiting here is fair and cheap, waiting in SQLite is neither.
-        self._writer = asyncio.Lock()
+        self._writers = _Writers()
 
     @contextmanager
     def _translated(self) -> Generator[None]:
@@ -80,19 +121,22 @@ class Store:
             yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """Open a transaction that commits when the block ends, and rolls back when it raises."""
+    async def write(self, *, urgent: bool = False) -> AsyncGenerator[AsyncConnection]:
+        """Open a transaction that commits when the block ends, and rolls back when it raises.
+
+        An urgent one goes ahead of others that wait, where there is one writer at a time.
+        """
         with self._translated():
-            async with self._writing() as connection:
+            async with self._writing(urgent=urgent) as connection:
                 yield connection
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncGenerator[AsyncConnection]:
+    async def _writing(self, *, urgent: bool) -> AsyncGenerator[AsyncConnection]:
         if not self.is_sqlite:
             async with self._engine.begin() as connection:
                 yield connection
             return
-        async with self._writer, self._engine.connect() as plain:
+        async with self._writers.turn(urgent=urgent), self._engine.connect() as plain:
             connection = await plain.execution_options(kvit_write=True)
             async with connection.begin():
                 yield connection

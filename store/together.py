@@ -65,7 +65,8 @@ class Together(Generic[_T, _R]):
                 await self._write_some(store, [one])
 
     async def _commit(self, store: Store, some: list[tuple[_T, asyncio.Future[_R]]]) -> None:
-        async with store.write() as connection:
+        # Somebody outside waits for each of them, and asks again if that takes long.
+        async with store.write(urgent=True) as connection:
             results = [await self._write(connection, what) for what, _ in some]
         for (_, done), result in zip(some, results, strict=True):
             with suppress(asyncio.InvalidStateError):  # whoever waited has gone; it is stored all the same

@@ -170,3 +170,45 @@ async def test_a_moment_is_read_back_in_utc_and_one_without_a_zone_is_refused(st
             await connection.execute(
                 insert(ConnectorState).values(connector="mail", polled_at=NOW.replace(tzinfo=None))
             )
+
+
+# One writer at a time.
+
+
+async def in_turn(store: Store, came: list[str], name: str, *, urgent: bool = False) -> None:
+    """Write once, and say so."""
+    async with store.write(urgent=urgent):
+        came.append(name)
+
+
+async def test_what_is_urgent_goes_ahead_of_other_writers_but_not_twice_in_a_row(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path / 'kvit.db'}")
+    came: list[str] = []
+    async with store.write(), asyncio.timeout(60):
+        waiting = [asyncio.create_task(in_turn(store, came, f"other {place}")) for place in range(3)]
+        await asyncio.sleep(0)
+        waiting += [asyncio.create_task(in_turn(store, came, f"urgent {place}", urgent=True)) for place in range(4)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert came == ["urgent 0", "other 0", "urgent 1", "other 1", "urgent 2", "other 2", "urgent 3"]
+    await store.close()
+
+
+@pytest.mark.parametrize("had_its_turn", [False, True])
+async def test_a_writer_that_goes_away_while_it_waits_holds_nobody_up(tmp_path: Path, had_its_turn: bool) -> None:
+    store = await open_store(f"sqlite:///{tmp_path / 'kvit.db'}")
+    came: list[str] = []
+    async with asyncio.timeout(60):
+        async with store.write():
+            gone = asyncio.create_task(in_turn(store, came, "gone"))
+            await asyncio.sleep(0)
+            next_one = asyncio.create_task(in_turn(store, came, "next"))
+            await asyncio.sleep(0)
+            if not had_its_turn:
+                gone.cancel()
+                await asyncio.sleep(0)
+        gone.cancel()  # it may have been let in, and not have noticed yet
+        await next_one
+        await in_turn(store, came, "later")
+    assert came[-2:] == ["next", "later"]
+    await store.close()
