@@ -26,6 +26,7 @@ from store.effects import EffectState, Standing
 from tasks.cells import TABLE_ROWS, cells
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
+from tasks.log_entries import FOR_A_PERSON
 from tasks.pace import LEASE, PATIENCE
 from tasks.step import MISCONFIGURED, run_log, unneeded
 
@@ -224,9 +225,10 @@ def _tell_persons(subject: Subject, ended: Sequence[Ended]) -> None:
     persons = [end for end in ended if end.person]
     for end in persons[:_TODO_SHOWN]:
         todo = f" · to do: {end.todo}" if end.todo else ""
-        run_log().warning("%s %s needs a person · %s%s", subject, end.id, end.person, todo)
+        run_log().warning("%s %s needs a person · %s%s", subject, end.id, end.person, todo, extra=FOR_A_PERSON)
     if len(persons) > _TODO_SHOWN:
-        run_log().warning("%s more need a person; see the artifact orders-and-steps", len(persons) - _TODO_SHOWN)
+        more = len(persons) - _TODO_SHOWN
+        run_log().warning("%s more need a person; see the artifact orders-and-steps", more, extra=FOR_A_PERSON)
 
 
 async def _rename(numbers: Sequence[str], about: str | None) -> None:

@@ -1,6 +1,7 @@
 """What a run says in one breath goes to Prefect's log as one entry with a line for each, and not one by one.
 
-A step says a line for each order of its batch. Sent and stored one by one, these cost as much as the step itself.
+A step says a line for each order of its batch. Sent and stored one by one, these cost as much as the step itself. What
+is for a person to settle is in that log, and not in the terminal of whoever started the process.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import logging
 import threading
 from typing import Any
 
-from prefect.logging.handlers import APILogHandler
+from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+FOR_A_PERSON = {"for_a_person": True}
+"""The extra of a line that says what a person must look at."""
+_ENDED_SO = "Finished in state Needs a person"
 _LONGEST = 100_000
 """Characters from which on an entry isn't added to; Prefect cuts off what is ten times as long."""
 
@@ -71,3 +75,13 @@ def join_lines() -> None:
             if type(handler) is APILogHandler:
                 logger.removeHandler(handler)
                 logger.addHandler(JoinedLines())
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler) and _is_for_terminals not in handler.filters:
+            handler.addFilter(_is_for_terminals)
+
+
+def _is_for_terminals(record: logging.LogRecord) -> bool:
+    """Say whether a terminal shows a line: a payment left to a person is no error of the process that says so."""
+    if record.name != "prefect.flow_runs":
+        return True
+    return not getattr(record, "for_a_person", False) and not record.getMessage().startswith(_ENDED_SO)
