@@ -27,6 +27,7 @@ from flows.scenarios import SCENARIOS
 from store import inbox, work
 from store.bell import hear
 from store.work import Due
+from tasks.ends import NEEDS_PERSON
 from tasks.installation import Installation
 from tasks.intake import work_off_inbox
 from tasks.invoice import print_documents
@@ -212,7 +213,7 @@ class Dispatcher:
                 subjects = [due.subject_id for due in group]
                 state: State[Any] = await self._quick(flow)(**{parameter: subjects}, return_state=True)
                 ended = state.name
-                if state.is_crashed() or (state.is_failed() and state.name != "Needs a person"):
+                if state.is_crashed() or (state.is_failed() and state.name != NEEDS_PERSON):
                     _log.warning("a run of %s ended as %s", flow.name, state.name)
                     retry_at = self._opened.clock() + timedelta(seconds=30)
             except Exception as error:  # noqa: BLE001 - whatever Prefect raises, what was due stays due

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from tasks.audit import check_invariants
+from tasks.ends import needs_person
 
 
 @flow(name="audit", flow_run_name="audit")
@@ -15,5 +16,5 @@ async def audit() -> State[Any]:
     """Check → show."""
     breaches, digest = await check_invariants()
     if breaches:
-        return Failed(name="Needs a person", message=f"{breaches} breaches, see the artifact `audit`")
+        return needs_person(f"{breaches} breaches, see the artifact `audit`")
     return Completed(name="Done", message=f"everything holds; digest of the journal {digest}")

@@ -20,6 +20,7 @@ from tasks.authorize import (
     set_released_status,
 )
 from tasks.close import close, name_by_orders, run_name
+from tasks.ends import needs_person
 from tasks.forms import form_field
 from tasks.holds import HoldError, decide_named, look_after_holds
 from tasks.notify import notify_held
@@ -80,5 +81,5 @@ async def holds_waiting() -> State[Any]:
     held, decided, warned = await look_after_holds()
     message = f"{counted(held, 'hold')}; {decided} decided by the rules; {warned} need a person"
     if warned:
-        return Failed(name="Needs a person", message=message)
+        return needs_person(message)
     return Completed(name="Done", message=message)

@@ -26,6 +26,7 @@ from tasks.backfill import (
     write_report,
 )
 from tasks.backfill_rates import at_rates, check_runs, rates_of, show_rates
+from tasks.ends import NEEDS_PERSON
 from tasks.forms import form_field
 from tasks.installation import Installation, installation
 from tasks.plan_backfill import plan_totals, show_totals
@@ -113,7 +114,7 @@ async def carry_on(
             name = f"backfill {row['id']} · chunk {chunk} of {row['chunks']} · {run.name}"
             named = run.with_options(flow_run_name=name)
             state: State[Any] = await named(**{parameter: [part.subject_id for part in parts]}, return_state=True)
-            cut_short = None if state.is_completed() or state.name == "Needs a person" else str(state.message)
+            cut_short = None if state.is_completed() or state.name == NEEDS_PERSON else str(state.message)
             await end_chunk(opened, row, parts, failed=cut_short)
             count += 1
             if progress is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
+from tasks.ends import needs_person
 from tasks.forms import form_field
 from tasks.reconcile import pull_sources
 
@@ -19,5 +20,5 @@ async def pull_payments(
     said, failed = await pull_sources(sources)
     message = "; ".join(said) or "no source can be polled"
     if failed:
-        return Failed(name="Needs a person", message=message)
+        return needs_person(message)
     return Completed(name="Done", message=message)

@@ -6,10 +6,11 @@ from asyncio import gather
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from domain.wording import counted
 from tasks.comparing import DAYS
+from tasks.ends import needs_person
 from tasks.forms import form_field
 from tasks.payouts import show_payouts
 from tasks.reconcile import (
@@ -48,7 +49,7 @@ async def reconcile(
     message = f"{said}; {counted(again, 'unmatched payment')} tried again; {persons} need a person"
     sources, failed = polled
     if failed or unknown:
-        return Failed(name="Needs a person", message="; ".join([*sources, message]))
+        return needs_person("; ".join([*sources, message]))
     if persons or differences:
-        return Failed(name="Needs a person", message=message)
+        return needs_person(message)
     return Completed(name="Done", message=message)

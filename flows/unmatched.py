@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
+from tasks.ends import needs_person
 from tasks.show_unmatched import show_unmatched
 
 
@@ -15,5 +16,5 @@ async def unmatched_payments() -> State[Any]:
     """Look → rank → show."""
     waits = await show_unmatched()
     if waits:
-        return Failed(name="Needs a person", message=waits)
+        return needs_person(waits)
     return Completed(name="Done", message="nothing waits for a person")

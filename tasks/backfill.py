@@ -16,7 +16,7 @@ from prefect import State, get_run_logger, task
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +30,7 @@ from store.backfills import Part
 from store.effects import EffectState
 from store.work import Due
 from tasks.cells import TABLE_ROWS, cells
+from tasks.ends import needs_person
 from tasks.installation import Installation, installation
 from tasks.pace import LEASE
 from tasks.step import MISCONFIGURED, current_actor
@@ -379,7 +380,7 @@ async def state_of(opened: Installation, backfill_id: int, totals: Mapping[str, 
         message += f"; the first on {first:%Y-%m-%d at %H:%M} UTC" if first else ""
     data = {"backfill": backfill_id, "results": dict(totals)}
     if persons:
-        return Failed(name="Needs a person", message=message, data=data)
+        return needs_person(message, data=data)
     name = "Will go on" if totals.get(_LATER) or totals.get("not yet") else "Done"
     return Completed(name=name, message=message, data=data)
 

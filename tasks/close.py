@@ -13,7 +13,7 @@ from prefect import State, get_client
 from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.holds import HoldState
@@ -24,6 +24,7 @@ from domain.scenarios import DECIDED, STEPS, TIMED, cause_of, cause_of_decision
 from store import bars, effects, holds, orders, payments, work
 from store.effects import EffectState, Standing
 from tasks.cells import TABLE_ROWS, cells
+from tasks.ends import needs_person
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.log_entries import FOR_A_PERSON
@@ -210,7 +211,7 @@ def _state(subject: Subject, ended: Sequence[Ended]) -> State[Any]:
         said += f"; {len(persons)} need a person"
     data = {_PLURALS[subject]: len(ended), "need a person": len(persons)}
     if persons:
-        return Failed(name="Needs a person", message=said, data=data)
+        return needs_person(said, data=data)
     if later:
         first = min(end.due_at for end in later if end.due_at)
         return Completed(name="Will go on", message=f"{said}; goes on at {first:%H:%M} UTC", data=data)

@@ -13,10 +13,12 @@ from typing import Any
 
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 
+from tasks.ends import NEEDS_PERSON
+
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 FOR_A_PERSON = {"for_a_person": True}
 """The extra of a line that says what a person must look at."""
-_ENDED_SO = "Finished in state Needs a person"
+_ENDED_SO = f"Finished in state {NEEDS_PERSON}"
 _LONGEST = 100_000
 """Characters from which on an entry isn't added to; Prefect cuts off what is ten times as long."""
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from connectors.observed import REGISTRY, is_traced, span
 from store import gauges
 from store.effects import EffectState, Verdict
+from tasks.ends import NEEDS_PERSON
 from tasks.installation import Installation
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ DONE_SECONDS = Histogram(
 
 _RUN_RESULTS = {
     name: name.lower().replace(" ", "_")
-    for name in ("Done", "Needs a person", "Will go on", "Waits for the rest", "Nothing to do", "Crashed")
+    for name in ("Done", NEEDS_PERSON, "Will go on", "Waits for the rest", "Nothing to do", "Crashed")
 }
 _STEP_RESULTS = {
     EffectState.DONE: "done",

@@ -16,7 +16,7 @@ from uuid import uuid4
 from prefect import State, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from sqlalchemy import Row
 
 from domain.orders import Order
@@ -27,6 +27,7 @@ from store.effects import EffectState
 from store.reverts import OrderPlan, Wish
 from tasks.catalogue import STEPS
 from tasks.cells import cells
+from tasks.ends import needs_person
 from tasks.installation import Installation, installation
 from tasks.invoice import print_documents
 from tasks.pace import LEASE
@@ -133,7 +134,7 @@ def ended_as(ended: Sequence[Ended]) -> State[Any]:
     persons = [end for end in ended if end.person]
     later = [end for end in ended if end.waits and not end.person]
     if persons:
-        return Failed(name="Needs a person", message=f"order {persons[0].number}: {persons[0].person}")
+        return needs_person(f"order {persons[0].number}: {persons[0].person}")
     if later:
         return Completed(name="Will go on", message=f"order {later[0].number}: {later[0].waits}")
     return Completed(name="Done", message=f"{len(ended)} orders are back to before their payment")

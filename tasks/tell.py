@@ -76,7 +76,7 @@ class Standings:
         self._reading = asyncio.Lock()
 
     async def read(self) -> None:
-        """Read what all that are to come stand like."""
+        """Read how all that are to come stand."""
         self._read_at = time.monotonic()
         self._known = await _read(self._opened, sorted(self._coming))
 
