@@ -301,7 +301,15 @@ async def _customers(connection: AsyncConnection, new: Sequence[NewOrder]) -> di
         await connection.execute(
             update(CustomerRow)
             .where(CustomerRow.id == bindparam("_id"))
-            .values({name: bindparam(f"_{name}") for name in next(iter(details.values()))}),
+            .values(
+                name=bindparam("_name"),
+                email=bindparam("_email"),
+                phone=bindparam("_phone"),
+                language=bindparam("_language"),
+                group=bindparam("_group"),
+                tax_id=bindparam("_tax_id"),
+                address=bindparam("_address"),
+            ),
             [
                 {"_id": ids[key], **{f"_{name}": value for name, value in details[key].items()}}
                 for key in sorted(known, key=ids.__getitem__)
