@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
-from sqlalchemy import Insert, bindparam, exists, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.sql import add_new, chunks, insert_new
-from store.tables import ArchivedName, ConnectorState, InboxRow
+from store.archived import Name, find
+from store.sql import add_new, add_new_returning, chunks
+from store.tables import ConnectorState, InboxRow
 
 _ID_MAX = 200
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,19 @@ def _short(external_id: str) -> str:
     return f"{external_id[: _ID_MAX - 65]}#{digest}"
 
 
+@dataclass(frozen=True, slots=True)
+class NewLetter:
+    """A message as it came, which is to be stored."""
+
+    source: str
+    external_id: str
+    kind: str
+    body: bytes
+    received_at: datetime
+    due_at: datetime | None
+    """None for what is worked off in the same transaction, such as a statement file."""
+
+
 async def put(
     connection: AsyncConnection,
     *,
@@ -48,37 +62,43 @@ async def put(
     now: datetime,
     due_at: datetime | None,
 ) -> int | None:
-    """Store a message; return its id, or None if (source, external id) is known already.
+    """Store a message; return its id, or None if (source, external id) is known already."""
+    (id_,) = await put_all(connection, [NewLetter(source, external_id, kind, body, now, due_at)])
+    return id_
 
-    due_at is None for what is worked off in the same transaction, such as a statement file.
+
+async def put_all(connection: AsyncConnection, letters: Sequence[NewLetter]) -> list[int | None]:
+    """Store messages together; return the id of each, in their order, or None where (source, external id) is known.
+
+    What is archived is known as well, and so is what an earlier one of these has.
     """
-    values = {
-        "source": source,
-        "external_id": _short(external_id),
-        "kind": kind[:80],
-        "body": body,
-        "received_at": now,
-        "handled_at": None if due_at else now,
-        "due_at": due_at,
+    first: dict[tuple[str, str], int] = {}
+    for place, letter in enumerate(letters):
+        first.setdefault((letter.source, _short(letter.external_id)), place)
+    archived = await find(connection, [Name("letter", *key) for key in first])
+    ids: list[int | None] = [None] * len(letters)
+    # In one order, so that two processes that are told the same don't wait for each other.
+    new = [key for key in sorted(first) if Name("letter", *key) not in archived]
+    for some in chunks(new, _AT_ONCE):
+        rows = [_row(letters[first[key]], key) for key in some]
+        for row in await add_new_returning(
+            connection, InboxRow, rows, InboxRow.id, InboxRow.source, InboxRow.external_id
+        ):
+            ids[first[row.source, row.external_id]] = row.id
+    return ids
+
+
+def _row(letter: NewLetter, key: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "source": key[0],
+        "external_id": key[1],
+        "kind": letter.kind[:80],
+        "body": letter.body,
+        "received_at": letter.received_at,
+        "handled_at": None if letter.due_at else letter.received_at,
+        "due_at": letter.due_at,
         "attempts": 0,
     }
-    # Each webhook waits for this one, so it is put together once and not for each.
-    given = {f"given_{name}": value for name, value in values.items()}
-    return await connection.scalar(_put_new(tuple(values)), given)
-
-
-@cache
-def _put_new(names: tuple[str, ...]) -> Insert:
-    """Return the statement that stores a message which is neither there nor archived."""
-    columns = InboxRow.__table__.c
-    given = {name: bindparam(f"given_{name}", type_=columns[name].type) for name in names}
-    archived = exists().where(
-        ArchivedName.kind == "letter",
-        ArchivedName.scope == given["source"],
-        ArchivedName.value == given["external_id"],
-    )
-    row = select(*given.values()).where(~archived)
-    return insert_new(InboxRow).from_select(list(names), row).returning(InboxRow.id)
 
 
 async def take(

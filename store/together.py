@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -27,8 +27,8 @@ class Together(Generic[_T, _R]):
     returned. What can't be written fails for whoever handed it in, and for nobody else.
     """
 
-    def __init__(self, write: Callable[[AsyncConnection, _T], Awaitable[_R]]) -> None:
-        """Take what writes one of them; it is called for each, in the order in which they were handed in."""
+    def __init__(self, write: Callable[[AsyncConnection, Sequence[_T]], Awaitable[Sequence[_R]]]) -> None:
+        """Take what writes some of them, in the order in which they were handed in, and returns what came of each."""
         self._write = write
         self._waiting: deque[tuple[_T, asyncio.Future[_R]]] = deque()
         self._writing: asyncio.Task[None] | None = None
@@ -67,7 +67,7 @@ class Together(Generic[_T, _R]):
     async def _commit(self, store: Store, some: list[tuple[_T, asyncio.Future[_R]]]) -> None:
         # Somebody outside waits for each of them, and asks again if that takes long.
         async with store.write(urgent=True) as connection:
-            results = [await self._write(connection, what) for what, _ in some]
+            results = await self._write(connection, [what for what, _ in some])
         for (_, done), result in zip(some, results, strict=True):
             with suppress(asyncio.InvalidStateError):  # whoever waited has gone; it is stored all the same
                 done.set_result(result)

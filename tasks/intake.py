@@ -27,7 +27,7 @@ from domain.payments import IncomingPayment, Method, Refusal, StatementFile, inc
 from domain.payouts import REMITTANCE, PayoutFile, RemittanceFile
 from store import inbox, payments, payouts, work
 from store.database import Store
-from store.inbox import Letter
+from store.inbox import Letter, NewLetter
 from store.sql import chunks
 from store.together import Together
 from tasks.installation import Installation
@@ -156,38 +156,23 @@ async def _take_payouts(opened: Installation, read: PayoutFile, data: bytes, nam
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Webhook:
-    source: str
-    event: WebhookEvent
-    body: bytes
-    now: datetime
+async def _store_webhooks(connection: AsyncConnection, webhooks: Sequence[NewLetter]) -> list[bool]:
+    return [id_ is not None for id_ in await inbox.put_all(connection, webhooks)]
 
 
-async def _store_webhook(connection: AsyncConnection, webhook: _Webhook) -> bool:
-    stored = await inbox.put(
-        connection,
-        source=webhook.source,
-        external_id=webhook.event.external_id,
-        kind=webhook.event.kind,
-        body=webhook.body,
-        now=webhook.now,
-        due_at=webhook.now,
-    )
-    return stored is not None
-
-
-_webhooks: WeakKeyDictionary[Store, Together[_Webhook, bool]] = WeakKeyDictionary()
+_webhooks: WeakKeyDictionary[Store, Together[NewLetter, bool]] = WeakKeyDictionary()
 
 
 async def take_webhook(opened: Installation, source: str, event: WebhookEvent, body: bytes) -> bool:
     """Store a verified webhook; say whether it was new. It is answered only after this has returned.
 
-    Webhooks that come at the same time share a transaction.
+    Webhooks that come at the same time are stored together.
     """
     if opened.store not in _webhooks:
-        _webhooks[opened.store] = Together(_store_webhook)
-    return await _webhooks[opened.store].put(opened.store, _Webhook(source, event, body, opened.clock()))
+        _webhooks[opened.store] = Together(_store_webhooks)
+    now = opened.clock()
+    letter = NewLetter(source, event.external_id, event.kind, body, received_at=now, due_at=now)
+    return await _webhooks[opened.store].put(opened.store, letter)
 
 
 async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
@@ -263,17 +248,11 @@ async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int
             page = await source.fetch(cursor, now=opened.clock())
             now = opened.clock()
             async with opened.store.write() as connection:
-                for external_id, body in page.events:
-                    stored = await inbox.put(
-                        connection,
-                        source=name,
-                        external_id=external_id,
-                        kind="polled",
-                        body=body,
-                        now=now,
-                        due_at=now,
-                    )
-                    found[name] += stored is not None
+                letters = [
+                    NewLetter(name, external_id, "polled", body, received_at=now, due_at=now)
+                    for external_id, body in page.events
+                ]
+                found[name] += sum(id_ is not None for id_ in await inbox.put_all(connection, letters))
                 await inbox.move_cursor(connection, name, page.cursor, now=now)
             more = page.more and page.cursor != cursor
         if isinstance(source, PayoutSource):

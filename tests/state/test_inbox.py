@@ -9,7 +9,7 @@ from store_builders import MINUTE, NOW, column
 
 from store import inbox
 from store.database import Store
-from store.inbox import Letter
+from store.inbox import Letter, NewLetter
 
 
 async def put(
@@ -42,6 +42,34 @@ async def test_a_message_that_comes_many_times_at_once_is_stored_once(store: Sto
 
         assert len([id_ for id_ in stored if id_ is not None]) == 1
     assert await column(store, "SELECT count(*) FROM inbox") == [10]
+
+
+async def test_messages_that_are_stored_together_are_each_new_or_known(store: Store) -> None:
+    known = await put(store, "evt_1")
+    told = ["evt_3", "evt_1", "evt_2", "evt_3", "evt_" + "0" * 300 + "1", "evt_" + "0" * 300 + "2"]
+    letters = [NewLetter("stripe", one, "paid", f"{at}".encode(), NOW, NOW) for at, one in enumerate(told)]
+    letters.append(NewLetter("paypal", "evt_1", "paid", b"of another source", NOW, NOW))
+    async with store.write() as connection:
+        ids = await inbox.put_all(connection, letters)
+        again = await inbox.put_all(connection, letters)
+
+    assert again == [None] * len(letters)
+    assert [id_ is None for id_ in ids] == [False, True, False, True, False, False, False]
+    assert known not in ids
+    stored = {letter.id: letter.body for letter in await take(store)}
+    assert stored == {known: b"{}"} | {id_: letters[at].body for at, id_ in enumerate(ids) if id_}
+
+
+async def test_processes_that_are_told_the_same_in_another_order_both_go_on(store: Store, other: Store) -> None:
+    letters = [NewLetter("stripe", f"evt_{number:03}", "paid", b"{}", NOW, NOW) for number in range(200)]
+
+    async def put_all(through: Store, told: list[NewLetter]) -> list[int | None]:
+        async with through.write() as connection:
+            return await inbox.put_all(connection, told)
+
+    one, two = await asyncio.gather(put_all(store, letters), put_all(other, letters[::-1]))
+
+    assert [(a is None) != (b is None) for a, b in zip(one, two[::-1], strict=True)] == [True] * len(letters)
 
 
 async def test_messages_whose_long_ids_differ_at_the_end_are_both_kept(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from store_builders import NOW, column
 
 from store import inbox
 from store.database import Store
+from store.inbox import NewLetter
 from store.together import Together
 
 BAD = "bad"
@@ -29,15 +31,14 @@ class Desk:
         """Hand a message in."""
         return await self._together.put(self.store, name)
 
-    async def _write(self, connection: AsyncConnection, name: str) -> int | None:
-        if connection not in self.transactions:
-            self.transactions.append(connection)
-        if name == BAD:
+    async def _write(self, connection: AsyncConnection, names: Sequence[str]) -> list[int | None]:
+        self.transactions.append(connection)
+        if BAD in names:
             await connection.execute(text("INSERT INTO inbox (id) VALUES (NULL)"))
-        if name == "away":
+        if "away" in names:
             raise OperationalError(None, None, OSError("the line is cut"))
-        return await inbox.put(
-            connection, source="desk", external_id=name, kind="paid", body=b"{}", now=NOW, due_at=NOW
+        return await inbox.put_all(
+            connection, [NewLetter("desk", name, "paid", b"{}", received_at=NOW, due_at=NOW) for name in names]
         )
 
 
