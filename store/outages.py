@@ -242,9 +242,10 @@ async def _put_off_work(connection: AsyncConnection, causes: Sequence[str], *, n
 async def listing(connection: AsyncConnection) -> list[Down]:
     """Return the systems that are down and that something waits for, by name.
 
-    Where nothing waits nobody asks, so whether such a system is still down is not known.
+    Where nothing waits nobody asks, so whether such a system is still down is not known. What is left to a person waits
+    for that person.
     """
-    of_system = and_(EffectRow.system == OutageRow.system, EffectRow.state.in_(OPEN))
+    of_system = and_(EffectRow.system == OutageRow.system, EffectRow.state.in_(OPEN), EffectRow.due_at.is_not(None))
     waiting = select(func.count()).select_from(EffectRow).where(of_system).correlate(OutageRow).scalar_subquery()
     rows = await connection.execute(
         select(OutageRow.system, OutageRow.since, OutageRow.reason, OutageRow.probe_at, waiting.label("waiting"))

@@ -44,11 +44,14 @@ def _picture_lines(part: str, result: Mapping[str, Any]) -> list[str]:
 def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the documents of several runs as one, with a list of what each is about; the later figures stand.
 
-    Raises SystemExit for runs of different machines or versions: their figures can't stand beside each other.
+    Raises SystemExit for a part of different machines or versions: its figures can't stand beside each other.
     """
     abouts = [result["about"] | {"parts": [part for part in result if part in _TITLES]} for result in results]
-    if any(_bases(about) != _bases(abouts[0]) for about in abouts):
-        raise SystemExit("these runs are not of one machine with the same versions; make a page of one of them")
+    for part in _TITLES:
+        if len({_bases(about) for about in abouts if part in about["parts"]}) > 1:
+            raise SystemExit(
+                f"the runs with {part} are not of one machine with the same versions; make a page of one of them"
+            )
     found: dict[str, Any] = {"about": abouts}
     for result in results:
         for part, measured in result.items():
@@ -76,9 +79,12 @@ def _abouts(about: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _made(abouts: Sequence[Mapping[str, Any]]) -> str:
-    machine, versions = _bases(abouts[0])
-    rows = [("machine", machine), ("versions", versions)]
-    for about in abouts:
+    rows: list[tuple[str, str]] = []
+    bases: tuple[str, str] | None = None
+    for about in sorted(abouts, key=_bases):
+        if _bases(about) != bases:
+            bases = _bases(about)
+            rows += [("machine", bases[0]), ("versions", bases[1])]
         changed = ", with changes that were not committed" if about["changed_since"] else ""
         took = f"{about['at']}, in {about['took_s'] / 60:.0f} minutes, load before {about['machine']['load_before']}"
         parts = ", ".join(about.get("parts", []))

@@ -175,10 +175,20 @@ def test_sizes_of_a_backfill_that_were_measured_apart_stand_in_one_table_and_tel
     assert of_sizes([large])["cost_grows_by"] is None
 
 
-def test_runs_of_other_machines_or_versions_are_not_put_beside_each_other() -> None:
+def test_a_part_of_other_machines_or_versions_is_not_put_beside_itself() -> None:
     other = _also(versions={"python": "3.12.1", "prefect": "3.8.8"})
-    with pytest.raises(SystemExit, match="not of one machine"):
+    with pytest.raises(SystemExit, match="the runs with backfill are not of one machine"):
         joined([RESULT, other])
+
+
+def test_parts_of_other_machines_or_versions_stand_under_their_own() -> None:
+    other = {"about": _also(versions={"python": "3.12.1"})["about"], "idle": {}}
+    written = page(joined([other, RESULT, other]))
+    assert written.count("| machine |") == 2
+    assert re.findall(r"\| versions \| python (3\.\d+)[^|]*\|\n\| measured: (\w+)", written) == [
+        ("3.11", "burst"),
+        ("3.12", "idle"),
+    ]
 
 
 def test_a_picture_shows_each_size_where_its_value_belongs() -> None:

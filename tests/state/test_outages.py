@@ -318,6 +318,8 @@ async def test_systems_that_are_down_are_listed_while_something_waits_for_them(s
     assert await listed() == []
     await note(store, 3)
     assert await listed() == [("dove", NOW, 2)]
+    await waiting(store, order_ids[:1], state=EffectState.IN_DOUBT, due_at=None, now=LATER)  # left to a person
+    assert await listed() == [("dove", NOW, 1)]
     await waiting(store, order_ids, state=EffectState.SKIPPED, due_at=None, now=LATER)
     assert await listed() == []
 
