@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import json
 import logging
 import os
@@ -263,6 +264,9 @@ def work() -> None:
             _send(answers, answer)
         except BrokenPipeError:
             return
+        if gc.get_freeze_count() == 0:
+            # Fonts and modules stay, so nobody need look whether they are garbage.
+            gc.freeze()
 
 
 def _answer(job: bytes, records: SimpleQueue[logging.LogRecord]) -> bytes:

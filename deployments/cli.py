@@ -1155,7 +1155,3 @@ def main() -> int:
             shown.as_json({"error": said})
         return WRONG
     return code or DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

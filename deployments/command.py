@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from deployments import collector
 from domain.payments import Method
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def opened_home() -> AsyncGenerator[Installation]:
     from tasks.installation import home_folder, open_installation, working_on
 
     async with working_on(await open_installation(home_folder())) as opened:
+        collector.loaded()
         yield opened
 
 

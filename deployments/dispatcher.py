@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
 from prefect.states import Crashed
 from sqlalchemy.exc import SQLAlchemyError
 
+from deployments import collector
 from deployments.announced import listen
 from deployments.reporter import READY, Reporter, is_left_over, reporting
 from flows.scenarios import SCENARIOS
@@ -82,6 +83,7 @@ class Dispatcher:
             await stack.enter_async_context(self._listening())
             if not await self._reach_prefect(stack, stop):
                 return
+            collector.loaded()
             await self._mark_left_over()
             next_sweep = time.monotonic() + 60
             while not stop.is_set():

@@ -14,6 +14,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from deployments import collector
+
 LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -55,12 +57,15 @@ class Guard:
 
 def main() -> None:
     """Run the server as `prefect server start` does, by Prefect's settings in the environment, behind the guard."""
+    collector.loading()
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     settings = get_current_settings().server
+    app = create_app(final=True)
+    collector.loaded()
     uvicorn.run(
-        Guard(create_app(final=True), origins=settings.api.cors_allowed_origins.split(",")),
+        Guard(app, origins=settings.api.cors_allowed_origins.split(",")),
         host=settings.api.host,
         port=settings.api.port,
         timeout_keep_alive=settings.api.keepalive_timeout,

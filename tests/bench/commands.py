@@ -46,7 +46,7 @@ class Shop:
     ) -> Ran:
         """Give a command; look is called again and again meanwhile. Raises SystemExit when the command fails."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deployments.cli", *words, "--json"),
+            *(sys.executable, "-m", "deployments", *words, "--json"),
             cwd=ROOT,
             env=environment(self.home, self.kept) | dict(self.extra),
             stdin=asyncio.subprocess.DEVNULL,

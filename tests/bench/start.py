@@ -118,7 +118,7 @@ async def up(
         file = await asyncio.to_thread(log.open, "ab")
         stack.callback(file.close)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deployments.cli", "up", "--port", str(web), "--prefect-port", str(prefect)),
+            *(sys.executable, "-m", "deployments", "up", "--port", str(web), "--prefect-port", str(prefect)),
             cwd=ROOT,
             env=environment(home, kept),
             stdin=asyncio.subprocess.DEVNULL,

@@ -23,7 +23,7 @@ async def test_it_stores_what_comes_says_so_and_ends_when_it_is_told(tmp_path: P
     (tmp_path / "kvit.yaml").write_text(yaml.safe_dump({"connectors": [stripe]}))
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVIT_", "PREFECT_"))}
-    command = [sys.executable, "-m", "deployments.cli", "web", "--port", str(port)]
+    command = [sys.executable, "-m", "deployments", "web", "--port", str(port)]
     process = subprocess.Popen(  # noqa: ASYNC220 - it is waited for at the end
         command, cwd=ROOT, env=environment | {"KVIT_HOME": str(tmp_path)}, stderr=subprocess.PIPE
     )

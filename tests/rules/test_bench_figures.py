@@ -182,7 +182,7 @@ def test_a_part_of_other_machines_or_versions_is_not_put_beside_itself() -> None
 
 
 def test_parts_of_other_machines_or_versions_stand_under_their_own() -> None:
-    other = {"about": _also(versions={"python": "3.12.1"})["about"], "idle": {}}
+    other: dict[str, Any] = {"about": _also(versions={"python": "3.12.1"})["about"], "idle": {}}
     written = page(joined([other, RESULT, other]))
     assert written.count("| machine |") == 2
     assert re.findall(r"\| versions \| python (3\.\d+)[^|]*\|\n\| measured: (\w+)", written) == [

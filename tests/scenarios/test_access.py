@@ -60,7 +60,7 @@ class Up:
 
     def kvit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command beside the machine, as in another terminal."""
-        command = [sys.executable, "-m", "deployments.cli", *arguments]
+        command = [sys.executable, "-m", "deployments", *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
@@ -83,7 +83,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Generator[Up]:
     with (
         (folder / "stderr").open("w+") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "deployments.cli", "up", *options],
+            [sys.executable, "-m", "deployments", "up", *options],
             cwd=ROOT,
             env=machine.environment,
             stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KVIT_"))}
     ended = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "demo", "--chain", "wayforpay-planfix", "--json"],
+        [sys.executable, "-m", "deployments", "demo", "--chain", "wayforpay-planfix", "--json"],
         cwd=tmp_path_factory.mktemp("chain"),
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -42,7 +42,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """Play the chain as a user does, with an environment that knows nothing of these tests' Prefect."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KVIT_"))}
     ended = subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "demo", "--chain", CHAIN, "--json"],
+        [sys.executable, "-m", "deployments", "demo", "--chain", CHAIN, "--json"],
         cwd=tmp_path_factory.mktemp("chain"),
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

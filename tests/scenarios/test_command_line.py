@@ -46,7 +46,7 @@ class Kvit:
     def run(self, *arguments: str | Path, stdin: str | bytes = b"", **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command; nothing that it does may end in a traceback."""
         done = subprocess.run(
-            [sys.executable, "-m", "deployments.cli", *map(str, arguments)],
+            [sys.executable, "-m", "deployments", *map(str, arguments)],
             cwd=self.folder,
             env=environment(self.home, PYTHONPATH=str(ROOT), **more),
             input=stdin if isinstance(stdin, bytes) else stdin.encode(),
@@ -725,7 +725,7 @@ def test_a_reader_that_goes_away_is_no_error(shop: Kvit) -> None:
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "deployments.cli", "rules", "show", "cz"],
+            [sys.executable, "-m", "deployments", "rules", "show", "cz"],
             cwd=ROOT,
             env=environment(shop.home),
             stdout=writing,
@@ -741,7 +741,7 @@ def test_a_reader_that_goes_away_is_no_error(shop: Kvit) -> None:
 
 def test_ctrl_c_ends_a_command_quietly_with_130(shop: Kvit) -> None:
     waiting = subprocess.Popen(
-        [sys.executable, "-m", "deployments.cli", "orders", "import", "-"],
+        [sys.executable, "-m", "deployments", "orders", "import", "-"],
         cwd=ROOT,
         env=environment(shop.home),
         stdin=subprocess.PIPE,

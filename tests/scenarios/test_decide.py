@@ -700,7 +700,7 @@ async def test_a_form_that_can_not_be_done_says_why_and_is_named_by_its_payment(
 def kvit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Give a command as an operator does."""
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, "-m", "deployments", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Run:
         named = [] if "--orders" in options else ["--orders", "orders.jsonl"]
         return subprocess.run(
             [
-                *(sys.executable, "-m", "deployments.cli", "match", *named),
+                *(sys.executable, "-m", "deployments", "match", *named),
                 *("--payments", "-" if piped else "payments.jsonl", *options, *(["--json"] if as_json else [])),
             ],
             cwd=tmp_path,

@@ -31,7 +31,7 @@ def changed(**fields: Any) -> dict[str, Any]:
 def kvit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Give a command as an operator does."""
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "rules", "preview", *arguments],
+        [sys.executable, "-m", "deployments", "rules", "preview", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -695,7 +695,7 @@ def kvit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command on an installation as a user does."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KVIT_"))}
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", "report", "reconciliation", *arguments],
+        [sys.executable, "-m", "deployments", "report", "reconciliation", *arguments],
         cwd=ROOT,
         env=kept | {"KVIT_HOME": str(home), "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -390,7 +390,7 @@ async def test_the_form_settles_a_step_and_makes_its_order_due(opened: Installat
 def kvit(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Give a command as an operator does."""
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, "-m", "deployments", *arguments],
         capture_output=True,
         text=True,
         check=False,

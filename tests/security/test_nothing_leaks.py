@@ -158,7 +158,7 @@ def _bring_up(home: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     command = ["up", "--sample", "--prefect-port", str(prefect_port), "--port", str(port)]
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.cli", *command],
+            [sys.executable, "-m", "deployments", *command],
             env=environment | {"PYTHONPATH": str(ROOT), "KVIT_HOME": str(home)},
             stdout=said,
             stderr=subprocess.STDOUT,

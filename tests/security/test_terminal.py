@@ -135,7 +135,7 @@ def test_a_defect_of_ours_is_told_by_its_place_and_quotes_nobody(kvit: Kvit, tmp
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KVIT_"))}
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, "-m", "deployments", *arguments],
         env=environment | {"PYTHONPATH": str(ROOT), "KVIT_HOME": str(folder / "home"), "PYTHONUTF8": "1"},
         cwd=folder,
         capture_output=True,
