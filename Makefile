@@ -55,8 +55,8 @@ lint: setup-dev
 bench: setup-dev
 	@$(BIN)/python tests/bench/bench.py $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
-# make bench-page FROM=bench.json makes docs/benchmarks.md, with its pictures, of what make bench has printed.
-FROM ?= bench.json
+# Makes docs/benchmarks.md, with its pictures, of what make bench has printed: kept in docs/measured, or FROM=bench.json.
+FROM ?= $(wildcard docs/measured/bench-*.json)
 bench-page: setup-dev
 	@$(BIN)/python tests/bench/bench.py --page $(FROM)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 
-_LOADING = 200_000
+_LOADING = 500_000
 _AT_WORK = 20_000
 
 

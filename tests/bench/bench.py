@@ -4,6 +4,7 @@
     make bench ONLY=latency,burst                some of them
     make bench ONLY=burst BENCH="--database sqlite --payments 200"
     make bench-page FROM=bench.json              docs/benchmarks.md of what was printed, also by several runs
+    make bench-page                              the same of what is kept in docs/measured
 
 Prints one JSON document on standard output, and tables and progress on standard error. What the parts measure stands in
 their files: payments.py (latency, burst), backfill.py, intake.py (intake, idle), chain.py, matching.py and lookup.py

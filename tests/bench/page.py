@@ -29,6 +29,8 @@ another process.
 
 The floor is a bare script in a process of its own that makes the same six calls of the same systems: no journal, no
 log, no database."""
+_APART = """Parts can be measured apart, and the page made of what each run printed: `FROM='a.json b.json'`. What was
+printed for this page is kept in [measured](measured), and `make bench-page` alone makes the page of that."""
 _READ = """Figures of one machine mean little alone: each stands beside its yardstick of the same run. Where others kept
 the machine busy meanwhile, their cores are named; 0 is a machine that had nothing else to do."""
 
@@ -46,6 +48,7 @@ def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Raises SystemExit for a part of different machines or versions: its figures can't stand beside each other.
     """
+    results = sorted(results, key=lambda result: result["about"]["at"])
     abouts = [result["about"] | {"parts": [part for part in result if part in _TITLES]} for result in results]
     for part in _TITLES:
         if len({_bases(about) for about in abouts if part in about["parts"]}) > 1:
@@ -74,7 +77,8 @@ def _bases(about: Mapping[str, Any]) -> tuple[str, str]:
     return whole, ", ".join(f"{name} {version}" for name, version in about["versions"].items())
 
 
-def _abouts(about: Any) -> Sequence[Mapping[str, Any]]:
+def runs_of(about: Any) -> Sequence[Mapping[str, Any]]:
+    """Return what each run of a document is about, be they one or several."""
     return cast("list[Mapping[str, Any]]", about) if isinstance(about, list) else [about]
 
 
@@ -100,9 +104,9 @@ def page(result: Mapping[str, Any]) -> str:
         "<!-- Made by `make bench-page`; change tests/bench/page.py instead. -->",
         "`make bench` measures all that stands here, and `make bench-page` makes this page of what it printed:",
         "```\nmake bench > bench.json\nmake bench-page FROM=bench.json\n```",
-        "Parts can be measured apart, and the page made of what each run printed: `FROM='a.json b.json'`.",
+        _APART,
         _READ,
-        _made(_abouts(result["about"])),
+        _made(runs_of(result["about"])),
     ]
     found: dict[str, list[Table]] = {}
     for table in tables(result):

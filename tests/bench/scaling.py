@@ -1,8 +1,8 @@
 """What so many payments a second need, computed from what the bench has measured.
 
-    python tests/bench/bench.py --only burst,backfill,intake --database postgresql > measured.json
+    python tests/bench/bench.py --only burst,backfill,intake --database postgresql > bench.json
     python tests/bench/dispatchers.py > dispatchers.json
-    python tests/bench/scaling.py measured.json dispatchers.json --write docs/scaling.md
+    python tests/bench/scaling.py bench.json --dispatchers dispatchers.json --write docs/scaling.md
 
 Prints the tables, or writes them into the page between its two marks.
 """
@@ -17,6 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    # Instead of this script's own folder, where it would be taken for the package.
+    sys.path[0] = str(Path(__file__).parents[1])
+
+from bench.page import joined, runs_of
 
 RATES = (1, 10, 1_000)
 """Payments a second."""
@@ -63,7 +69,7 @@ def unit_of(measured: Json) -> Unit:
     sizes: Sequence[Json] = measured.get("backfill", {}).get("postgresql", {}).get("sizes", [])
     grown: Json = sizes[-1]["growth_kb_per_order"] if sizes else {}
     intake: Json = measured.get("intake", {}).get("postgresql", {}).get("webhooks", {})
-    about: Json = measured["about"]
+    about: Json = next(one for one in reversed(runs_of(measured["about"])) if "burst" in one.get("parts", ["burst"]))
     machine: Json = about["machine"]
     return Unit(
         dispatcher_s=cpu["dispatcher"],
@@ -170,12 +176,12 @@ def written(page: str, lines: Sequence[str]) -> str:
 def main() -> None:
     """Compute, and print or write it."""
     parser = argparse.ArgumentParser(description="What so many payments a second need")
-    parser.add_argument("measured", type=Path, help="the bench's document")
-    parser.add_argument("together", type=Path, nargs="?", help="the document of dispatchers.py")
+    parser.add_argument("measured", type=Path, nargs="+", help="the bench's document, or those of several runs")
+    parser.add_argument("--dispatchers", type=Path, help="the document of dispatchers.py")
     parser.add_argument("--write", type=Path, help="the page to write it into")
     given = parser.parse_args()
-    measured = json.loads(given.measured.read_text(encoding="utf-8"))
-    together = json.loads(given.together.read_text(encoding="utf-8")) if given.together else None
+    measured = joined([json.loads(file.read_text(encoding="utf-8")) for file in given.measured])
+    together = json.loads(given.dispatchers.read_text(encoding="utf-8")) if given.dispatchers else None
     lines = list(tables(unit_of(measured), together))
     if given.write:
         given.write.write_text(written(given.write.read_text(encoding="utf-8"), lines), encoding="utf-8")
