@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 
 _LOADING = 500_000
-_AT_WORK = 20_000
+_AT_WORK = 5_000
 
 
 def loading() -> None:
