@@ -27,7 +27,7 @@ from shop_builders import (
 from sqlalchemy import func, select
 
 from connectors.errors import Transient
-from connectors.roles import NOWHERE, Origin, WebhookEvent
+from connectors.roles import NOWHERE, Origin, Page, WebhookEvent
 from deployments.dispatcher import Dispatcher
 from deployments.sandbox.standin import Misbehavior, StandIn
 from deployments.sandbox.stripe import StripeStandIn
@@ -377,6 +377,23 @@ async def test_a_poll_that_fails_loses_nothing(gateway: Gateway) -> None:
     with pytest.raises(Transient):
         await poll(gateway.opened)
     assert await poll(gateway.opened) == {"stripe": 1}
+
+
+class Chronicle(Oddity):
+    """A source whose ids don't follow each other as its events do."""
+
+    async def fetch(self, cursor: str | None, *, now: datetime) -> Page:
+        events = tuple((f"{2 - place}", f"{place}".encode()) for place in range(3))
+        return Page(() if cursor else events, cursor=f"{now}", more=False)
+
+
+async def test_what_a_poll_finds_is_worked_off_in_the_order_in_which_it_is_told(opened: Installation) -> None:
+    opened.connectors["chronicle"] = Chronicle()
+    assert await poll(opened) == {"chronicle": 3}
+    async with opened.store.write() as connection:
+        now = opened.clock()
+        letters = await inbox.take(connection, owner="one", now=now, lease_until=now, limit=100)
+    assert [letter.body for letter in letters] == [b"0", b"1", b"2"]
 
 
 async def test_more_than_one_page_is_fetched_to_its_end(gateway: Gateway) -> None:
