@@ -716,7 +716,7 @@ async def test_health_and_metrics_say_which_system_is_down_since_when(site: Site
     await site.order(order())
     since, now = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
     async with site.opened.store.write() as connection:
-        await effects.claim(
+        (claim,) = await effects.claim(
             connection,
             "dispatch",
             [effects.Wanted(1, "order:1", None, None, "dove")],
@@ -725,6 +725,16 @@ async def test_health_and_metrics_say_which_system_is_down_since_when(site: Site
             actor=Actor(name="one"),
             now=now,
         )
+        again = effects.Ending(
+            effect_id=claim.effect_id,
+            state=effects.EffectState.INTENDED,
+            reason="503",
+            before={},
+            after={},
+            due_at=now + timedelta(minutes=5),
+        )
+        rows = await effects.lock(connection, [claim.effect_id])
+        await effects.end(connection, "dispatch", [again], rows, actor=Actor(name="one"), now=now)
         await outages.note(
             connection, "dove", [1], since=since, reason="", enough=1, wait=lambda _: timedelta(minutes=5), now=now
         )
