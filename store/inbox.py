@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -16,7 +16,6 @@ from store.sql import add_new, add_new_returning, chunks
 from store.tables import ConnectorState, InboxRow
 
 _ID_MAX = 200
-_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,20 @@ async def put_all(connection: AsyncConnection, letters: Sequence[NewLetter]) -> 
     ids: list[int | None] = [None] * len(letters)
     # In one order, so that two processes that are told the same don't wait for each other.
     new = [key for key in sorted(first) if Name("letter", *key) not in archived]
-    for some in chunks(new, _AT_ONCE):
-        rows = [_row(letters[first[key]], key) for key in some]
-        for row in await add_new_returning(
-            connection, InboxRow, rows, InboxRow.id, InboxRow.source, InboxRow.external_id
-        ):
-            ids[first[row.source, row.external_id]] = row.id
+    rows = [_row(letters[first[key]], key) for key in new]
+    columns = (InboxRow.id, InboxRow.source, InboxRow.external_id)
+    for row in await add_new_returning(connection, InboxRow, rows, *columns):
+        ids[first[row.source, row.external_id]] = row.id
     return ids
+
+
+def due_in_order(source: str, kind: str, told: Sequence[tuple[str, bytes]], *, now: datetime) -> list[NewLetter]:
+    """Make messages of (external id, body) that are due now, and worked off in this order whatever their ids are."""
+    due_ats = [now - timedelta(microseconds=later) for later in reversed(range(len(told)))]
+    return [
+        NewLetter(source, external_id, kind, body, received_at=now, due_at=due_at)
+        for (external_id, body), due_at in zip(told, due_ats, strict=True)
+    ]
 
 
 def _row(letter: NewLetter, key: tuple[str, str]) -> dict[str, Any]:

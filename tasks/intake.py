@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.exc import DBAPIError
@@ -248,12 +248,7 @@ async def poll(opened: Installation, names: Sequence[str] = ()) -> dict[str, int
             page = await source.fetch(cursor, now=opened.clock())
             now = opened.clock()
             async with opened.store.write() as connection:
-                # All are due, and worked off in the order in which the provider tells them.
-                dues = [now - timedelta(microseconds=later) for later in range(len(page.events))]
-                letters = [
-                    NewLetter(name, external_id, "polled", body, received_at=now, due_at=due_at)
-                    for (external_id, body), due_at in zip(page.events, reversed(dues), strict=True)
-                ]
+                letters = inbox.due_in_order(name, "polled", page.events, now=now)
                 found[name] += sum(id_ is not None for id_ in await inbox.put_all(connection, letters))
                 await inbox.move_cursor(connection, name, page.cursor, now=now)
             more = page.more and page.cursor != cursor

@@ -132,17 +132,8 @@ async def take_payout(
         await payouts.attach(connection, stored.id, ids)
     else:
         name, hints = asking
-        for line_id in left:
-            if hint := hints.get(line_id):
-                await inbox.put(
-                    connection,
-                    source=name,
-                    external_id=f"payout line/{line_id}",
-                    kind="payout line",
-                    body=hint,
-                    now=now,
-                    due_at=now,
-                )
+        told = [(f"payout line/{line_id}", hint) for line_id in left if (hint := hints.get(line_id))]
+        await inbox.put_all(connection, inbox.due_in_order(name, "payout line", told, now=now))
     await _wake(connection, opened, stored.id)
     return Taken(new=True, payment_ids=tuple(payment_id for payment_id, _ in made))
 
