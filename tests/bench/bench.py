@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--page", type=Path, nargs="+", metavar="FILE", help="only make docs/benchmarks.md of these documents"
     )
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended with it
     given = parser.parse_args()
     if given.page:
         write_page(joined([json.loads(file.read_text(encoding="utf-8")) for file in given.page]), ROOT / "docs")

@@ -14,6 +14,7 @@ import asyncio
 import json
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -113,6 +114,7 @@ async def _soak(told: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Soak, print what came of it, and return the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended with it
     told = _arguments()
     if told.without:
         told.experiments = told.lanes = 1
