@@ -61,6 +61,9 @@ def main() -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    from deployments.prefect_sqlite import use_one_writer
+
+    use_one_writer()
     settings = get_current_settings().server
     app = create_app(final=True)
     collector.loaded()

@@ -265,7 +265,7 @@ class Prefect:
         self._lives += anew
         (self.home / f"life-{self._lives}" / "prefect").mkdir(parents=True, exist_ok=True)
         log = (self.home / "server.log").open("ab")
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(self.port)]
+        command = [sys.executable, "-m", "deployments.guarded_prefect"]
         self._process = subprocess.Popen(  # noqa: ASYNC220 - it is not waited for
             command, env=self.environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -885,8 +885,8 @@ def _lock_sqlite(file: Path, seconds: float) -> None:
 async def laboratory(folder: Path) -> AsyncGenerator[Laboratory]:
     """Start what all experiments share."""
     lab = Laboratory(folder)
-    await lab.prefect.start()
     try:
+        await lab.prefect.start()
         yield lab
     finally:
         lab.prefect.kill()

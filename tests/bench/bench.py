@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -41,6 +40,7 @@ from bench.page import joined, write_page
 from bench.progress import Bar
 from bench.start import DATABASES, ROOT
 from bench.tables import show, tables
+from stopping import end_in_order
 
 PARTS = ("latency", "burst", "backfill", "intake", "idle", "chain", "matching")
 MATCHING = (10_000, 100_000, 1_000_000)
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--page", type=Path, nargs="+", metavar="FILE", help="only make docs/benchmarks.md of these documents"
     )
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended with it
+    end_in_order()
     given = parser.parse_args()
     if given.page:
         write_page(joined([json.loads(file.read_text(encoding="utf-8")) for file in given.page]), ROOT / "docs")

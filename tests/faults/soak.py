@@ -14,7 +14,6 @@ import asyncio
 import json
 import platform
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab import GUARDS, KINDS, Laboratory, Result, aimed, drawn, laboratory
+from stopping import end_in_order
 
 
 def _arguments() -> argparse.Namespace:
@@ -114,7 +114,7 @@ async def _soak(told: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Soak, print what came of it, and return the exit code."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was started is ended with it
+    end_in_order()
     told = _arguments()
     if told.without:
         told.experiments = told.lanes = 1

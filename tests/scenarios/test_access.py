@@ -257,6 +257,17 @@ def test_a_name_that_was_made_to_point_here_gets_no_answer(up: Up) -> None:
             assert client.get("/version", headers={"Host": name}).status_code == 403, name
 
 
+async def test_runs_that_are_made_at_once_are_all_taken_at_the_first_try(up: Up) -> None:
+    with up.operator() as operator:
+        made = operator.post("/flows/", json={"name": "made at once"})
+        run = {"flow_id": made.json()["id"], "state": {"type": "SCHEDULED"}}
+        async with httpx.AsyncClient(
+            base_url=operator.base_url, auth=(USER, PASSWORD), headers=operator.headers, timeout=60
+        ) as client:
+            answers = await asyncio.gather(*(client.post("/flow_runs/", json=run) for _ in range(40)))
+    assert [answer.status_code for answer in answers] == [201] * 40
+
+
 # The setting.
 
 
