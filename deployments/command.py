@@ -70,7 +70,12 @@ async def prefect_answers() -> None:
     from prefect import get_client
     from prefect.exceptions import PrefectHTTPStatusError
 
-    where = os.environ.get("PREFECT_API_URL", "its temporary server")
+    where = os.environ.get("PREFECT_API_URL")
+    if where is None:
+        from deployments.temporary_prefect import TemporaryServer
+
+        TemporaryServer()
+        where = "its temporary server"
     try:
         async with get_client() as client:
             problem = await client.api_healthcheck()

@@ -11,14 +11,17 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from shop_builders import Clock, shop, stock_up
 
+from deployments.temporary_prefect import TemporaryServer
 from tasks.installation import Installation
 
 
 @pytest.fixture(scope="session", autouse=True)
 def prefect() -> Generator[None]:
-    """Start a Prefect server with an empty database."""
-    with prefect_test_harness(server_startup_timeout=90):
-        yield
+    """Start a Prefect server with an empty database, as a command does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefect.testing.utilities.SubprocessASGIServer", TemporaryServer)
+        with prefect_test_harness(server_startup_timeout=90):
+            yield
 
 
 @pytest.fixture(scope="session")

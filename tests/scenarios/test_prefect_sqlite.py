@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.settings import PREFECT_API_URL
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deployments.prefect_sqlite import OneWriter
+from deployments.temporary_prefect import TemporaryServer
 
 
 @pytest.fixture
@@ -75,3 +80,17 @@ async def test_what_is_read_beside_a_transaction_does_not_wait_for_it(file: Path
         async with await config.session(await config.engine()) as reader:
             await reader.execute(text("PRAGMA busy_timeout = 0"))
             assert await reader.scalar(text("SELECT count(*) FROM runs")) == 0
+
+
+def test_the_server_that_prefect_starts_for_a_command_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SubprocessASGIServer, "_instances", {})
+    ours = TemporaryServer()
+    assert SubprocessASGIServer() is ours
+
+
+async def test_it_takes_runs_that_are_made_at_once_at_the_first_try() -> None:
+    async with httpx.AsyncClient(base_url=str(PREFECT_API_URL.value()), timeout=60) as client:
+        made = await client.post("/flows/", json={"name": "made at once"})
+        run = {"flow_id": made.json()["id"], "state": {"type": "SCHEDULED"}}
+        answers = await asyncio.gather(*(client.post("/flow_runs/", json=run) for _ in range(40)))
+    assert [answer.status_code for answer in answers] == [201] * 40
