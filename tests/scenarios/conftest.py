@@ -11,14 +11,22 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from shop_builders import Clock, shop, stock_up
 
+from deployments.processes import HOST, free_port
 from deployments.temporary_prefect import TemporaryServer
 from tasks.installation import Installation
 
 
+@pytest.fixture(scope="session")
+def ui_port() -> int:
+    """Return where a test may serve Prefect's UI: the server answers no page that comes from elsewhere."""
+    return free_port()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def prefect() -> Generator[None]:
+def prefect(ui_port: int) -> Generator[None]:
     """Start a Prefect server with an empty database, as a command does."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS", f"http://{HOST}:{ui_port}")
         patch.setattr("prefect.testing.utilities.SubprocessASGIServer", TemporaryServer)
         with prefect_test_harness(server_startup_timeout=90):
             yield

@@ -24,7 +24,7 @@ from prefect.server.api.server import create_ui_app
 from prefect.settings import PREFECT_UI_STATIC_DIRECTORY, temporary_settings
 from shop_builders import buy, carry_on, pay
 
-from deployments.processes import HOST, free_port
+from deployments.processes import HOST
 from deployments.serve import deployments
 from domain.rules import ChannelRules
 from flows.set_rules import set_channel_rules
@@ -58,15 +58,14 @@ async def artifacts_of(state: State[Any]) -> set[str | None]:
 
 
 @pytest.fixture
-def ui(tmp_path: Path) -> Generator[str]:
+def ui(tmp_path: Path, ui_port: int) -> Generator[str]:
     """Serve Prefect's UI beside the session's server, which is started without it."""
-    port = free_port()
     with temporary_settings({PREFECT_UI_STATIC_DIRECTORY: str(tmp_path / "ui")}):
         app = create_ui_app(ephemeral=False)
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=ui_port, log_level="error", lifespan="off"))
     serving = threading.Thread(target=server.run)
     serving.start()
-    yield f"http://{HOST}:{port}"
+    yield f"http://{HOST}:{ui_port}"
     server.should_exit = True
     serving.join()
 
