@@ -82,8 +82,11 @@ UNPACKED_IN_BOUNDS = (
 """What 1C packs, and what we archived; tests/contract/test_commerceml.py and tests/state/test_archive.py show that a
 bomb stays within its bounds."""
 
-BETWEEN_OUR_PROCESSES = re.compile(r"connectors/printing\.py: .*\b(?:pickle|subprocess)\b")
-"""What is printed, sent to a process that we started and that nobody else can speak to, and what it sends back."""
+BETWEEN_OUR_PROCESSES = re.compile(
+    r"connectors/printing\.py: .*\b(?:pickle|subprocess)\b|deployments/temporary_prefect\.py: .*\bsubprocess\b"
+)
+"""What is printed, sent to a process that we started and that nobody else can speak to, and what it sends back; and
+how the temporary server is started, with fixed words alone."""
 
 
 @pytest.mark.parametrize(
@@ -118,9 +121,12 @@ def test_a_rules_file_is_read_by_a_safe_loader() -> None:
 
 def test_processes_are_started_without_a_shell_and_with_nothing_from_outside() -> None:
     starts = [(named(file), call) for file in OURS for what, call in calls(file) if "subprocess" in what]
-    assert {file for file, _ in starts} == {"deployments/processes.py", "connectors/printing.py"}
-    printing = [ast.unparse(call.args[0]) for file, call in starts if file == "connectors/printing.py"]
-    assert printing == ["[sys.executable, '-P', '-c', _PROGRAM, json.dumps(sys.path)]"]
+    others = {file: ast.unparse(call.args[0]) for file, call in starts if file != "deployments/processes.py"}
+    assert others == {
+        "connectors/printing.py": "[sys.executable, '-P', '-c', _PROGRAM, json.dumps(sys.path)]",
+        "deployments/temporary_prefect.py": "[sys.executable, '-m', 'deployments.guarded_prefect']",
+    }
+    assert len(starts) == 2 + sum(file == "deployments/processes.py" for file, _ in starts)
 
 
 def test_connectors_reach_the_web_through_the_one_client_alone() -> None:
