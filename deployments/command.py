@@ -74,7 +74,7 @@ async def prefect_answers() -> None:
     if where is None:
         from deployments.temporary_prefect import TemporaryServer
 
-        TemporaryServer()
+        TemporaryServer()  # Prefect's client starts the first one that was made
         where = "its temporary server"
     try:
         async with get_client() as client:
