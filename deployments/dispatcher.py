@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
@@ -43,6 +43,7 @@ RUSH = 8
 _GATHER_S = 0.5
 """For how long what comes in a rush is gathered at most, while other runs are under way."""
 _LOOK_S = 0.03
+_TIDY_S = 60
 _FIRST = ("order_placed", "dispatch_unpaid", "deferred")
 """Scenarios that others wait for: a payment may need what its order's beginning did."""
 _WORKER_TAG = "worker "
@@ -80,18 +81,14 @@ class Dispatcher:
         """
         await asyncio.to_thread(import_module, "connectors.pdf")  # the first document would wait for it
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._listening())
+            await stack.enter_async_context(_beside(self._listen()))
             if not await self._reach_prefect(stack, stop):
                 return
             collector.loaded()
-            await self._mark_left_over()
-            next_sweep = time.monotonic() + 60
+            await stack.enter_async_context(_beside(self._tidy()))
             while not stop.is_set():
                 try:
                     taken = await self._look(wait=False)
-                    if time.monotonic() > next_sweep:
-                        await self._mark_left_over()
-                        next_sweep = time.monotonic() + 60
                 except Exception as error:  # noqa: BLE001 - drivers raise more than SQLAlchemy translates; due stays due
                     _log.warning("the database is not available (%s); trying again", type(error).__name__)
                     taken = 0
@@ -100,17 +97,14 @@ class Dispatcher:
             if self._runs:
                 await asyncio.wait(self._runs)
 
-    @asynccontextmanager
-    async def _listening(self) -> AsyncGenerator[None]:
-        async def both() -> None:
-            await asyncio.gather(listen(self._opened, self.wake), hear(self._opened.store, self.wake))
+    async def _listen(self) -> None:
+        await asyncio.gather(listen(self._opened, self.wake), hear(self._opened.store, self.wake))
 
-        listening = asyncio.create_task(both())
-        try:
-            yield
-        finally:
-            listening.cancel()
-            await asyncio.wait({listening})
+    async def _tidy(self) -> None:
+        """Look for what is left over in Prefect again and again; beside the work, which no slow answer holds up."""
+        while True:
+            await self._mark_left_over()
+            await asyncio.sleep(_TIDY_S)
 
     def _reporting(self, *, spares: bool) -> AbstractAsyncContextManager[Reporter]:
         return reporting(tags=[f"{_WORKER_TAG}{self._opened.worker}"], spares=spares)
@@ -287,6 +281,17 @@ class Dispatcher:
         now = self._opened.clock()
         async with self._opened.store.read() as connection:
             return await work.count_due(connection, now) + await inbox.count_due(connection, now)
+
+
+@asynccontextmanager
+async def _beside(what: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Have something go on until the block ends."""
+    going_on = asyncio.create_task(what)
+    try:
+        yield
+    finally:
+        going_on.cancel()
+        await asyncio.wait({going_on})
 
 
 def _grouped(due: Sequence[Due], scenario: str) -> list[Sequence[Due]]:

@@ -260,10 +260,11 @@ class _Context(AsyncClientContext):
 async def reporting(*, tags: Iterable[str], spares: bool = False) -> AsyncGenerator[Reporter]:
     """Give every flow that is called within the block a client which reports afterwards; at the end all is sent."""
     async with AsyncExitStack() as stack:
+        async with get_client() as known:
+            await known.api_version()  # the next client asks for it, too, and stops everything else meanwhile
+            api, kind = str(known.api_url), known.server_type
         # Flows ask for a client of the other kind, too; a fresh one reads this machine's TLS roots each time.
         stack.enter_context(SyncClientContext.get_or_create())
-        async with get_client() as known:
-            api, kind = str(known.api_url), known.server_type
         client = Reporter(
             api,
             spares=spares,

@@ -455,9 +455,15 @@ asyncio.run(main())
 
 
 class Line:
-    """The line between a dispatcher and Prefect's server, which can be cut."""
+    """The line between a dispatcher and Prefect's server, which can be cut, and on which some answers can get stuck.
 
-    def __init__(self) -> None:
+    stuck is how the requests begin whose answers wait until loose is set; met says that there was one.
+    """
+
+    def __init__(self, stuck: bytes | None = None) -> None:
+        self._stuck = stuck
+        self.met = asyncio.Event()
+        self.loose = asyncio.Event()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -482,14 +488,45 @@ class Line:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(*self._to)
         self._open += [writer, there_writer]
+        asked = asyncio.Event()
         with suppress(OSError):
-            await asyncio.gather(self._pass_on(reader, there_writer), self._pass_on(there_reader, writer))
+            await asyncio.gather(self._ask(reader, there_writer, asked), self._answer(there_reader, writer, asked))
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event) -> None:
         while data := await reader.read(65_536):
+            if self._stuck is not None and data.startswith(self._stuck):
+                asked.set()
+                self.met.set()
             writer.write(data)
             await writer.drain()
         writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event) -> None:
+        while data := await reader.read(65_536):
+            if asked.is_set():
+                await self.loose.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def dispatcher_process(opened: Installation, line: Line) -> AsyncGenerator[Process]:
+    """Have a dispatcher at work in a process of its own, which reaches Prefect over a line, until the block ends."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_API_URL": line.url, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    environment |= {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # its own patience would take minutes
+    environment |= {"PREFECT_API_REQUEST_TIMEOUT": "600"}  # what gets stuck is stuck until the test lets it go
+    command = [sys.executable, "-c", _DISPATCHER, str(opened.home)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stderr=PIPE)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        line.loose.set()
+        await process.wait()
+        await line.cut()
+    assert process.returncode == 0
 
 
 async def said(process: Process, text: str) -> None:
@@ -507,25 +544,25 @@ async def outcome(opened: Installation, payment: int) -> str | None:
     return row["outcome"]
 
 
+async def carried_on(opened: Installation, payment: int) -> None:
+    """Wait until another process has found nothing that a payment without a reference belongs to."""
+    async with asyncio.timeout(100):
+        while await outcome(opened, payment) is None:  # noqa: ASYNC110 - another process sets it
+            await asyncio.sleep(0.1)
+    assert await outcome(opened, payment) == "unknown"
+
+
 async def test_while_prefect_is_away_the_dispatcher_waits_and_what_is_due_stays_due(
     opened: Installation, clock: Clock
 ) -> None:
     clock.now = datetime.now(UTC)  # the other process has a clock of its own
     first = await pay(opened, None, text="no reference")
     line = Line()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_API_URL": line.url, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
-    environment |= {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # its own patience would take minutes
-    command = [sys.executable, "-c", _DISPATCHER, str(opened.home)]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stderr=PIPE)
-    try:
+    async with dispatcher_process(opened, line) as process:
         await said(process, "Prefect's server is not available")
         assert await outcome(opened, first) is None
         await line.mend()
-        async with asyncio.timeout(200):
-            while await outcome(opened, first) is None:  # noqa: ASYNC110 - another process sets it
-                await asyncio.sleep(0.1)
-        assert await outcome(opened, first) == "unknown"
+        await carried_on(opened, first)
         await line.cut()
         # Runs that were made ahead are used up first: of these the log has to be told later, or never.
         waits = asyncio.create_task(said(process, "a run of card payment could not be carried out"))
@@ -536,12 +573,26 @@ async def test_while_prefect_is_away_the_dispatcher_waits_and_what_is_due_stays_
                 await asyncio.wait({waits}, timeout=0.1)
         await waits
         assert await outcome(opened, last) is None
-    finally:
-        process.terminate()
-        await process.wait()
-        await line.cut()
-    assert process.returncode == 0
     async with opened.store.read() as connection:
         due_at = await work.next_due(connection)
     assert due_at is not None
     assert due_at < datetime.now(UTC) + timedelta(seconds=31)
+
+
+async def test_while_prefect_is_slow_to_tell_what_is_left_over_payments_are_carried_on(
+    opened: Installation, clock: Clock
+) -> None:
+    clock.now = datetime.now(UTC)  # the other process has a clock of its own
+    left_over = await running_run("worker gone")
+    line = Line(stuck=b"POST /api/flow_runs/filter ")
+    await line.mend()
+    async with dispatcher_process(opened, line):
+        async with asyncio.timeout(100):
+            await line.met.wait()
+        await carried_on(opened, await pay(opened, None, text="no reference"))
+        assert await state_names([left_over]) == ["Running"]
+        line.loose.set()
+        async with asyncio.timeout(100):
+            while await state_names([left_over]) == ["Running"]:  # noqa: ASYNC110 - Prefect tells it, no event does
+                await asyncio.sleep(0.1)
+        assert await state_names([left_over]) == ["Crashed"]
