@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 import yaml
 from lab import ROOT, Gateway, World
+from line import Line
 from postgres_server import control, postgres_server
 from shop_builders import order_document, payment_of
 from sqlalchemy import URL, text
@@ -52,46 +53,6 @@ connectors.__path__.append({str(ROOT / "tests" / "faults" / "kinds")!r})
 from deployments.cli import main
 sys.exit(main())
 """
-
-
-class Line:
-    """A line between a process and the database, on an address of its own, that can be cut and mended."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._to = (host, port)
-        self.port = free_port()
-        self._listener: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
-
-    async def mend(self) -> None:
-        """Let everything through from now on."""
-        self._listener = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-
-    def cut(self) -> None:
-        """Let nothing through any more, and end what is on the line."""
-        if self._listener is not None:
-            self._listener.close()
-        for writer in self._open:
-            writer.transport.abort()
-        self._open.clear()
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there_reader, there = await asyncio.open_connection(*self._to)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, there}
-        self._open |= ends
-        with contextlib.suppress(OSError):
-            await asyncio.gather(self._pass_on(reader, there), self._pass_on(there_reader, writer))
-        self._open -= ends
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 @dataclass(slots=True)

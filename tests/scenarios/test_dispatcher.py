@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from uuid import UUID
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
+from line import Line
 from mail_server import mail_server
 from prefect import get_client
 from prefect.client.schemas.filters import (
@@ -454,67 +454,17 @@ asyncio.run(main())
 """
 
 
-class Line:
-    """The line between a dispatcher and Prefect's server, which can be cut, and on which some answers can get stuck.
-
-    stuck is how the requests begin whose answers wait until loose is set; met says that there was one.
-    """
-
-    def __init__(self, stuck: bytes | None = None) -> None:
-        self._stuck = stuck
-        self.met = asyncio.Event()
-        self.loose = asyncio.Event()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        server = urlsplit(PREFECT_API_URL.value() or "")
-        self.url = f"http://127.0.0.1:{self.port}{server.path}"
-        self._to = (server.hostname, server.port)
-        self._open: list[asyncio.StreamWriter] = []
-        self._listener: asyncio.Server | None = None
-
-    async def mend(self) -> None:
-        """Let everything through from now on."""
-        self._listener = await asyncio.start_server(self._join, "127.0.0.1", self.port)
-
-    async def cut(self) -> None:
-        """Let nothing through any more, and end what is on the line."""
-        if self._listener is not None:
-            self._listener.close()
-        for writer in self._open:
-            writer.transport.abort()
-        self._open.clear()
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(*self._to)
-        self._open += [writer, there_writer]
-        asked = asyncio.Event()
-        with suppress(OSError):
-            await asyncio.gather(self._ask(reader, there_writer, asked), self._answer(there_reader, writer, asked))
-
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event) -> None:
-        while data := await reader.read(65_536):
-            if self._stuck is not None and data.startswith(self._stuck):
-                asked.set()
-                self.met.set()
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: asyncio.Event) -> None:
-        while data := await reader.read(65_536):
-            if asked.is_set():
-                await self.loose.wait()
-            writer.write(data)
-            await writer.drain()
-        writer.close()
+def line_to_prefect(*, stuck: bytes | None = None) -> Line:
+    """Return a line to Prefect's server, which lets nothing through yet."""
+    server = urlsplit(PREFECT_API_URL.value() or "")
+    return Line(server.hostname or "", server.port or 0, stuck=stuck)
 
 
 @asynccontextmanager
 async def dispatcher_process(opened: Installation, line: Line) -> AsyncGenerator[Process]:
     """Have a dispatcher at work in a process of its own, which reaches Prefect over a line, until the block ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_API_URL": line.url, "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    environment |= {"PREFECT_API_URL": f"http://127.0.0.1:{line.port}/api", "PREFECT_LOGGING_TO_API_ENABLED": "false"}
     environment |= {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # its own patience would take minutes
     environment |= {"PREFECT_API_REQUEST_TIMEOUT": "600"}  # what gets stuck is stuck until the test lets it go
     command = [sys.executable, "-c", _DISPATCHER, str(opened.home)]
@@ -525,7 +475,7 @@ async def dispatcher_process(opened: Installation, line: Line) -> AsyncGenerator
         process.terminate()
         line.loose.set()
         await process.wait()
-        await line.cut()
+        line.cut()
     assert process.returncode == 0
 
 
@@ -557,13 +507,13 @@ async def test_while_prefect_is_away_the_dispatcher_waits_and_what_is_due_stays_
 ) -> None:
     clock.now = datetime.now(UTC)  # the other process has a clock of its own
     first = await pay(opened, None, text="no reference")
-    line = Line()
+    line = line_to_prefect()
     async with dispatcher_process(opened, line) as process:
         await said(process, "Prefect's server is not available")
         assert await outcome(opened, first) is None
         await line.mend()
         await carried_on(opened, first)
-        await line.cut()
+        line.cut()
         # Runs that were made ahead are used up first: of these the log has to be told later, or never.
         waits = asyncio.create_task(said(process, "a run of card payment could not be carried out"))
         last = first
@@ -584,7 +534,7 @@ async def test_while_prefect_is_slow_to_tell_what_is_left_over_payments_are_carr
 ) -> None:
     clock.now = datetime.now(UTC)  # the other process has a clock of its own
     left_over = await running_run("worker gone")
-    line = Line(stuck=b"POST /api/flow_runs/filter ")
+    line = line_to_prefect(stuck=b"POST /api/flow_runs/filter ")
     await line.mend()
     async with dispatcher_process(opened, line):
         async with asyncio.timeout(100):
