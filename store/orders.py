@@ -21,7 +21,7 @@ from domain.rules import EvidenceKind
 from store import archive, memory
 from store.archived import Name, find
 from store.journal import Actor
-from store.sql import add_new, add_new_returning, chunks, take_turns_at
+from store.sql import add_new, add_new_returning, among, chunks, take_turns_at
 from store.tables import (
     AllocationRow,
     CustomerRow,
@@ -123,15 +123,16 @@ async def take_turns(connection: AsyncConnection, channels: Sequence[str]) -> No
         await take_turns_at(connection, [f"orders of {channel}" for channel in channels])
 
 
+_KNOWN = select(OrderRow.number).where(OrderRow.channel == bindparam("shop"), among(OrderRow.number, "numbers"))
+
+
 async def _known(connection: AsyncConnection, keys: Iterable[_Key]) -> set[_Key]:
     """Return those that there are, after bringing back what of them was archived."""
     numbers = _by_channel(keys)
     found: set[_Key] = set()
     for channel, all_ in numbers.items():
         for some in chunks(all_):
-            rows = await connection.execute(
-                select(OrderRow.number).where(OrderRow.channel == channel, OrderRow.number.in_(some))
-            )
+            rows = await connection.execute(_KNOWN, {"shop": channel, "numbers": some})
             found.update((channel, number) for number in rows.scalars().all())
     names = [Name("order", channel, number) for channel, all_ in numbers.items() for number in all_]
     archived = await find(connection, [name for name in names if (name.scope, name.value) not in found])
@@ -322,15 +323,16 @@ async def _customers(connection: AsyncConnection, new: Sequence[NewOrder]) -> di
     return ids
 
 
+_CUSTOMER_IDS = select(CustomerRow.number, CustomerRow.id).where(
+    CustomerRow.channel == bindparam("shop"), among(CustomerRow.number, "numbers")
+)
+
+
 async def _customer_ids(connection: AsyncConnection, keys: Iterable[_Key]) -> dict[_Key, int]:
     found: dict[_Key, int] = {}
     for channel, numbers in _by_channel(keys).items():
         for some in chunks(numbers):
-            rows = await connection.execute(
-                select(CustomerRow.number, CustomerRow.id).where(
-                    CustomerRow.channel == channel, CustomerRow.number.in_(some)
-                )
-            )
+            rows = await connection.execute(_CUSTOMER_IDS, {"shop": channel, "numbers": some})
             found.update({(channel, row.number): row.id for row in rows.all()})
     return found
 
@@ -352,19 +354,23 @@ async def customer_number(connection: AsyncConnection, customer_id: int) -> str 
     return await connection.scalar(select(CustomerRow.number).where(CustomerRow.id == customer_id))
 
 
+_CUSTOMER_KEY = select(CustomerRow.channel, CustomerRow.number, CustomerRow.group).where(
+    CustomerRow.id == bindparam("customer")
+)
+
+
 async def customer_key(connection: AsyncConnection, customer_id: int) -> tuple[str, str, str | None]:
     """Return the channel, number and group of a customer that there is."""
-    row = (
-        await connection.execute(
-            select(CustomerRow.channel, CustomerRow.number, CustomerRow.group).where(CustomerRow.id == customer_id)
-        )
-    ).one()
+    row = (await connection.execute(_CUSTOMER_KEY, {"customer": customer_id})).one()
     return row.channel, row.number, row.group
+
+
+_CUSTOMER = select(*CustomerRow.__table__.columns).where(CustomerRow.id == bindparam("customer"))
 
 
 async def customer(connection: AsyncConnection, customer_id: int) -> Customer:
     """Return a customer that there is."""
-    row = (await connection.execute(select(*CustomerRow.__table__.columns).where(CustomerRow.id == customer_id))).one()
+    row = (await connection.execute(_CUSTOMER, {"customer": customer_id})).one()
     return Customer(
         id=row.id,
         number=row.number,
@@ -396,21 +402,32 @@ async def add_order_reference(connection: AsyncConnection, order_id: int, kind: 
         await add_references(connection, item_id, [(kind, value)])
 
 
+_RELIEVED = (
+    select(
+        AllocationRow.order_id,
+        func.sum(AllocationRow.amount_minor).label("came"),
+        func.sum(AllocationRow.write_off_minor).label("off"),
+    )
+    .where(among(AllocationRow.order_id, "orders"))
+    .group_by(AllocationRow.order_id)
+)
+
+
 async def _relieved(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return what each order was relieved of so far, and how much of that was written off, in minor units."""
     found: dict[int, tuple[int, int]] = {}
     for ids in chunks(list(order_ids)):
-        rows = await connection.execute(
-            select(
-                AllocationRow.order_id,
-                func.sum(AllocationRow.amount_minor).label("came"),
-                func.sum(AllocationRow.write_off_minor).label("off"),
-            )
-            .where(AllocationRow.order_id.in_(ids))
-            .group_by(AllocationRow.order_id)
-        )
+        rows = await connection.execute(_RELIEVED, {"orders": ids})
         found.update({row.order_id: (int(row.came + row.off), int(row.off)) for row in rows.all()})
     return found
+
+
+_COLLECTED = (
+    select(AllocationRow.order_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+    .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+    .where(among(AllocationRow.order_id, "orders"), PaymentRow.method == Method.CASH_ON_DELIVERY.value)
+    .group_by(AllocationRow.order_id)
+)
 
 
 async def collected(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
@@ -420,12 +437,7 @@ async def collected(connection: AsyncConnection, order_ids: Sequence[int]) -> di
     """
     found: dict[int, int] = {}
     for ids in chunks(list(order_ids)):
-        rows = await connection.execute(
-            select(AllocationRow.order_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
-            .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
-            .where(AllocationRow.order_id.in_(ids), PaymentRow.method == Method.CASH_ON_DELIVERY.value)
-            .group_by(AllocationRow.order_id)
-        )
+        rows = await connection.execute(_COLLECTED, {"orders": ids})
         found.update({order_id: int(minor) for order_id, minor in rows.all()})
     return found
 
@@ -435,15 +447,18 @@ async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict
     return {order_id: minor for order_id, (minor, _) in (await _relieved(connection, order_ids)).items()}
 
 
+_LINES = (
+    select(*OrderLineRow.__table__.columns)
+    .where(among(OrderLineRow.order_id, "orders"), OrderLineRow.quantity > 0)
+    .order_by(OrderLineRow.order_id, OrderLineRow.position)
+)
+
+
 async def _lines(
     connection: AsyncConnection, ids: Sequence[int], currencies: dict[int, str]
 ) -> dict[int, list[OrderLine]]:
     found: dict[int, list[OrderLine]] = {order_id: [] for order_id in ids}
-    rows = await connection.execute(
-        select(*OrderLineRow.__table__.columns)
-        .where(OrderLineRow.order_id.in_(ids), OrderLineRow.quantity > 0)
-        .order_by(OrderLineRow.order_id, OrderLineRow.position)
-    )
+    rows = await connection.execute(_LINES, {"orders": ids})
     for row in rows.all():
         found[row.order_id].append(
             OrderLine(
@@ -458,19 +473,22 @@ async def _lines(
     return found
 
 
+_WITH_CUSTOMER = (
+    select(
+        *OrderRow.__table__.columns,
+        *(column.label(f"buyer_{column.name}") for column in CustomerRow.__table__.columns),
+    )
+    .join(CustomerRow, CustomerRow.id == OrderRow.customer_id)
+    .where(among(OrderRow.id, "orders"))
+)
+
+
 async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, Order]:
     """Return orders as the steps see them, by id."""
     found: dict[int, Order] = {}
     relieved = await _relieved(connection, order_ids)
     for ids in chunks(list(order_ids)):
-        customer = [column.label(f"buyer_{column.name}") for column in CustomerRow.__table__.columns]
-        rows = (
-            await connection.execute(
-                select(*OrderRow.__table__.columns, *customer)
-                .join(CustomerRow, CustomerRow.id == OrderRow.customer_id)
-                .where(OrderRow.id.in_(ids))
-            )
-        ).all()
+        rows = (await connection.execute(_WITH_CUSTOMER, {"orders": ids})).all()
         lines = await _lines(connection, ids, {row.id: row.currency for row in rows})
         later = [row.id for row in rows if row.on_delivery_minor is not None]
         brought = await collected(connection, later) if later else {}
@@ -550,15 +568,29 @@ class NewStatus(NamedTuple):
     effect_id: int
 
 
+# Whoever adds a row that points at an order is not held up, and so never waits for who waits for it.
+_STATUSES = (
+    select(OrderRow.id, OrderRow.status, OrderRow.standard_status)
+    .where(among(OrderRow.id, "orders"))
+    .order_by(OrderRow.id)
+    .with_for_update(key_share=True)
+)
+
+
 async def lock_statuses(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, tuple[str, Status]]:
     """Lock orders for a change of their statuses, and return what each has now and what that means."""
     found: dict[int, tuple[str, Status]] = {}
     for ids in chunks(sorted(set(order_ids))):
-        query = select(OrderRow.id, OrderRow.status, OrderRow.standard_status).where(OrderRow.id.in_(ids))
-        # Whoever adds a row that points at an order is not held up, and so never waits for who waits for it.
-        rows = await connection.execute(query.order_by(OrderRow.id).with_for_update(key_share=True))
+        rows = await connection.execute(_STATUSES, {"orders": ids})
         found.update({row.id: (row.status, Status(row.standard_status)) for row in rows.all()})
     return found
+
+
+_NEW_STATUS = (
+    update(OrderRow)
+    .where(OrderRow.id == bindparam("_id"))
+    .values(status=bindparam("_status"), standard_status=bindparam("_standard"))
+)
 
 
 async def set_statuses(
@@ -568,9 +600,7 @@ async def set_statuses(
     if not changes:
         return
     await connection.execute(
-        update(OrderRow)
-        .where(OrderRow.id == bindparam("_id"))
-        .values(status=bindparam("_status"), standard_status=bindparam("_standard")),
+        _NEW_STATUS,
         [{"_id": one.order_id, "_status": one.after, "_standard": one.standard.value} for one in changes],
     )
     await connection.execute(
@@ -705,29 +735,38 @@ async def owed_on_credit(
     return Money(sum(max(total - paid.get(id_, 0), 0) for id_, total in totals.items()), currency)
 
 
+_CUSTOMER_OF = select(OrderRow.customer_id).where(OrderRow.id == bindparam("order"))
+
+
 async def customer_of(connection: AsyncConnection, order_id: int) -> int:
     """Return the id of an order's customer."""
-    return (await connection.execute(select(OrderRow.customer_id).where(OrderRow.id == order_id))).scalar_one()
+    return (await connection.execute(_CUSTOMER_OF, {"order": order_id})).scalar_one()
+
+
+_CHANNELS = select(OrderRow.id, OrderRow.channel).where(among(OrderRow.id, "orders"))
 
 
 async def channels(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, str]:
     """Return the channels of orders, by id."""
     found: dict[int, str] = {}
     for some in chunks(list(order_ids)):
-        rows = await connection.execute(select(OrderRow.id, OrderRow.channel).where(OrderRow.id.in_(some)))
+        rows = await connection.execute(_CHANNELS, {"orders": some})
         found.update({row.id: row.channel for row in rows.all()})
     return found
+
+
+_OF_HISTORY = (
+    select(StatusHistory.id, OrderRow.id.label("order_id"), OrderRow.number)
+    .join(OrderRow, OrderRow.id == StatusHistory.order_id)
+    .where(among(StatusHistory.id, "rows"))
+)
 
 
 async def of_history(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, tuple[int, str]]:
     """Return the orders that rows of the history of statuses are of, as (id, number), by the row's id."""
     found: dict[int, tuple[int, str]] = {}
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(StatusHistory.id, OrderRow.id.label("order_id"), OrderRow.number)
-            .join(OrderRow, OrderRow.id == StatusHistory.order_id)
-            .where(StatusHistory.id.in_(some))
-        )
+        rows = await connection.execute(_OF_HISTORY, {"rows": some})
         found.update({row.id: (row.order_id, row.number) for row in rows.all()})
     return found
 
@@ -760,15 +799,15 @@ async def _of_change(
 ) -> list[int]:
     if not channels:
         return []
-    among = OrderRow.channel.in_(channels)
+    in_them = OrderRow.channel.in_(channels)
     if change.tracking_number and carrier:
         shipped = (
             select(OrderRow.id)
             .join(ShipmentRow, ShipmentRow.order_id == OrderRow.id)
-            .where(among, ShipmentRow.carrier == carrier, ShipmentRow.tracking_number == change.tracking_number)
+            .where(in_them, ShipmentRow.carrier == carrier, ShipmentRow.tracking_number == change.tracking_number)
         )
         return sorted(set((await connection.execute(shipped)).scalars().all()))
-    query = select(OrderRow.id).where(among).order_by(OrderRow.id)
+    query = select(OrderRow.id).where(in_them).order_by(OrderRow.id)
     if change.external_id and (
         found := list((await connection.execute(query.where(OrderRow.external_id == change.external_id))).scalars())
     ):
@@ -788,23 +827,23 @@ async def live_shipment(connection: AsyncConnection, order_id: int) -> dict[str,
     return (await live_shipments(connection, [order_id])).get(order_id)
 
 
+_LIVE_SHIPMENTS = select(
+    ShipmentRow.id,
+    ShipmentRow.order_id,
+    ShipmentRow.carrier,
+    ShipmentRow.tracking_number,
+    ShipmentRow.currency,
+    ShipmentRow.collect_minor,
+    ShipmentRow.label,
+    ShipmentRow.created_at,
+).where(among(ShipmentRow.order_id, "orders"), ShipmentRow.live.is_(True))
+
+
 async def live_shipments(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return by order its consignment that was not cancelled, of those that have one."""
-    columns = (
-        ShipmentRow.id,
-        ShipmentRow.order_id,
-        ShipmentRow.carrier,
-        ShipmentRow.tracking_number,
-        ShipmentRow.currency,
-        ShipmentRow.collect_minor,
-        ShipmentRow.label,
-        ShipmentRow.created_at,
-    )
     found: dict[int, dict[str, Any]] = {}
     for ids in chunks(sorted(set(order_ids))):
-        rows = await connection.execute(
-            select(*columns).where(ShipmentRow.order_id.in_(ids), ShipmentRow.live.is_(True))
-        )
+        rows = await connection.execute(_LIVE_SHIPMENTS, {"orders": ids})
         for row in rows.mappings().all():
             shipment = dict(row)
             found[shipment.pop("order_id")] = shipment
