@@ -402,23 +402,21 @@ async def add_order_reference(connection: AsyncConnection, order_id: int, kind: 
         await add_references(connection, item_id, [(kind, value)])
 
 
-_RELIEVED = (
-    select(
-        AllocationRow.order_id,
-        func.sum(AllocationRow.amount_minor).label("came"),
-        func.sum(AllocationRow.write_off_minor).label("off"),
-    )
+_CAME = func.sum(AllocationRow.amount_minor)
+_WRITTEN_OFF = func.sum(AllocationRow.write_off_minor)
+_SETTLED = (
+    select(AllocationRow.order_id, (_CAME + _WRITTEN_OFF).label("minor"))
     .where(among(AllocationRow.order_id, "orders"))
     .group_by(AllocationRow.order_id)
 )
 
 
-async def _relieved(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-    """Return what each order was relieved of so far, and how much of that was written off, in minor units."""
-    found: dict[int, tuple[int, int]] = {}
+async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
+    """Return what each order was relieved of so far by payments and write-offs, in minor units."""
+    found: dict[int, int] = {}
     for ids in chunks(list(order_ids)):
-        rows = await connection.execute(_RELIEVED, {"orders": ids})
-        found.update({row.order_id: (int(row.came + row.off), int(row.off)) for row in rows.all()})
+        rows = await connection.execute(_SETTLED, {"orders": ids})
+        found.update({row.order_id: int(row.minor) for row in rows.all()})
     return found
 
 
@@ -440,11 +438,6 @@ async def collected(connection: AsyncConnection, order_ids: Sequence[int]) -> di
         rows = await connection.execute(_COLLECTED, {"orders": ids})
         found.update({order_id: int(minor) for order_id, minor in rows.all()})
     return found
-
-
-async def settled(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
-    """Return what each order was relieved of so far by payments and write-offs, in minor units."""
-    return {order_id: minor for order_id, (minor, _) in (await _relieved(connection, order_ids)).items()}
 
 
 _LINES = (
@@ -473,9 +466,12 @@ async def _lines(
     return found
 
 
+_ALLOCATED = AllocationRow.order_id == OrderRow.id
 _WITH_CUSTOMER = (
     select(
         *OrderRow.__table__.columns,
+        select(_CAME).where(_ALLOCATED).scalar_subquery().label("came"),
+        select(_WRITTEN_OFF).where(_ALLOCATED).scalar_subquery().label("written_off"),
         *(column.label(f"buyer_{column.name}") for column in CustomerRow.__table__.columns),
     )
     .join(CustomerRow, CustomerRow.id == OrderRow.customer_id)
@@ -486,13 +482,13 @@ _WITH_CUSTOMER = (
 async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, Order]:
     """Return orders as the steps see them, by id."""
     found: dict[int, Order] = {}
-    relieved = await _relieved(connection, order_ids)
     for ids in chunks(list(order_ids)):
         rows = (await connection.execute(_WITH_CUSTOMER, {"orders": ids})).all()
         lines = await _lines(connection, ids, {row.id: row.currency for row in rows})
         later = [row.id for row in rows if row.on_delivery_minor is not None]
         brought = await collected(connection, later) if later else {}
         for row in rows:
+            off = int(row.written_off or 0)
             found[row.id] = Order(
                 id=row.id,
                 channel=row.channel,
@@ -501,8 +497,8 @@ async def load(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
                 standard_status=Status(row.standard_status),
                 method=Method(row.method),
                 total=Money(row.total_minor, row.currency),
-                settled=Money(relieved.get(row.id, (0, 0))[0], row.currency),
-                written_off=Money(relieved.get(row.id, (0, 0))[1], row.currency),
+                settled=Money(int(row.came or 0) + off, row.currency),
+                written_off=Money(off, row.currency),
                 placed_at=row.placed_at,
                 customer=Customer(
                     id=row.customer_id,

@@ -75,6 +75,10 @@ class _Among(FunctionElement[bool]):
     inherit_cache = True
     type = Boolean()
 
+    def self_group(self, against: object = None) -> Any:  # noqa: ARG002 - as SQLAlchemy calls it
+        """Return itself: it is a condition as it stands, which SQLAlchemy would compare with 1 on SQLite."""
+        return self
+
 
 @compiles(_Among, "postgresql")
 def _among_in_postgresql(among: _Among, compiler: SQLCompiler, **options: Any) -> str:
