@@ -14,12 +14,13 @@ import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Column, Date, LargeBinary, and_, or_, select
+from sqlalchemy import Column, Date, Integer, LargeBinary, Select, and_, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.sql import chunks
+from store.sql import among, chunks
 from store.tables import ArchivedName, ArchiveRow, Table, UtcDateTime
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -127,31 +128,44 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+@cache
+def _names(pieces: int) -> Select[Any]:
+    """Make the query for names in so many pieces, each of one kind and scope; it is asked on the way of everything."""
+    which = (
+        and_(
+            ArchivedName.kind == bindparam(f"kind_{place}"),
+            ArchivedName.scope == bindparam(f"scope_{place}"),
+            among(ArchivedName.value, f"values_{place}"),
+        )
+        for place in range(pieces)
+    )
+    return select(ArchivedName.kind, ArchivedName.scope, ArchivedName.value, ArchivedName.archive_id).where(or_(*which))
+
+
 async def find(connection: AsyncConnection, names: Iterable[Name]) -> dict[Name, int]:
     """Return the archives that names are of, by name; most are of none."""
     values: dict[tuple[str, str], set[str]] = {}
     for name in names:
         values.setdefault((name.kind, name.scope), set()).add(name.value)
     found: dict[Name, int] = {}
-    columns = (ArchivedName.kind, ArchivedName.scope, ArchivedName.value, ArchivedName.archive_id)
     pieces = [(kind, scope, some) for (kind, scope), all_ in sorted(values.items()) for some in chunks(sorted(all_))]
     for several in chunks(pieces, 20):
-        which = (
-            and_(ArchivedName.kind == kind, ArchivedName.scope == scope, ArchivedName.value.in_(some))
-            for kind, scope, some in several
-        )
-        rows = await connection.execute(select(*columns).where(or_(*which)))
+        asked: dict[str, Any] = {}
+        for place, (kind, scope, some) in enumerate(several):
+            asked |= {f"kind_{place}": kind, f"scope_{place}": scope, f"values_{place}": some}
+        rows = await connection.execute(_names(len(several)), asked)
         found.update({Name(row.kind, row.scope, row.value): row.archive_id for row in rows.all()})
     return found
+
+
+_PACKED = select(ArchiveRow.body, ArchiveRow.checksum).where(among(ArchiveRow.id, "archives")).order_by(ArchiveRow.id)
 
 
 async def named(connection: AsyncConnection, names: Iterable[Name]) -> list[Unpacked]:
     """Return what the archives hold that names are of. Raises ArchiveError."""
     found: list[Unpacked] = []
     for ids in chunks(sorted(set((await find(connection, names)).values()))):
-        rows = await connection.execute(
-            select(ArchiveRow.body, ArchiveRow.checksum).where(ArchiveRow.id.in_(ids)).order_by(ArchiveRow.id)
-        )
+        rows = await connection.execute(_PACKED, {"archives": ids})
         found += [unpack(row.body, row.checksum) for row in rows.all()]
     return found
 
@@ -193,18 +207,19 @@ class History:
     problem: str | None = None
 
 
+_NEXT = (
+    select(ArchiveRow.id, ArchiveRow.body, ArchiveRow.checksum)
+    .where(ArchiveRow.id > bindparam("last"), ArchiveRow.returned.is_(False))
+    .order_by(ArchiveRow.id)
+    .limit(bindparam("most", type_=Integer))
+)
+
+
 async def histories(connection: AsyncConnection) -> AsyncGenerator[History]:
     """Give the journal's rows of every archive, one archive after the other."""
     last = 0
     while True:
-        rows = (
-            await connection.execute(
-                select(ArchiveRow.id, ArchiveRow.body, ArchiveRow.checksum)
-                .where(ArchiveRow.id > last, ArchiveRow.returned.is_(False))
-                .order_by(ArchiveRow.id)
-                .limit(_PAGE)
-            )
-        ).all()
+        rows = (await connection.execute(_NEXT, {"last": last, "most": _PAGE})).all()
         if not rows:
             return
         last = rows[-1].id

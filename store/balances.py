@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.balance import SOURCE
 from domain.money import Money
 from store import journal
 from store.journal import Actor
-from store.sql import chunks
+from store.sql import among, chunks
 from store.tables import AllocationRow, BalanceEntry, CustomerRow, OpenItemRow, OrderRow, PaymentRow
 
 LIVE = (BalanceEntry.reverses_id.is_(None), BalanceEntry.reversed.is_(False))
@@ -56,21 +56,23 @@ def entry_of(row: Row[Any]) -> Entry:
     )
 
 
+_BALANCE = select(func.coalesce(func.sum(BalanceEntry.amount_minor), 0)).where(
+    BalanceEntry.customer_id == bindparam("customer"), BalanceEntry.currency == bindparam("currency")
+)
+
+
 async def balance(connection: AsyncConnection, customer_id: int, currency: str) -> Money:
     """Return what a customer has in a currency."""
-    minor = await connection.scalar(
-        select(func.coalesce(func.sum(BalanceEntry.amount_minor), 0)).where(
-            BalanceEntry.customer_id == customer_id, BalanceEntry.currency == currency
-        )
-    )
+    minor = await connection.scalar(_BALANCE, {"customer": customer_id, "currency": currency})
     return Money(int(minor or 0), currency)
+
+
+_LOCKED = select(CustomerRow.id).where(CustomerRow.id == bindparam("customer")).with_for_update(key_share=True)
 
 
 async def lock(connection: AsyncConnection, customer_id: int) -> None:
     """Let nobody else take money off a customer's balance until this transaction ends; it may grow meanwhile."""
-    await connection.execute(
-        select(CustomerRow.id).where(CustomerRow.id == customer_id).with_for_update(key_share=True)
-    )
+    await connection.execute(_LOCKED, {"customer": customer_id})
 
 
 async def by_reference(connection: AsyncConnection, customer_id: int, reference: str) -> Entry | None:
@@ -135,6 +137,11 @@ async def named(connection: AsyncConnection, customer_id: int) -> list[tuple[Ent
     return [(entry_of(row), row.order, row.invoice) for row in rows.all()]
 
 
+_OF_PAYMENTS = select(*BalanceEntry.__table__.columns).where(
+    among(BalanceEntry.payment_id, "payments"), BalanceEntry.open_item_id.is_(None), *LIVE
+)
+
+
 async def of_payments(connection: AsyncConnection, payment_ids: Sequence[int]) -> dict[int, Entry]:
     """Return the live entries that payments were credited by, by payment; a payment has one at most.
 
@@ -142,11 +149,7 @@ async def of_payments(connection: AsyncConnection, payment_ids: Sequence[int]) -
     """
     found: dict[int, Entry] = {}
     for some in chunks(list(payment_ids)):
-        rows = await connection.execute(
-            select(*BalanceEntry.__table__.columns).where(
-                BalanceEntry.payment_id.in_(some), BalanceEntry.open_item_id.is_(None), *LIVE
-            )
-        )
+        rows = await connection.execute(_OF_PAYMENTS, {"payments": some})
         found.update({row.payment_id: entry_of(row) for row in rows.all()})
     return found
 
@@ -260,6 +263,9 @@ async def keep(
     return [entry_of(row) for row in rows.all()]
 
 
+_NEW = insert(BalanceEntry).returning(BalanceEntry.id)
+
+
 async def _write(
     connection: AsyncConnection,
     customer_id: int,
@@ -277,21 +283,20 @@ async def _write(
     if amount.minor < 0:
         await lock(connection, customer_id)  # whoever spends it has seen all that was taken off it
     made = await connection.scalar(
-        insert(BalanceEntry)
-        .values(
-            customer_id=customer_id,
-            currency=amount.currency,
-            amount_minor=amount.minor,
-            payment_id=payment_id,
-            open_item_id=open_item_id,
-            reference=reference,
-            reverses_id=reverses_id,
-            reversed=False,
-            reason=reason,
-            actor=actor.name,
-            at=now,
-        )
-        .returning(BalanceEntry.id)
+        _NEW,
+        {
+            "customer_id": customer_id,
+            "currency": amount.currency,
+            "amount_minor": amount.minor,
+            "payment_id": payment_id,
+            "open_item_id": open_item_id,
+            "reference": reference,
+            "reverses_id": reverses_id,
+            "reversed": False,
+            "reason": reason,
+            "actor": actor.name,
+            "at": now,
+        },
     )
     assert made is not None  # noqa: S101 - RETURNING of one inserted row
     told = {"entry": made, "customer": customer_id, "amount": amount.minor, "currency": amount.currency}

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from sqlalchemy import BigInteger, Text, bindparam, case, cast, func, literal, select, union_all
+from sqlalchemy import BigInteger, Text, case, cast, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.orders import CLOSED, Status
 from domain.payments import Kind
 from domain.scenarios import round_of, subject_of
 from store import hands
-from store.sql import chunks
+from store.sql import among, chunks
 from store.tables import AllocationRow, OrderRow, PaymentRow, RevertRow
 
 
@@ -45,15 +45,22 @@ async def lock(connection: AsyncConnection, order_ids: Sequence[int], *, shared:
     return {id_: status for id_, (status, _) in (await _locked(connection, order_ids, shared=shared)).items()}
 
 
+_STANDINGS = (
+    select(OrderRow.id, OrderRow.standard_status, OrderRow.held_out)
+    .where(among(OrderRow.id, "orders"))
+    .order_by(OrderRow.id)
+)
+_LOCKED = _STANDINGS.with_for_update(key_share=True)
+_LOCKED_SHARED = _STANDINGS.with_for_update(read=True)
+
+
 async def _locked(
     connection: AsyncConnection, order_ids: Sequence[int], *, shared: bool
 ) -> dict[int, tuple[Status, str | None]]:
     """Lock orders, and return each one's status and who holds it out of automation."""
     found: dict[int, tuple[Status, str | None]] = {}
     for ids in chunks(sorted(set(order_ids))):
-        columns = (OrderRow.id, OrderRow.standard_status, OrderRow.held_out)
-        query = select(*columns).where(OrderRow.id.in_(ids)).order_by(OrderRow.id)
-        rows = await connection.execute(query.with_for_update(read=shared, key_share=not shared))
+        rows = await connection.execute(_LOCKED_SHARED if shared else _LOCKED, {"orders": ids})
         found.update({row.id: (Status(row.standard_status), row.held_out) for row in rows.all()})
     return found
 
@@ -105,7 +112,7 @@ _SUMS = (
         cast(PaymentRow.kind, Text).label("said"),
     )
     .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
-    .where(AllocationRow.order_id.in_(bindparam("order_ids", expanding=True)))
+    .where(among(AllocationRow.order_id, "order_ids"))
     .group_by(AllocationRow.order_id, PaymentRow.kind)
 )
 _KNOWN = union_all(
@@ -114,9 +121,9 @@ _KNOWN = union_all(
         RevertRow.order_id.label("id"),
         cast(0, BigInteger).label("number"),
         cast("", Text).label("said"),
-    ).where(RevertRow.order_id.in_(bindparam("order_ids", expanding=True)), RevertRow.finished_at.is_(None)),
+    ).where(among(RevertRow.order_id, "order_ids"), RevertRow.finished_at.is_(None)),
     select(literal("round"), PaymentRow.id, cast(PaymentRow.round, BigInteger), cast("", Text)).where(
-        PaymentRow.id.in_(bindparam("payment_ids", expanding=True))
+        among(PaymentRow.id, "payment_ids")
     ),
     select(
         literal("live"),
@@ -124,7 +131,7 @@ _KNOWN = union_all(
         cast(AllocationRow.order_id, BigInteger),
         case((AllocationRow.reversed, "reversed"), else_="live"),
     ).where(
-        AllocationRow.payment_id.in_(bindparam("payment_ids", expanding=True)),
+        among(AllocationRow.payment_id, "payment_ids"),
         AllocationRow.order_id.is_not(None),
         AllocationRow.reverses_id.is_(None),
     ),

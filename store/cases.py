@@ -10,11 +10,18 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import hands
-from store.sql import chunks
+from store.sql import among, chunks
 from store.tables import EffectRow, StatusHistory
 
 Begun = tuple[int, str]
 """An order and a cause."""
+
+
+_BEGUN = (
+    select(EffectRow.order_id, EffectRow.cause, func.min(EffectRow.created_at).label("at"))
+    .where(among(EffectRow.cause, "causes"))
+    .group_by(EffectRow.order_id, EffectRow.cause)
+)
 
 
 async def begun_as(connection: AsyncConnection, begun: Iterable[Begun]) -> dict[Begun, str]:
@@ -28,11 +35,7 @@ async def begun_as(connection: AsyncConnection, begun: Iterable[Begun]) -> dict[
     wanted = {(order_id, meant.get(cause, cause)) for order_id, cause in asked}
     first: dict[Begun, datetime] = {}
     for some in chunks(sorted({cause for _, cause in wanted})):
-        rows = await connection.execute(
-            select(EffectRow.order_id, EffectRow.cause, func.min(EffectRow.created_at).label("at"))
-            .where(EffectRow.cause.in_(some))
-            .group_by(EffectRow.order_id, EffectRow.cause)
-        )
+        rows = await connection.execute(_BEGUN, {"causes": some})
         first |= {(row.order_id, row.cause): row.at for row in rows.all() if (row.order_id, row.cause) in wanted}
     had = await _statuses(connection, {order_id for order_id, _ in first})
     found: dict[Begun, str] = {}
@@ -44,28 +47,34 @@ async def begun_as(connection: AsyncConnection, begun: Iterable[Begun]) -> dict[
     return {one: found[of] for one in asked if (of := (one[0], meant.get(one[1], one[1]))) in found}
 
 
+_PAID_BY = (
+    select(EffectRow.order_id, EffectRow.cause)
+    .where(among(EffectRow.order_id, "orders"), EffectRow.cause.startswith("payment:"))
+    .order_by(EffectRow.id)
+)
+
+
 async def paid_as(connection: AsyncConnection, order_ids: Iterable[int]) -> dict[int, str]:
     """Return the status that orders had when their last payment's first step began, for those that have one."""
     last: dict[int, str] = {}
     for some in chunks(sorted(set(order_ids))):
-        rows = await connection.execute(
-            select(EffectRow.order_id, EffectRow.cause)
-            .where(EffectRow.order_id.in_(some), EffectRow.cause.startswith("payment:"))
-            .order_by(EffectRow.id)
-        )
+        rows = await connection.execute(_PAID_BY, {"orders": some})
         last |= {row.order_id: row.cause for row in rows.all()}
     return {order_id: status for (order_id, _), status in (await begun_as(connection, last.items())).items()}
+
+
+_STATUSES = (
+    select(StatusHistory.order_id, StatusHistory.at, EffectRow.cause, StatusHistory.after)
+    .outerjoin(EffectRow, EffectRow.id == StatusHistory.effect_id)
+    .where(among(StatusHistory.order_id, "orders"))
+    .order_by(StatusHistory.id)
+)
 
 
 async def _statuses(connection: AsyncConnection, ids: set[int]) -> dict[int, list[tuple[datetime, str | None, str]]]:
     had: dict[int, list[tuple[datetime, str | None, str]]] = defaultdict(list)
     for some in chunks(sorted(ids)):
-        rows = await connection.execute(
-            select(StatusHistory.order_id, StatusHistory.at, EffectRow.cause, StatusHistory.after)
-            .outerjoin(EffectRow, EffectRow.id == StatusHistory.effect_id)
-            .where(StatusHistory.order_id.in_(some))
-            .order_by(StatusHistory.id)
-        )
+        rows = await connection.execute(_STATUSES, {"orders": some})
         for row in rows.all():
             had[row.order_id].append((row.at, row.cause, row.after))
     return had

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.allocation import OpenItem
@@ -16,7 +16,7 @@ from domain.orders import Status
 from domain.payments import Outcome, Payment
 from domain.rules import Policy
 from store import balances, bars, orders, payments
-from store.sql import chunks
+from store.sql import among, chunks
 from store.tables import (
     CustomerRow,
     OpenItemRow,
@@ -105,6 +105,13 @@ async def waiting(connection: AsyncConnection) -> list[dict[str, Any]]:
 _NOT_A_PERSONS = (Outcome.OUTGOING.value, Outcome.PAYOUT.value)
 """Outcomes that are left alone without anybody's word, and may turn out to be something else."""
 
+_SETTLED = select(PaymentRow.id).where(
+    among(PaymentRow.id, "payments"),
+    PaymentRow.policy.in_([Policy.REFUND.value, Policy.IGNORE.value]),
+    PaymentRow.outcome.not_in(_NOT_A_PERSONS),
+    ~exists().where(PaymentReference.payment_id == PaymentRow.id),
+)
+
 
 async def settled(connection: AsyncConnection, ids: Sequence[int]) -> set[int]:
     """Return the payments that are to be sent back or left alone, and wait for no order and no other rules.
@@ -113,14 +120,7 @@ async def settled(connection: AsyncConnection, ids: Sequence[int]) -> set[int]:
     """
     found: set[int] = set()
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(PaymentRow.id).where(
-                PaymentRow.id.in_(some),
-                PaymentRow.policy.in_([Policy.REFUND.value, Policy.IGNORE.value]),
-                PaymentRow.outcome.not_in(_NOT_A_PERSONS),
-                ~exists().where(PaymentReference.payment_id == PaymentRow.id),
-            )
-        )
+        rows = await connection.execute(_SETTLED, {"payments": some})
         found.update(rows.scalars().all())
     return found
 
@@ -173,19 +173,20 @@ async def standing(connection: AsyncConnection, payment_id: int) -> Standing | N
     )
 
 
+_OPEN_ITEMS = (
+    select(*OpenItemRow.__table__.columns)
+    .where(among(OpenItemRow.order_id, "orders"))
+    .order_by(OpenItemRow.id)
+    .with_for_update()
+)
+
+
 async def open_items(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, OpenItem]:
     """Return the open items of orders by order id, locked: neither what is open of one nor its status can change."""
     statuses = await bars.lock(connection, order_ids, shared=True)
     found: dict[int, OpenItem] = {}
     for some in chunks(sorted(statuses)):
-        rows = (
-            await connection.execute(
-                select(*OpenItemRow.__table__.columns)
-                .where(OpenItemRow.order_id.in_(some))
-                .order_by(OpenItemRow.id)
-                .with_for_update()
-            )
-        ).all()
+        rows = (await connection.execute(_OPEN_ITEMS, {"orders": some})).all()
         loaded = await orders.load(connection, some)
         for row in rows:
             order = loaded[row.order_id]
@@ -207,11 +208,12 @@ async def open_items(connection: AsyncConnection, order_ids: Sequence[int]) -> d
     return found
 
 
+_BEING_REVERTED = select(RevertRow.order_id).where(among(RevertRow.order_id, "orders"), RevertRow.finished_at.is_(None))
+
+
 async def being_reverted(connection: AsyncConnection, order_ids: Sequence[int]) -> set[int]:
     """Return the orders that somebody takes back right now."""
-    rows = await connection.execute(
-        select(RevertRow.order_id).where(RevertRow.order_id.in_(list(order_ids)), RevertRow.finished_at.is_(None))
-    )
+    rows = await connection.execute(_BEING_REVERTED, {"orders": order_ids})
     return set(rows.scalars().all())
 
 
@@ -236,6 +238,19 @@ async def owners_named(connection: AsyncConnection, of: Standing) -> set[int]:
     return {found[name].customer_id for name in names if name in found}
 
 
+_DECIDED = (
+    update(PaymentRow)
+    .where(PaymentRow.id == bindparam("payment"))
+    .values(
+        outcome=bindparam("new_outcome"),
+        policy=bindparam("new_policy"),
+        reason=bindparam("because"),
+        surplus_minor=bindparam("left_over"),
+        matched_at=bindparam("now"),
+    )
+)
+
+
 async def decide(
     connection: AsyncConnection,
     of: Standing,
@@ -248,15 +263,15 @@ async def decide(
 ) -> None:
     """Store what a person made of a payment; new orders and rules find it no more."""
     await connection.execute(
-        update(PaymentRow)
-        .where(PaymentRow.id == of.payment.id)
-        .values(
-            outcome=outcome.value,
-            policy=policy.value,
-            reason=reason,
-            surplus_minor=surplus.minor,
-            matched_at=now,
-        )
+        _DECIDED,
+        {
+            "payment": of.payment.id,
+            "new_outcome": outcome.value,
+            "new_policy": policy.value,
+            "because": reason,
+            "left_over": surplus.minor,
+            "now": now,
+        },
     )
     await payments.waits_no_more(connection, of.payment.id)
 

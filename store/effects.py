@@ -17,14 +17,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import round_of, subject_of
 from store import journal
-from store.sql import add_new_returning, chunks
+from store.sql import add_new_returning, among, chunks
 from store.tables import EffectRow, OrderRow
 
 
@@ -123,19 +124,41 @@ def _verdict(row: Row[Any], *, now: datetime) -> Verdict:
     return Verdict.ASK
 
 
+_LOCKED_OF_CAUSES = (
+    select(*EffectRow.__table__.columns)
+    .where(among(EffectRow.cause, "causes"), EffectRow.step == bindparam("step"))
+    .order_by(EffectRow.id)
+    .with_for_update()
+)
+
+
 async def _rows(connection: AsyncConnection, step: str, wanted: Sequence[Wanted]) -> dict[tuple[int, str], Row[Any]]:
     found: dict[tuple[int, str], Row[Any]] = {}
     # In one statement, because rows are locked in one order only within it.
     for causes in chunks(sorted({effect.cause for effect in wanted}), _CAUSES_MAX):
-        rows = await connection.execute(
-            select(*EffectRow.__table__.columns)
-            .where(EffectRow.cause.in_(causes), EffectRow.step == step)
-            .order_by(EffectRow.id)
-            .with_for_update()
-        )
+        rows = await connection.execute(_LOCKED_OF_CAUSES, {"causes": causes, "step": step})
         for row in rows.all():
             found[row.order_id, row.cause] = row
     return found
+
+
+@cache
+def _versions(changed_for: str) -> Select[Any]:
+    anew = (
+        (EffectRow.step == bindparam("step"))
+        & _IS_OPEN
+        & (EffectRow.rule_version.is_(None) | EffectRow.reason.startswith(changed_for, autoescape=True))
+    )
+    return (
+        select(
+            EffectRow.order_id,
+            EffectRow.cause,
+            func.max(EffectRow.rule_version).label("version"),
+            func.max(case((anew, 1), else_=0)).label("anew"),
+        )
+        .where(~among(EffectRow.step, "apart"), among(EffectRow.cause, "causes"))
+        .group_by(EffectRow.order_id, EffectRow.cause)
+    )
 
 
 async def versions_begun(
@@ -147,26 +170,31 @@ async def versions_begun(
     itself is open and only other rules help it, as its reason says by beginning with changed_for, or where a person
     had it tried again.
     """
-    anew = (
-        (EffectRow.step == step)
-        & _IS_OPEN
-        & (EffectRow.rule_version.is_(None) | EffectRow.reason.startswith(changed_for, autoescape=True))
-    )
-    query = select(
-        EffectRow.order_id,
-        EffectRow.cause,
-        func.max(EffectRow.rule_version).label("version"),
-        func.max(case((anew, 1), else_=0)).label("anew"),
-    ).where(EffectRow.step.not_in(list(apart)))
+    query = _versions(changed_for)
     found: dict[tuple[int, str], int] = {}
     for some in chunks(sorted(set(causes)), _CAUSES_MAX):
-        rows = await connection.execute(
-            query.where(EffectRow.cause.in_(some)).group_by(EffectRow.order_id, EffectRow.cause)
-        )
+        rows = await connection.execute(query, {"step": step, "apart": list(apart), "causes": some})
         found |= {
             (row.order_id, row.cause): row.version for row in rows.all() if row.version is not None and not row.anew
         }
     return found
+
+
+_LEASED = (
+    update(EffectRow)
+    .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
+    .values(
+        state=bindparam("_state"),
+        reason=bindparam("_reason"),
+        rule_version=bindparam("_rule_version"),
+        system=bindparam("_system"),
+        doubt_since=bindparam("_doubt_since"),
+        lease_owner=bindparam("_owner"),
+        lease_until=bindparam("_until"),
+        attempts=EffectRow.attempts + 1,
+        updated_at=bindparam("_now"),
+    )
+)
 
 
 async def claim(
@@ -257,6 +285,9 @@ async def claim(
                         "_rule_version": effect.rule_version,
                         "_system": effect.system,
                         "_doubt_since": found.doubt_since,
+                        "_owner": owner,
+                        "_until": lease_until,
+                        "_now": now,
                     }
                 )
         seen.add(key)
@@ -276,22 +307,7 @@ async def claim(
                 )
             )
     if leased:
-        await connection.execute(
-            update(EffectRow)
-            .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
-            .values(
-                state=bindparam("_state"),
-                reason=bindparam("_reason"),
-                rule_version=bindparam("_rule_version"),
-                system=bindparam("_system"),
-                doubt_since=bindparam("_doubt_since"),
-                lease_owner=owner,
-                lease_until=lease_until,
-                attempts=EffectRow.attempts + 1,
-                updated_at=now,
-            ),
-            leased,
-        )
+        await connection.execute(_LEASED, leased)
     if later is None:
         await journal.append(connection, moves)
     else:
@@ -323,14 +339,22 @@ def _claimed(row: Row[Any], effect: Wanted, *, seen: bool, local: bool, now: dat
     )
 
 
+_RENEWED = (
+    update(EffectRow)
+    .where(among(EffectRow.id, "_ids"), EffectRow.lease_owner == bindparam("_owner"), EffectRow.state.in_(OPEN))
+    .values(lease_until=bindparam("_until"))
+)
+
+
 async def renew(connection: AsyncConnection, owner: str, effect_ids: Iterable[int], until: datetime) -> None:
     """Put off the end of a worker's leases while it is still at work."""
     for ids in chunks(list(effect_ids)):
-        await connection.execute(
-            update(EffectRow)
-            .where(EffectRow.id.in_(ids), EffectRow.lease_owner == owner, EffectRow.state.in_(OPEN))
-            .values(lease_until=until)
-        )
+        await connection.execute(_RENEWED, {"_ids": ids, "_owner": owner, "_until": until})
+
+
+_OF_IDS = select(*EffectRow.__table__.columns).where(among(EffectRow.id, "ids")).order_by(EffectRow.id)
+_LOCKED = _OF_IDS.with_for_update()
+_LOCKED_IF_FREE = _OF_IDS.with_for_update(skip_locked=True)
 
 
 async def lock(connection: AsyncConnection, effect_ids: Sequence[int], *, wait: bool = True) -> dict[int, Row[Any]]:
@@ -341,12 +365,7 @@ async def lock(connection: AsyncConnection, effect_ids: Sequence[int], *, wait: 
     """
     found: dict[int, Row[Any]] = {}
     for ids in chunks(sorted(effect_ids)):
-        rows = await connection.execute(
-            select(*EffectRow.__table__.columns)
-            .where(EffectRow.id.in_(ids))
-            .order_by(EffectRow.id)
-            .with_for_update(skip_locked=not wait)
-        )
+        rows = await connection.execute(_LOCKED if wait else _LOCKED_IF_FREE, {"ids": ids})
         found.update({row.id: row for row in rows.all()})
     return found
 
@@ -360,6 +379,25 @@ def _since(row: Row[Any], state: EffectState, now: datetime) -> datetime | None:
 
 def _is_forward(now: str, to: EffectState) -> bool:
     return now == EffectState.INTENDED or (now == EffectState.IN_DOUBT and to is not EffectState.INTENDED)
+
+
+_ENDED = (
+    update(EffectRow)
+    .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
+    .values(
+        state=bindparam("_state"),
+        reference=bindparam("_reference"),
+        reason=bindparam("_reason"),
+        before=bindparam("_before"),
+        after=bindparam("_after"),
+        due_at=bindparam("_due_at"),
+        doubt_since=bindparam("_doubt_since"),
+        attempts=EffectRow.attempts - bindparam("_not_begun"),
+        lease_owner=None,
+        lease_until=None,
+        updated_at=bindparam("_now"),
+    )
+)
 
 
 async def end(
@@ -387,21 +425,7 @@ async def end(
                 f"effect {ending.effect_id} is {rows[ending.effect_id].state} and can't become {ending.state}"
             )
     await connection.execute(
-        update(EffectRow)
-        .where(EffectRow.id == bindparam("_id"), _IS_OPEN)
-        .values(
-            state=bindparam("_state"),
-            reference=bindparam("_reference"),
-            reason=bindparam("_reason"),
-            before=bindparam("_before"),
-            after=bindparam("_after"),
-            due_at=bindparam("_due_at"),
-            doubt_since=bindparam("_doubt_since"),
-            attempts=EffectRow.attempts - bindparam("_not_begun"),
-            lease_owner=None,
-            lease_until=None,
-            updated_at=now,
-        ),
+        _ENDED,
         [
             {
                 "_id": ending.effect_id,
@@ -413,6 +437,7 @@ async def end(
                 "_due_at": ending.due_at,
                 "_doubt_since": _since(rows[ending.effect_id], ending.state, now),
                 "_not_begun": 0 if ending.begun else 1,
+                "_now": now,
             }
             for ending in endings
         ],
@@ -442,6 +467,25 @@ async def end(
     )
 
 
+_SETTLED = (
+    update(EffectRow)
+    .where(EffectRow.id == bindparam("_id"))
+    .values(
+        state=bindparam("_state"),
+        key=bindparam("_key"),
+        rule_version=bindparam("_rule_version"),
+        reference=bindparam("_reference"),
+        reason=bindparam("_reason"),
+        before=bindparam("_before"),
+        after=bindparam("_after"),
+        due_at=None,
+        lease_owner=None,
+        lease_until=None,
+        updated_at=bindparam("_now"),
+    )
+)
+
+
 async def settle(
     connection: AsyncConnection,
     row: Row[Any],
@@ -465,22 +509,19 @@ async def settle(
         raise ValueError(f"effect {row.id} is {row.state} and can't be made {state} by hand")
     refused = row.state == EffectState.REJECTED
     await connection.execute(
-        update(EffectRow)
-        .where(EffectRow.id == row.id)
-        .values(
-            state=state.value,
-            key=_new_key() if again and refused else row.key,
+        _SETTLED,
+        {
+            "_id": row.id,
+            "_state": state.value,
+            "_key": _new_key() if again and refused else row.key,
             # Whoever has it tried again may have changed the rules for that: it goes by the newest.
-            rule_version=None if again else row.rule_version,
-            reference=reference or row.reference,
-            reason=because,
-            before=before or {},
-            after=after or {},
-            due_at=None,
-            lease_owner=None,
-            lease_until=None,
-            updated_at=now,
-        )
+            "_rule_version": None if again else row.rule_version,
+            "_reference": reference or row.reference,
+            "_reason": because,
+            "_before": before or {},
+            "_after": after or {},
+            "_now": now,
+        },
     )
     await journal.append(
         connection,
@@ -503,6 +544,18 @@ async def settle(
     )
 
 
+_GOING = (
+    select(EffectRow.order_id, EffectRow.step)
+    .where(
+        among(EffectRow.order_id, "orders"),
+        _MAY_BE_HAPPENING,
+        among(EffectRow.step, "steps"),
+        EffectRow.reverses_id.is_(None),
+    )
+    .order_by(EffectRow.id)
+)
+
+
 async def going(connection: AsyncConnection, order_ids: Sequence[int], steps: Sequence[str]) -> dict[int, str]:
     """Return, for each order that has one, which of the steps may be happening to it right now, or may have happened.
 
@@ -510,19 +563,15 @@ async def going(connection: AsyncConnection, order_ids: Sequence[int], steps: Se
     """
     found: dict[int, str] = {}
     for ids in chunks(list(order_ids)):
-        rows = await connection.execute(
-            select(EffectRow.order_id, EffectRow.step)
-            .where(
-                EffectRow.order_id.in_(ids),
-                _MAY_BE_HAPPENING,
-                EffectRow.step.in_(list(steps)),
-                EffectRow.reverses_id.is_(None),
-            )
-            .order_by(EffectRow.id)
-        )
+        rows = await connection.execute(_GOING, {"orders": ids, "steps": list(steps)})
         for row in rows.all():
             found.setdefault(row.order_id, row.step)
     return found
+
+
+_HAPPENING = select(EffectRow.id, EffectRow.order_id, EffectRow.cause, EffectRow.state).where(
+    among(EffectRow.order_id, "orders"), EffectRow.step == bindparam("step"), _MAY_BE_HAPPENING
+)
 
 
 async def behind(connection: AsyncConnection, step: str, claims: Sequence[Claim]) -> dict[int, str]:
@@ -535,13 +584,7 @@ async def behind(connection: AsyncConnection, step: str, claims: Sequence[Claim]
     found: dict[int, str] = {}
     others: dict[int, list[Row[Any]]] = {}
     for ids in chunks(sorted({claim.order_id for claim in mine.values()})):
-        rows = await connection.execute(
-            select(EffectRow.id, EffectRow.order_id, EffectRow.cause, EffectRow.state).where(
-                EffectRow.order_id.in_(ids),
-                EffectRow.step == step,
-                _MAY_BE_HAPPENING,
-            )
-        )
+        rows = await connection.execute(_HAPPENING, {"orders": ids, "step": step})
         for row in rows.all():
             others.setdefault(row.order_id, []).append(row)
     for claim in mine.values():
@@ -585,9 +628,8 @@ def doubt_said(*, key: str, system: str | None, since: datetime | None) -> str:
     return f"{asked}, unknown since {since:%Y-%m-%d %H:%M} UTC" if since else asked
 
 
-async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[Standing]:
-    """Return every effect of some causes, in the order in which they were begun."""
-    columns = (
+_OF_CAUSES = (
+    select(
         EffectRow.order_id,
         OrderRow.number,
         EffectRow.step,
@@ -603,22 +645,36 @@ async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[
         EffectRow.system,
         EffectRow.doubt_since,
     )
-    query = select(*columns).join(OrderRow, OrderRow.id == EffectRow.order_id).order_by(EffectRow.id)
+    .join(OrderRow, OrderRow.id == EffectRow.order_id)
+    .where(among(EffectRow.cause, "causes"))
+    .order_by(EffectRow.id)
+)
+
+
+async def of_causes(connection: AsyncConnection, causes: Sequence[str]) -> list[Standing]:
+    """Return every effect of some causes, in the order in which they were begun."""
     found: list[Standing] = []
     for some in chunks(list(causes)):
-        rows = await connection.execute(query.where(EffectRow.cause.in_(some)))
+        rows = await connection.execute(_OF_CAUSES, {"causes": some})
         for row in rows.mappings().all():
             values: dict[str, Any] = {**row, "state": EffectState(row["state"])}
             found.append(Standing(**values))
     return found
 
 
+@cache
+def _caused_by(subject: str) -> Select[Any]:
+    return select(EffectRow.cause, EffectRow.state).where(
+        EffectRow.cause.startswith(f"{subject}:", autoescape=True), among(EffectRow.order_id, "orders")
+    )
+
+
 async def rounds(connection: AsyncConnection, subject: str, order_ids: Sequence[int]) -> dict[int, tuple[int, bool]]:
     """Return by subject the last round in which it caused something, and whether all of that has ended."""
     found: dict[int, tuple[int, bool]] = {}
-    query = select(EffectRow.cause, EffectRow.state).where(EffectRow.cause.startswith(f"{subject}:", autoescape=True))
+    query = _caused_by(subject)
     for some in chunks(sorted(set(order_ids))):
-        for cause, state in (await connection.execute(query.where(EffectRow.order_id.in_(some)))).all():
+        for cause, state in (await connection.execute(query, {"orders": some})).all():
             (_, id_), round_ = subject_of(cause), round_of(cause)
             last, ended = found.get(id_, (0, True))
             if round_ >= last:
@@ -626,11 +682,19 @@ async def rounds(connection: AsyncConnection, subject: str, order_ids: Sequence[
     return found
 
 
+_BEGAN = select(EffectRow.created_at).where(EffectRow.order_id == bindparam("order"), EffectRow.key == bindparam("key"))
+
+
 async def began(connection: AsyncConnection, order_id: int, key: str) -> datetime | None:
     """Return when an order's effect with an idempotency key was first claimed: it was not acted on before."""
-    return await connection.scalar(
-        select(EffectRow.created_at).where(EffectRow.order_id == order_id, EffectRow.key == key)
-    )
+    return await connection.scalar(_BEGAN, {"order": order_id, "key": key})
+
+
+_MINE = select(EffectRow.id).where(
+    EffectRow.order_id == bindparam("order"),
+    EffectRow.step == bindparam("step"),
+    EffectRow.cause == bindparam("cause"),
+)
 
 
 async def prepare(connection: AsyncConnection, order_id: int, step: str, cause: str, *, now: datetime) -> int:
@@ -650,13 +714,16 @@ async def prepare(connection: AsyncConnection, order_id: int, step: str, cause: 
     added = await add_new_returning(connection, EffectRow, [row], EffectRow.id)
     if added:
         return int(added[0].id)
-    mine = (EffectRow.order_id == order_id, EffectRow.step == step, EffectRow.cause == cause)
-    return int((await connection.execute(select(EffectRow.id).where(*mine))).scalar_one())
+    mine = {"order": order_id, "step": step, "cause": cause}
+    return int((await connection.execute(_MINE, mine)).scalar_one())
+
+
+_CAUSE = select(EffectRow.cause).where(EffectRow.order_id == bindparam("order"), EffectRow.key == bindparam("key"))
 
 
 async def is_repeat(connection: AsyncConnection, order_id: int, key: str) -> bool:
     """Say whether a person had an order's step with an idempotency key repeated."""
-    cause = await connection.scalar(select(EffectRow.cause).where(EffectRow.order_id == order_id, EffectRow.key == key))
+    cause = await connection.scalar(_CAUSE, {"order": order_id, "key": key})
     return cause is not None and subject_of(cause)[0] == "hand"
 
 
@@ -665,39 +732,49 @@ async def done_after(connection: AsyncConnection, order_id: int, step: str) -> l
     return (await done_after_all(connection, [order_id], step))[order_id]
 
 
+_DONE_AFTER = select(EffectRow.order_id, EffectRow.after).where(
+    among(EffectRow.order_id, "orders"),
+    EffectRow.step == bindparam("step"),
+    EffectRow.state == EffectState.DONE.value,
+)
+
+
 async def done_after_all(
     connection: AsyncConnection, order_ids: Sequence[int], step: str
 ) -> dict[int, list[dict[str, Any]]]:
     """Return what was there after each time that a step was done, for each of some orders."""
     found: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in order_ids}
     for ids in chunks(sorted(found)):
-        rows = await connection.execute(
-            select(EffectRow.order_id, EffectRow.after).where(
-                EffectRow.order_id.in_(ids), EffectRow.step == step, EffectRow.state == EffectState.DONE.value
-            )
-        )
+        rows = await connection.execute(_DONE_AFTER, {"orders": ids, "step": step})
         for row in rows.all():
             found[row.order_id].append(row.after or {})
     return found
+
+
+_TO_SETTLE = (
+    select(*EffectRow.__table__.columns)
+    .where(
+        EffectRow.order_id == bindparam("order"),
+        EffectRow.step == bindparam("step"),
+        EffectRow.state.not_in([EffectState.DONE.value, EffectState.SKIPPED.value]),
+    )
+    .order_by(EffectRow.id)
+)
+_TO_SETTLE_OF_CAUSE = _TO_SETTLE.where(EffectRow.cause == bindparam("cause"))
 
 
 async def to_settle(
     connection: AsyncConnection, order_id: int, step: str, *, cause: str | None = None
 ) -> list[Row[Any]]:
     """Return the effects of an order's step that have not ended well, the oldest first."""
-    query = select(*EffectRow.__table__.columns).where(
-        EffectRow.order_id == order_id,
-        EffectRow.step == step,
-        EffectRow.state.not_in([EffectState.DONE.value, EffectState.SKIPPED.value]),
-    )
-    if cause is not None:
-        query = query.where(EffectRow.cause == cause)
-    return list((await connection.execute(query.order_by(EffectRow.id))).all())
+    of = {"order": order_id, "step": step}
+    if cause is None:
+        return list((await connection.execute(_TO_SETTLE, of)).all())
+    return list((await connection.execute(_TO_SETTLE_OF_CAUSE, {**of, "cause": cause})).all())
 
 
-async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
-    """Return an order's effects in the order in which they were begun."""
-    columns = (
+_OF_ORDER = (
+    select(
         EffectRow.id,
         EffectRow.step,
         EffectRow.cause,
@@ -712,5 +789,12 @@ async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str,
         EffectRow.system,
         EffectRow.doubt_since,
     )
-    rows = await connection.execute(select(*columns).where(EffectRow.order_id == order_id).order_by(EffectRow.id))
+    .where(EffectRow.order_id == bindparam("order"))
+    .order_by(EffectRow.id)
+)
+
+
+async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return an order's effects in the order in which they were begun."""
+    rows = await connection.execute(_OF_ORDER, {"order": order_id})
     return [dict(row) for row in rows.mappings().all()]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Integer, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.archived import Name, find
-from store.sql import add_new, add_new_returning, chunks
+from store.sql import add_new, add_new_returning, among, chunks
 from store.tables import ConnectorState, InboxRow
 
 _ID_MAX = 200
@@ -107,11 +107,9 @@ def _row(letter: NewLetter, key: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-async def take(
-    connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
-) -> list[Letter]:
-    """Lease messages that are due and free, the oldest first."""
-    columns = (
+_DUE = (InboxRow.due_at.is_not(None), InboxRow.due_at <= bindparam("now"))
+_NEXT = (
+    select(
         InboxRow.id,
         InboxRow.source,
         InboxRow.external_id,
@@ -119,36 +117,46 @@ async def take(
         InboxRow.body,
         InboxRow.attempts,
     )
-    rows = (
-        await connection.execute(
-            select(*columns)
-            .where(
-                InboxRow.due_at.is_not(None),
-                InboxRow.due_at <= now,
-                or_(InboxRow.lease_until.is_(None), InboxRow.lease_until <= now),
-            )
-            .order_by(InboxRow.due_at, InboxRow.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-    ).all()
+    .where(*_DUE, or_(InboxRow.lease_until.is_(None), InboxRow.lease_until <= bindparam("now")))
+    .order_by(InboxRow.due_at, InboxRow.id)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_TAKEN = (
+    update(InboxRow)
+    .where(among(InboxRow.id, "ids"))
+    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"), attempts=InboxRow.attempts + 1)
+)
+
+
+async def take(
+    connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
+) -> list[Letter]:
+    """Lease messages that are due and free, the oldest first."""
+    rows = (await connection.execute(_NEXT, {"now": now, "most": limit})).all()
     for some in chunks([row.id for row in rows]):
-        await connection.execute(
-            update(InboxRow)
-            .where(InboxRow.id.in_(some))
-            .values(lease_owner=owner, lease_until=lease_until, attempts=InboxRow.attempts + 1)
-        )
+        await connection.execute(_TAKEN, {"ids": some, "owner": owner, "until": lease_until})
     return [Letter(row.id, row.source, row.external_id, row.kind, row.body, row.attempts + 1) for row in rows]
+
+
+_HANDLED = (
+    update(InboxRow)
+    .where(among(InboxRow.id, "ids"))
+    .values(handled_at=bindparam("now"), due_at=None, lease_owner=None, lease_until=None, problem=None)
+)
 
 
 async def handled(connection: AsyncConnection, ids: Sequence[int], *, now: datetime) -> None:
     """Mark messages as worked off."""
     for some in chunks(list(ids)):
-        await connection.execute(
-            update(InboxRow)
-            .where(InboxRow.id.in_(some))
-            .values(handled_at=now, due_at=None, lease_owner=None, lease_until=None, problem=None)
-        )
+        await connection.execute(_HANDLED, {"ids": some, "now": now})
+
+
+_PUT_OFF = (
+    update(InboxRow)
+    .where(InboxRow.id == bindparam("letter"), InboxRow.handled_at.is_(None))
+    .values(due_at=bindparam("until"), problem=bindparam("said"), lease_owner=None, lease_until=None)
+)
 
 
 async def put_off(connection: AsyncConnection, letter_id: int, *, due_at: datetime | None, problem: str) -> None:
@@ -156,26 +164,26 @@ async def put_off(connection: AsyncConnection, letter_id: int, *, due_at: dateti
 
     One that another worker has handled meanwhile stays handled.
     """
-    await connection.execute(
-        update(InboxRow)
-        .where(InboxRow.id == letter_id, InboxRow.handled_at.is_(None))
-        .values(due_at=due_at, problem=problem, lease_owner=None, lease_until=None)
-    )
+    await connection.execute(_PUT_OFF, {"letter": letter_id, "until": due_at, "said": problem})
+
+
+_PARKED = (InboxRow.handled_at.is_(None), InboxRow.due_at.is_(None))
+_SETTLED = (
+    update(InboxRow)
+    .where(InboxRow.id == bindparam("letter"), *_PARKED)
+    .values(due_at=bindparam("until"), handled_at=bindparam("done"), attempts=0)
+    .returning(InboxRow.source)
+)
 
 
 async def settle(connection: AsyncConnection, letter_id: int, *, again: bool, now: datetime) -> str | None:
     """Take a parked message up again, or be done with it; return whose it is, None when none of this id is parked."""
-    return await connection.scalar(
-        update(InboxRow)
-        .where(InboxRow.id == letter_id, InboxRow.handled_at.is_(None), InboxRow.due_at.is_(None))
-        .values(due_at=now if again else None, handled_at=None if again else now, attempts=0)
-        .returning(InboxRow.source)
-    )
+    told = {"letter": letter_id, "until": now if again else None, "done": None if again else now}
+    return await connection.scalar(_SETTLED, told)
 
 
-async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
-    """Return the messages that were given up, with the reason."""
-    columns = (
+_ALL_PARKED = (
+    select(
         InboxRow.id,
         InboxRow.source,
         InboxRow.external_id,
@@ -183,42 +191,62 @@ async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
         InboxRow.received_at,
         InboxRow.problem,
     )
-    rows = await connection.execute(
-        select(*columns).where(InboxRow.handled_at.is_(None), InboxRow.due_at.is_(None)).order_by(InboxRow.id)
-    )
+    .where(*_PARKED)
+    .order_by(InboxRow.id)
+)
+
+
+async def parked(connection: AsyncConnection) -> list[dict[str, Any]]:
+    """Return the messages that were given up, with the reason."""
+    rows = await connection.execute(_ALL_PARKED)
     return [dict(row) for row in rows.mappings().all()]
+
+
+_PARKED_FOR = (
+    select(InboxRow.id)
+    .where(InboxRow.source == bindparam("source"), *_PARKED, InboxRow.problem == bindparam("problem"))
+    .limit(1)
+)
 
 
 async def is_parked(connection: AsyncConnection, source: str, problem: str) -> bool:
     """Say whether a message of a source waits for a person because of this same problem already."""
-    same = select(InboxRow.id).where(
-        InboxRow.source == source,
-        InboxRow.handled_at.is_(None),
-        InboxRow.due_at.is_(None),
-        InboxRow.problem == problem,
-    )
-    return (await connection.execute(same.limit(1))).first() is not None
+    same = await connection.execute(_PARKED_FOR, {"source": source, "problem": problem})
+    return same.first() is not None
+
+
+_COUNT_DUE = select(func.count()).select_from(InboxRow).where(*_DUE)
 
 
 async def count_due(connection: AsyncConnection, now: datetime) -> int:
     """Return how many messages are due now."""
-    query = select(func.count()).select_from(InboxRow).where(InboxRow.due_at.is_not(None), InboxRow.due_at <= now)
-    return await connection.scalar(query) or 0
+    return await connection.scalar(_COUNT_DUE, {"now": now}) or 0
+
+
+_FIRST_DUE = select(func.min(InboxRow.due_at)).where(InboxRow.due_at.is_not(None))
 
 
 async def next_due(connection: AsyncConnection) -> datetime | None:
     """Return when the next message falls due, or None when nothing is waiting."""
-    return await connection.scalar(select(func.min(InboxRow.due_at)).where(InboxRow.due_at.is_not(None)))
+    return await connection.scalar(_FIRST_DUE)
+
+
+_CURSOR = select(ConnectorState.cursor).where(ConnectorState.connector == bindparam("connector"))
 
 
 async def cursor(connection: AsyncConnection, connector: str) -> str | None:
     """Return where polling a source stopped."""
-    return await connection.scalar(select(ConnectorState.cursor).where(ConnectorState.connector == connector))
+    return await connection.scalar(_CURSOR, {"connector": connector})
+
+
+_MOVED = (
+    update(ConnectorState)
+    .where(ConnectorState.connector == bindparam("of"))
+    .values(cursor=bindparam("to"), polled_at=bindparam("now"))
+)
 
 
 async def move_cursor(connection: AsyncConnection, connector: str, to: str, *, now: datetime) -> None:
     """Remember where polling a source stopped."""
     await add_new(connection, ConnectorState, [{"connector": connector, "cursor": to, "polled_at": now}])
-    await connection.execute(
-        update(ConnectorState).where(ConnectorState.connector == connector).values(cursor=to, polled_at=now)
-    )
+    await connection.execute(_MOVED, {"of": connector, "to": to, "now": now})

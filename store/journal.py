@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, bindparam, insert, select, update
+from sqlalchemy import Engine, Integer, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import archived
-from store.sql import add_new, chunks
+from store.sql import add_new, among, chunks
 from store.tables import JournalHead, JournalRow
 
 _TOLD = "at order_id payment_id effect_id step cause move reference reason before after actor run rule_version".split()
@@ -85,6 +85,14 @@ def _hash(previous: str, row: Mapping[Any, Any]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+_NEW_ROWS = insert(JournalRow)
+_NEW_HEADS = (
+    update(JournalHead)
+    .where(JournalHead.chain == bindparam("_chain"))
+    .values(hash=bindparam("_hash"), length=bindparam("_length"))
+)
+
+
 async def append(connection: AsyncConnection, entries: list[dict[str, Any]]) -> None:
     """Add rows to the journal, each to the end of its chain."""
     if not entries:
@@ -98,13 +106,20 @@ async def append(connection: AsyncConnection, entries: list[dict[str, Any]]) -> 
         own = _hash(previous, entry_)
         linked.append({**entry_, "chain": chain, "previous": previous, "hash": own})
         heads[chain] = (own, length + 1)
-    await connection.execute(insert(JournalRow), linked)
+    await connection.execute(_NEW_ROWS, linked)
     await connection.execute(
-        update(JournalHead)
-        .where(JournalHead.chain == bindparam("_chain"))
-        .values(hash=bindparam("_hash"), length=bindparam("_length")),
+        _NEW_HEADS,
         [{"_chain": chain, "_hash": heads[chain][0], "_length": heads[chain][1]} for chain in chains],
     )
+
+
+# Whoever adds to a chain locks its head, all in one order, so that none forks and nobody waits for ever.
+_LOCKED_HEADS = (
+    select(JournalHead.chain, JournalHead.hash, JournalHead.length)
+    .where(among(JournalHead.chain, "chains"))
+    .order_by(JournalHead.chain)
+    .with_for_update()
+)
 
 
 async def _heads(connection: AsyncConnection, chains: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -114,13 +129,7 @@ async def _heads(connection: AsyncConnection, chains: Sequence[str]) -> dict[str
         await add_new(connection, JournalHead, [{"chain": chain, "hash": "", "length": 0} for chain in chains])
     heads: dict[str, tuple[str, int]] = {}
     for some in chunks(chains):
-        # Whoever adds to a chain locks its head, all in one order, so that none forks and nobody waits for ever.
-        rows = await connection.execute(
-            select(JournalHead.chain, JournalHead.hash, JournalHead.length)
-            .where(JournalHead.chain.in_(some))
-            .order_by(JournalHead.chain)
-            .with_for_update()
-        )
+        rows = await connection.execute(_LOCKED_HEADS, {"chains": some})
         heads.update({row.chain: (row.hash, row.length) for row in rows.all()})
     if len(heads) < len(chains):  # the transaction that began a chain was rolled back
         kept.difference_update(chains)
@@ -137,6 +146,15 @@ class Broken:
 
     chain: str
     said: str
+
+
+_NEXT_ROWS = (
+    select(*JournalRow.__table__.columns)
+    .where(JournalRow.id > bindparam("last"))
+    .order_by(JournalRow.id)
+    .limit(bindparam("most", type_=Integer))
+)
+_ALL_HEADS = select(JournalHead.chain, JournalHead.hash, JournalHead.length)
 
 
 async def verify(connection: AsyncConnection) -> list[Broken]:
@@ -157,8 +175,7 @@ async def verify(connection: AsyncConnection) -> list[Broken]:
 
     last = 0
     while True:
-        query = select(*JournalRow.__table__.columns).where(JournalRow.id > last).order_by(JournalRow.id)
-        rows = (await connection.execute(query.limit(_ROWS_AT_ONCE))).mappings().all()
+        rows = (await connection.execute(_NEXT_ROWS, {"last": last, "most": _ROWS_AT_ONCE})).mappings().all()
         if not rows:
             break
         last = rows[-1]["id"]
@@ -168,7 +185,7 @@ async def verify(connection: AsyncConnection) -> list[Broken]:
         follow(history.rows)
         if history.problem:
             broken[f"archive:{history.archive_id}"] = Broken(f"archive:{history.archive_id}", history.problem)
-    heads = await connection.execute(select(JournalHead.chain, JournalHead.hash, JournalHead.length))
+    heads = await connection.execute(_ALL_HEADS)
     known = {row.chain: (row.hash, row.length) for row in heads.all()}
     for chain in sorted(ends.keys() | known.keys()):
         if ends.get(chain, ("", 0)) != known.get(chain):
@@ -178,20 +195,20 @@ async def verify(connection: AsyncConnection) -> list[Broken]:
     return [broken[chain] for chain in sorted(broken)]
 
 
+_HEADS_IN_ORDER = _ALL_HEADS.order_by(JournalHead.chain)
+
+
 async def digest(connection: AsyncConnection) -> str:
     """Return one hash over the heads of all chains, to be kept elsewhere: what it covers can't be rewritten unseen."""
-    heads = await connection.execute(
-        select(JournalHead.chain, JournalHead.hash, JournalHead.length).order_by(JournalHead.chain)
-    )
+    heads = await connection.execute(_HEADS_IN_ORDER)
     whole = hashlib.sha256()
     for row in heads.all():
         whole.update(f"{row.chain} {row.hash} {row.length}\n".encode())
     return whole.hexdigest()
 
 
-async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
-    """Return an order's journal, oldest first."""
-    columns = (
+_OF_ORDER = (
+    select(
         JournalRow.at,
         JournalRow.step,
         JournalRow.cause,
@@ -204,5 +221,12 @@ async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str,
         JournalRow.run,
         JournalRow.rule_version,
     )
-    rows = await connection.execute(select(*columns).where(JournalRow.order_id == order_id).order_by(JournalRow.id))
+    .where(JournalRow.order_id == bindparam("order"))
+    .order_by(JournalRow.id)
+)
+
+
+async def of_order(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
+    """Return an order's journal, oldest first."""
+    rows = await connection.execute(_OF_ORDER, {"order": order_id})
     return [dict(row) for row in rows.mappings().all()]

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import subject_of
 from store.effects import OPEN, EffectState
-from store.sql import add_new, chunks
+from store.sql import add_new, among, chunks
 from store.tables import EffectRow, OutageRow, WorkRow
 
 
@@ -53,18 +53,36 @@ def _outage(row: Row[Any]) -> Outage:
     return Outage(row.system, row.since, row.reason, tuple(row.failed), row.attempts, row.probe_at)
 
 
+_OF_SYSTEMS = select(*OutageRow.__table__.columns).where(among(OutageRow.system, "systems"))
+
+
 async def of_systems(connection: AsyncConnection, systems: Iterable[str]) -> dict[str, Outage]:
     """Return what is known of those systems that fail."""
     if not (names := sorted(set(systems))):
         return {}
-    rows = await connection.execute(select(*OutageRow.__table__.columns).where(OutageRow.system.in_(names)))
+    rows = await connection.execute(_OF_SYSTEMS, {"systems": names})
     return {row.system: _outage(row) for row in rows.all()}
 
 
+_LOCKED = select(*OutageRow.__table__.columns).where(OutageRow.system == bindparam("system")).with_for_update()
+
+
 async def _locked(connection: AsyncConnection, system: str) -> Outage | None:
-    query = select(*OutageRow.__table__.columns).where(OutageRow.system == system).with_for_update()
-    row = (await connection.execute(query)).one_or_none()
+    row = (await connection.execute(_LOCKED, {"system": system})).one_or_none()
     return _outage(row) if row else None
+
+
+_NOTED = (
+    update(OutageRow)
+    .where(OutageRow.system == bindparam("_system"))
+    .values(
+        since=bindparam("_since"),
+        reason=bindparam("_reason"),
+        failed=bindparam("_failed"),
+        attempts=bindparam("_attempts"),
+        probe_at=bindparam("_probe_at"),
+    )
+)
 
 
 async def note(
@@ -96,13 +114,37 @@ async def note(
         probe_at = now + wait(attempts)
     noted = Outage(system, since if began_now else known.since, reason, tuple(failed[-enough:]), attempts, probe_at)
     await connection.execute(
-        update(OutageRow)
-        .where(OutageRow.system == system)
-        .values(
-            since=noted.since, reason=reason, failed=[*noted.failed], attempts=noted.attempts, probe_at=noted.probe_at
-        )
+        _NOTED,
+        {
+            "_system": system,
+            "_since": noted.since,
+            "_reason": reason,
+            "_failed": [*noted.failed],
+            "_attempts": noted.attempts,
+            "_probe_at": noted.probe_at,
+        },
     )
     return noted
+
+
+_PROBE = (
+    update(OutageRow)
+    .where(
+        OutageRow.system == bindparam("_system"),
+        OutageRow.probe_at.is_not(None),
+        OutageRow.probe_at <= bindparam("_now"),
+    )
+    .values(probe_at=bindparam("_until"))
+)
+_PROBE_HELD = (
+    update(OutageRow)
+    .where(
+        OutageRow.system == bindparam("_system"),
+        OutageRow.probe_at.is_not(None),
+        OutageRow.probe_at == bindparam("_held"),
+    )
+    .values(probe_at=bindparam("_until"))
+)
 
 
 async def take_probe(
@@ -112,11 +154,14 @@ async def take_probe(
 
     It is there once the time for the probe has come, or for who has it already: held is the `until` of then.
     """
-    may = OutageRow.probe_at <= now if held is None else OutageRow.probe_at == held
-    taken = await connection.execute(
-        update(OutageRow).where(OutageRow.system == system, OutageRow.probe_at.is_not(None), may).values(probe_at=until)
-    )
+    if held is None:
+        taken = await connection.execute(_PROBE, {"_system": system, "_now": now, "_until": until})
+    else:
+        taken = await connection.execute(_PROBE_HELD, {"_system": system, "_held": held, "_until": until})
     return taken.rowcount == 1
+
+
+_GONE = delete(OutageRow).where(OutageRow.system == bindparam("system"))
 
 
 async def is_up(connection: AsyncConnection, system: str, *, now: datetime) -> int:
@@ -124,18 +169,8 @@ async def is_up(connection: AsyncConnection, system: str, *, now: datetime) -> i
     outage = await _locked(connection, system)
     if outage is None:
         return 0
-    await connection.execute(delete(OutageRow).where(OutageRow.system == system))
+    await connection.execute(_GONE, {"system": system})
     return await release(connection, system, since=outage.since, now=now) if outage.probe_at else 0
-
-
-def _waits(system: str, since: datetime) -> ColumnElement[bool]:
-    return and_(
-        EffectRow.system == system,
-        EffectRow.state.in_(OPEN),
-        EffectRow.due_at.is_not(None),
-        EffectRow.lease_owner.is_(None),
-        EffectRow.updated_at >= since,
-    )
 
 
 def _subjects(causes: Iterable[str]) -> dict[str, list[int]]:
@@ -146,26 +181,58 @@ def _subjects(causes: Iterable[str]) -> dict[str, list[int]]:
     return {subject: sorted(ids) for subject, ids in sorted(found.items())}
 
 
+_WAITS = and_(
+    EffectRow.system == bindparam("system"),
+    EffectRow.state.in_(OPEN),
+    EffectRow.due_at.is_not(None),
+    EffectRow.lease_owner.is_(None),
+    EffectRow.updated_at >= bindparam("since"),
+)
+_RELEASED = select(EffectRow.id, EffectRow.cause).where(_WAITS).order_by(EffectRow.id).with_for_update()
+_DUE = update(EffectRow).where(among(EffectRow.id, "_ids")).values(due_at=bindparam("_due_at"))
+_LATER_WORK = and_(
+    WorkRow.subject == bindparam("_subject"),
+    among(WorkRow.subject_id, "_subject_ids"),
+    WorkRow.due_at > bindparam("_now"),
+)
+# In the order in which runs lock them when they end.
+_IN_ORDER = select(WorkRow.id).order_by(WorkRow.scenario, WorkRow.subject, WorkRow.subject_id).with_for_update()
+_LOCKED_LATER_WORK = _IN_ORDER.where(_LATER_WORK)
+# A run that is under way may have looked already: what it carries on is due once more when it ends.
+_DUE_WORK = (
+    update(WorkRow)
+    .where(_LATER_WORK)
+    .values(due_at=bindparam("_now"), again=or_(WorkRow.again, WorkRow.lease_owner.is_not(None)))
+)
+
+
 async def release(connection: AsyncConnection, system: str, *, since: datetime, now: datetime) -> int:
     """Make due now what waits for a system, and the work that it belongs to; return how many effects these are."""
-    query = select(EffectRow.id, EffectRow.cause).where(_waits(system, since)).order_by(EffectRow.id)
-    rows = (await connection.execute(query.with_for_update())).all()
+    rows = (await connection.execute(_RELEASED, {"system": system, "since": since})).all()
     for ids in chunks([row.id for row in rows]):
-        await connection.execute(update(EffectRow).where(EffectRow.id.in_(ids)).values(due_at=now))
+        await connection.execute(_DUE, {"_ids": ids, "_due_at": now})
     for subject, subject_ids in _subjects(row.cause for row in rows).items():
         for some in chunks(subject_ids):
-            later = and_(WorkRow.subject == subject, WorkRow.subject_id.in_(some), WorkRow.due_at > now)
-            await _lock_work(connection, later)
-            # A run that is under way may have looked already: what it carries on is due once more when it ends.
-            again = or_(WorkRow.again, WorkRow.lease_owner.is_not(None))
-            await connection.execute(update(WorkRow).where(later).values(due_at=now, again=again))
+            later = {"_subject": subject, "_subject_ids": some, "_now": now}
+            await connection.execute(_LOCKED_LATER_WORK, later)
+            await connection.execute(_DUE_WORK, later)
     return len(rows)
 
 
-async def _lock_work(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
-    """Lock rows in the order in which runs lock them when they end."""
-    order = (WorkRow.scenario, WorkRow.subject, WorkRow.subject_id)
-    await connection.execute(select(WorkRow.id).where(which).order_by(*order).with_for_update())
+_WAITING = (
+    select(
+        EffectRow.id,
+        EffectRow.cause,
+        EffectRow.state,
+        EffectRow.attempts,
+        EffectRow.due_at,
+        EffectRow.created_at,
+    )
+    .where(_WAITS)
+    .order_by(EffectRow.id)
+    .with_for_update()
+)
+_EXPLAINED = update(EffectRow).where(among(EffectRow.id, "_ids")).values(reason=bindparam("_reason"))
 
 
 async def put_off(
@@ -186,16 +253,7 @@ async def put_off(
     outage = await _locked(connection, system)
     if outage is None or outage.probe_at is None:
         return
-    columns = (
-        EffectRow.id,
-        EffectRow.cause,
-        EffectRow.state,
-        EffectRow.attempts,
-        EffectRow.due_at,
-        EffectRow.created_at,
-    )
-    query = select(*columns).where(_waits(system, outage.since)).order_by(EffectRow.id).with_for_update()
-    rows = (await connection.execute(query)).all()
+    rows = (await connection.execute(_WAITING, {"system": system, "since": outage.since})).all()
     if not rows:
         return
     probe = min(rows, key=lambda row: (row.attempts, row.id))
@@ -208,35 +266,53 @@ async def put_off(
             moved.setdefault(due_at, []).append(row.id)
     for due_at, ids in sorted(moved.items()):
         for some in chunks(ids):
-            await connection.execute(update(EffectRow).where(EffectRow.id.in_(some)).values(due_at=due_at))
+            await connection.execute(_DUE, {"_ids": some, "_due_at": due_at})
     for some in chunks([row.id for row in rows if row.state == EffectState.INTENDED]):
-        await connection.execute(update(EffectRow).where(EffectRow.id.in_(some)).values(reason=reason))
+        await connection.execute(_EXPLAINED, {"_ids": some, "_reason": reason})
     await _put_off_work(connection, [row.cause for row in rows], now=now)
+
+
+_FIRST_DUE = (
+    select(EffectRow.cause, func.min(EffectRow.due_at, type_=EffectRow.due_at.type).label("first"))
+    .where(among(EffectRow.cause, "causes"), EffectRow.state.in_(OPEN), EffectRow.due_at.is_not(None))
+    .group_by(EffectRow.cause)
+)
+_ASLEEP = and_(_LATER_WORK, WorkRow.lease_owner.is_(None))
+_LOCKED_ASLEEP = _IN_ORDER.where(_ASLEEP)
+_PUT_OFF_WORK = update(WorkRow).where(_ASLEEP).values(due_at=bindparam("_due_at"))
 
 
 async def _put_off_work(connection: AsyncConnection, causes: Sequence[str], *, now: datetime) -> None:
     """Let work wait as long as the first of its open effects; a run that is under way sees to its own."""
     firsts: dict[datetime, list[str]] = {}
     for some in chunks(sorted(set(causes))):
-        first = func.min(EffectRow.due_at, type_=EffectRow.due_at.type).label("first")
-        query = (
-            select(EffectRow.cause, first)
-            .where(EffectRow.cause.in_(some), EffectRow.state.in_(OPEN), EffectRow.due_at.is_not(None))
-            .group_by(EffectRow.cause)
-        )
-        for row in (await connection.execute(query)).all():
+        for row in (await connection.execute(_FIRST_DUE, {"causes": some})).all():
             firsts.setdefault(row.first, []).append(row.cause)
     for due_at, some_causes in sorted(firsts.items()):
         for subject, subject_ids in _subjects(some_causes).items():
             for some in chunks(subject_ids):
-                asleep = and_(
-                    WorkRow.subject == subject,
-                    WorkRow.subject_id.in_(some),
-                    WorkRow.due_at > now,
-                    WorkRow.lease_owner.is_(None),
-                )
-                await _lock_work(connection, asleep)
-                await connection.execute(update(WorkRow).where(asleep).values(due_at=due_at))
+                asleep = {"_subject": subject, "_subject_ids": some, "_now": now}
+                await connection.execute(_LOCKED_ASLEEP, asleep)
+                await connection.execute(_PUT_OFF_WORK, {**asleep, "_due_at": due_at})
+
+
+_OF_SYSTEM = and_(EffectRow.system == OutageRow.system, EffectRow.state.in_(OPEN), EffectRow.due_at.is_not(None))
+_DOWN = (
+    select(
+        OutageRow.system,
+        OutageRow.since,
+        OutageRow.reason,
+        OutageRow.probe_at,
+        select(func.count())
+        .select_from(EffectRow)
+        .where(_OF_SYSTEM)
+        .correlate(OutageRow)
+        .scalar_subquery()
+        .label("waiting"),
+    )
+    .where(OutageRow.probe_at.is_not(None), exists().where(_OF_SYSTEM))
+    .order_by(OutageRow.system)
+)
 
 
 async def listing(connection: AsyncConnection) -> list[Down]:
@@ -245,11 +321,5 @@ async def listing(connection: AsyncConnection) -> list[Down]:
     Where nothing waits nobody asks, so whether such a system is still down is not known. What is left to a person waits
     for that person.
     """
-    of_system = and_(EffectRow.system == OutageRow.system, EffectRow.state.in_(OPEN), EffectRow.due_at.is_not(None))
-    waiting = select(func.count()).select_from(EffectRow).where(of_system).correlate(OutageRow).scalar_subquery()
-    rows = await connection.execute(
-        select(OutageRow.system, OutageRow.since, OutageRow.reason, OutageRow.probe_at, waiting.label("waiting"))
-        .where(OutageRow.probe_at.is_not(None), exists().where(of_system))
-        .order_by(OutageRow.system)
-    )
+    rows = await connection.execute(_DOWN)
     return [Down(row.system, row.since, row.reason, row.probe_at, row.waiting) for row in rows.all()]

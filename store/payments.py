@@ -7,9 +7,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, bindparam, case, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -23,7 +38,7 @@ from domain.scenarios import cause_of, scenario_of
 from store import archive, balances, memory
 from store.archived import ArchiveError, Name, find
 from store.orders import collected
-from store.sql import add_new, chunks, insert_new, take_turns
+from store.sql import add_new, add_new_returning, among, chunks, take_turns
 from store.tables import (
     AllocationRow,
     BalanceEntry,
@@ -48,6 +63,8 @@ _LOOKED_THROUGH = 5_000
 """Among so many of a customer's newest items the open ones are looked for."""
 _WAITS, _BETWEEN = "waits", "open_item"
 """Beside what it names, an unmatched payment has a row that says so, and one for each item that it could be for."""
+_STANDING = (AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
+"""What an allocation is that counts: it takes back no other, and none takes it back."""
 
 
 def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> dict[str, Any]:
@@ -87,11 +104,11 @@ async def add(
             await take_turns(connection, f"payments of {source}")
     new: list[tuple[int, str]] = []
     for some in chunks(payments, 200):
-        rows = await connection.execute(
-            insert_new(PaymentRow).returning(PaymentRow.id, PaymentRow.method, PaymentRow.kind),
-            [_values(payment, (told_in or {}).get(id(payment), inbox_id), now) for payment in some],
+        values = [_values(payment, (told_in or {}).get(id(payment), inbox_id), now) for payment in some]
+        rows = await add_new_returning(
+            connection, PaymentRow, values, PaymentRow.id, PaymentRow.method, PaymentRow.kind
         )
-        new.extend((row.id, scenario_of(Method(row.method), Kind(row.kind))) for row in rows.all())
+        new.extend((row.id, scenario_of(Method(row.method), Kind(row.kind))) for row in rows)
     return sorted(new)
 
 
@@ -132,30 +149,34 @@ def payment_of(row: Row[Any]) -> Payment:
     )
 
 
+_LOCKED = (
+    select(*PaymentRow.__table__.columns)
+    .where(among(PaymentRow.id, "payments"))
+    .order_by(PaymentRow.id)
+    .with_for_update()
+)
+
+
 async def load(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, Payment]:
     """Return payments by id, locked against being matched twice at once."""
     found: dict[int, Payment] = {}
     for some in chunks(sorted(ids)):
-        rows = await connection.execute(
-            select(*PaymentRow.__table__.columns)
-            .where(PaymentRow.id.in_(some))
-            .order_by(PaymentRow.id)
-            .with_for_update()
-        )
+        rows = await connection.execute(_LOCKED, {"payments": some})
         for row in rows.all():
             found[row.id] = payment_of(row)
     return found
+
+
+_OUTCOMES = select(PaymentRow.id, PaymentRow.outcome, PaymentRow.reason).where(
+    among(PaymentRow.id, "payments"), PaymentRow.outcome.is_not(None)
+)
 
 
 async def decided(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, tuple[Outcome, str]]:
     """Return (outcome, reason) of payments that were matched at least once."""
     found: dict[int, tuple[Outcome, str]] = {}
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(PaymentRow.id, PaymentRow.outcome, PaymentRow.reason).where(
-                PaymentRow.id.in_(some), PaymentRow.outcome.is_not(None)
-            )
-        )
+        rows = await connection.execute(_OUTCOMES, {"payments": some})
         found.update({row.id: (Outcome(row.outcome), row.reason or "") for row in rows.all()})
     return found
 
@@ -182,32 +203,30 @@ def _surplus_left() -> ColumnElement[int]:
     return case((none_left, 0), else_=PaymentRow.surplus_minor - credited).label("surplus_left_minor")
 
 
+_SURPLUS_LEFT = _surplus_left()
+_DECISIONS = select(
+    PaymentRow.id,
+    PaymentRow.outcome,
+    PaymentRow.policy,
+    PaymentRow.reason,
+    PaymentRow.currency,
+    PaymentRow.surplus_minor,
+    _SURPLUS_LEFT,
+    PaymentRow.round,
+).where(among(PaymentRow.id, "payments"))
+
+
 async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Return what payments turned out to be, by id in the given order; surplus_left_minor is for a person to decide."""
     found: dict[int, dict[str, Any]] = {}
-    columns = (
-        PaymentRow.id,
-        PaymentRow.outcome,
-        PaymentRow.policy,
-        PaymentRow.reason,
-        PaymentRow.currency,
-        PaymentRow.surplus_minor,
-        _surplus_left(),
-        PaymentRow.round,
-    )
     for some in chunks(list(ids)):
-        rows = await connection.execute(select(*columns).where(PaymentRow.id.in_(some)))
+        rows = await connection.execute(_DECISIONS, {"payments": some})
         found.update({row["id"]: dict(row) for row in rows.mappings().all()})
     return {id_: found[id_] for id_ in ids if id_ in found}
 
 
-async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the live allocations of payments, by payment id.
-
-    Amounts are in the item's currency; taken_minor is in the payment's, and empty where the two are the same.
-    """
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    columns = (
+_ALLOCATIONS = (
+    select(
         AllocationRow.id,
         AllocationRow.payment_id,
         AllocationRow.order_id,
@@ -219,18 +238,21 @@ async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int
         AllocationRow.completes,
         AllocationRow.evidence,
     )
+    .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+    .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
+    .where(among(AllocationRow.payment_id, "payments"), *_STANDING)
+    .order_by(AllocationRow.id)
+)
+
+
+async def allocated(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Return the live allocations of payments, by payment id.
+
+    Amounts are in the item's currency; taken_minor is in the payment's, and empty where the two are the same.
+    """
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(*columns)
-            .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
-            .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
-            .where(
-                AllocationRow.payment_id.in_(some),
-                AllocationRow.reverses_id.is_(None),
-                AllocationRow.reversed.is_(False),
-            )
-            .order_by(AllocationRow.id)
-        )
+        rows = await connection.execute(_ALLOCATIONS, {"payments": some})
         for row in rows.mappings().all():
             found[row["payment_id"]].append(dict(row))
     return dict(found)
@@ -262,6 +284,11 @@ async def begin_to_change(connection: AsyncConnection) -> None:
     await _keep_apart(connection, "SHARE")
 
 
+_NAMED = select(ReferenceRow.open_item_id).where(
+    ReferenceRow.kind == bindparam("kind"), among(ReferenceRow.value, "values")
+)
+
+
 async def candidates(
     connection: AsyncConnection, references: Iterable[Reference], paying: Collection[Group] = ()
 ) -> dict[int, OpenItem]:
@@ -286,9 +313,7 @@ async def candidates(
     named: set[int] = set()
     for kind, values in by_kind.items():
         for some in chunks(sorted(values)):
-            rows = await connection.execute(
-                select(ReferenceRow.open_item_id).where(ReferenceRow.kind == kind.value, ReferenceRow.value.in_(some))
-            )
+            rows = await connection.execute(_NAMED, {"kind": kind.value, "values": some})
             named.update(rows.scalars().all())
     owners = await memory.owners(connection, accounts)
     owing = set(owners.values()) | await _customers_of(connection, named)
@@ -301,30 +326,35 @@ async def candidates(
     return await _items(connection, sorted(named | alike | open_), owners, groups, crowded)
 
 
+_ALIKE = (
+    select(ReferenceRow.open_item_id)
+    .where(ReferenceRow.kind == EvidenceKind.PAYER_NAME.value, ReferenceRow.value == bindparam("value"))
+    .order_by(ReferenceRow.open_item_id.desc())
+    .limit(_NEWEST)
+)
+
+
 async def _alike(connection: AsyncConnection, values: Collection[str]) -> set[int]:
     """Return the newest items that a payer's name and amount fit; unlike a reference, these can be shared by many."""
     found: set[int] = set()
     for value in sorted(values):
-        rows = await connection.execute(
-            select(ReferenceRow.open_item_id)
-            .where(ReferenceRow.kind == EvidenceKind.PAYER_NAME.value, ReferenceRow.value == value)
-            .order_by(ReferenceRow.open_item_id.desc())
-            .limit(_NEWEST)
-        )
+        rows = await connection.execute(_ALIKE, {"value": value})
         found.update(rows.scalars().all())
     return found
+
+
+_DEBTORS = select(OpenItemRow.customer_id).where(among(OpenItemRow.id, "items")).distinct()
 
 
 async def _customers_of(connection: AsyncConnection, item_ids: Collection[int]) -> set[int]:
     found: set[int] = set()
     for some in chunks(sorted(item_ids)):
-        rows = await connection.execute(select(OpenItemRow.customer_id).where(OpenItemRow.id.in_(some)).distinct())
+        rows = await connection.execute(_DEBTORS, {"items": some})
         found.update(rows.scalars().all())
     return found
 
 
-async def _newest_open(connection: AsyncConnection, customers: Collection[int]) -> tuple[set[int], set[int]]:
-    """Return each customer's newest open items, and the customers who may have more of them than these."""
+def _open_of_customers() -> Select[Any]:
     newer = aliased(OpenItemRow)
     oldest_looked_at = (
         select(newer.id)
@@ -342,21 +372,29 @@ async def _newest_open(connection: AsyncConnection, customers: Collection[int]) 
     closed = exists().where(
         OrderRow.id == OpenItemRow.order_id, OrderRow.standard_status.in_([status.value for status in CLOSED])
     )
+    return (
+        select(CustomerRow.id, OpenItemRow.id.label("item_id"), oldest_looked_at.label("oldest"))
+        .join(OpenItemRow, OpenItemRow.customer_id == CustomerRow.id)
+        .where(
+            among(CustomerRow.id, "customers"),
+            OpenItemRow.id >= func.coalesce(oldest_looked_at, 0),
+            OpenItemRow.amount_minor > relieved,
+            OpenItemRow.cancelled_at.is_(None),
+            ~closed,
+        )
+        .order_by(CustomerRow.id, OpenItemRow.id.desc())
+    )
+
+
+_OPEN = _open_of_customers()
+
+
+async def _newest_open(connection: AsyncConnection, customers: Collection[int]) -> tuple[set[int], set[int]]:
+    """Return each customer's newest open items, and the customers who may have more of them than these."""
     found: dict[int, list[int]] = defaultdict(list)
     crowded: set[int] = set()
     for some in chunks(sorted(customers)):
-        rows = await connection.execute(
-            select(CustomerRow.id, OpenItemRow.id.label("item_id"), oldest_looked_at.label("oldest"))
-            .join(OpenItemRow, OpenItemRow.customer_id == CustomerRow.id)
-            .where(
-                CustomerRow.id.in_(some),
-                OpenItemRow.id >= func.coalesce(oldest_looked_at, 0),
-                OpenItemRow.amount_minor > relieved,
-                OpenItemRow.cancelled_at.is_(None),
-                ~closed,
-            )
-            .order_by(CustomerRow.id, OpenItemRow.id.desc())
-        )
+        rows = await connection.execute(_OPEN, {"customers": some})
         for row in rows.all():
             if row.oldest is not None or len(found[row.id]) == _NEWEST:
                 crowded.add(row.id)
@@ -365,17 +403,18 @@ async def _newest_open(connection: AsyncConnection, customers: Collection[int]) 
     return {id_ for items in found.values() for id_ in items}, crowded
 
 
+_IN_A_GROUP = select(CustomerRow.id, CustomerRow.channel, CustomerRow.group).where(
+    among(CustomerRow.id, "customers"), CustomerRow.group.is_not(None), CustomerRow.group != ""
+)
+
+
 async def _groups(
     connection: AsyncConnection, owners: Mapping[str, int], paying: Collection[Group]
 ) -> dict[Group, dict[str, int]]:
     """Return the paying groups that the owners of accounts belong to, with these accounts and their owners."""
     found: dict[Group, dict[str, int]] = defaultdict(dict)
     for some in chunks(sorted(set(owners.values())) if paying else []):
-        rows = await connection.execute(
-            select(CustomerRow.id, CustomerRow.channel, CustomerRow.group).where(
-                CustomerRow.id.in_(some), CustomerRow.group.is_not(None), CustomerRow.group != ""
-            )
-        )
+        rows = await connection.execute(_IN_A_GROUP, {"customers": some})
         for row in rows.all():
             if (row.channel, row.group) not in paying:
                 continue
@@ -383,15 +422,18 @@ async def _groups(
     return dict(sorted(found.items()))
 
 
+_MEMBERS = (
+    select(CustomerRow.id)
+    .where(CustomerRow.channel == bindparam("channel"), CustomerRow.group == bindparam("group"))
+    .order_by(CustomerRow.id.desc())
+    .limit(_NEWEST + 1)
+)
+
+
 async def _open_of_group(connection: AsyncConnection, group: Group) -> tuple[set[int], set[int]]:
     """Return the newest open items of a group, and those of its customers for whom these may not be all."""
     channel, name = group
-    members = await connection.execute(
-        select(CustomerRow.id)
-        .where(CustomerRow.channel == channel, CustomerRow.group == name)
-        .order_by(CustomerRow.id.desc())
-        .limit(_NEWEST + 1)
-    )
+    members = await connection.execute(_MEMBERS, {"channel": channel, "group": name})
     ids = members.scalars().all()
     open_, crowded = await _newest_open(connection, ids)
     if crowded or len(ids) > _NEWEST or len(open_) > _NEWEST:
@@ -402,6 +444,28 @@ async def _open_of_group(connection: AsyncConnection, group: Group) -> tuple[set
 def _of_invoice(item: Row[Any]) -> Status:
     """Return what the status of an invoice without an order comes to."""
     return Status.AWAITING_PAYMENT if item.cancelled_at is None else Status.CANCELLED
+
+
+_ITEMS = (
+    select(*OpenItemRow.__table__.columns)
+    .where(among(OpenItemRow.id, "items"))
+    .order_by(OpenItemRow.id)
+    .with_for_update()
+)
+_RELIEVED = (
+    select(AllocationRow.open_item_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
+    .where(among(AllocationRow.open_item_id, "items"))
+    .group_by(AllocationRow.open_item_id)
+)
+_NAMES = select(ReferenceRow.open_item_id, ReferenceRow.kind, ReferenceRow.value).where(
+    among(ReferenceRow.open_item_id, "items")
+)
+_ORDERS = select(OrderRow.id, OrderRow.number, OrderRow.standard_status, OrderRow.on_delivery_minor).where(
+    among(OrderRow.id, "orders")
+)
+_CUSTOMERS = select(CustomerRow.id, CustomerRow.number, CustomerRow.name, CustomerRow.group).where(
+    among(CustomerRow.id, "customers")
+)
 
 
 async def _items(
@@ -416,40 +480,19 @@ async def _items(
         accounts[customer_id].add((EvidenceKind.PAYER_ACCOUNT, account))
     found: dict[int, OpenItem] = {}
     for some in chunks(ids):
-        locked = await connection.execute(
-            select(*OpenItemRow.__table__.columns)
-            .where(OpenItemRow.id.in_(some))
-            .order_by(OpenItemRow.id)
-            .with_for_update()
-        )
-        items = locked.all()
-        relieved = await connection.execute(
-            select(AllocationRow.open_item_id, func.sum(AllocationRow.amount_minor + AllocationRow.write_off_minor))
-            .where(AllocationRow.open_item_id.in_(some))
-            .group_by(AllocationRow.open_item_id)
-        )
+        items = (await connection.execute(_ITEMS, {"items": some})).all()
+        relieved = await connection.execute(_RELIEVED, {"items": some})
         paid = {item_id: int(minor) for item_id, minor in relieved.all()}
-        named = await connection.execute(
-            select(ReferenceRow.open_item_id, ReferenceRow.kind, ReferenceRow.value).where(
-                ReferenceRow.open_item_id.in_(some)
-            )
-        )
+        named = await connection.execute(_NAMES, {"items": some})
         references: dict[int, set[tuple[EvidenceKind, str]]] = defaultdict(set)
         for item_id, kind, value in named.all():
             references[item_id].add((EvidenceKind(kind), value))
-        orders = await connection.execute(
-            select(OrderRow.id, OrderRow.number, OrderRow.standard_status, OrderRow.on_delivery_minor).where(
-                OrderRow.id.in_([item.order_id for item in items if item.order_id is not None])
-            )
-        )
+        order_ids = [item.order_id for item in items if item.order_id is not None]
+        orders = await connection.execute(_ORDERS, {"orders": order_ids})
         order_of = {row.id: row for row in orders.all()}
         later = [row.id for row in order_of.values() if row.on_delivery_minor is not None]
         brought = await collected(connection, later) if later else {}
-        customers = await connection.execute(
-            select(CustomerRow.id, CustomerRow.number, CustomerRow.name, CustomerRow.group).where(
-                CustomerRow.id.in_({item.customer_id for item in items})
-            )
-        )
+        customers = await connection.execute(_CUSTOMERS, {"customers": {item.customer_id for item in items}})
         customer_of = {row.id: row for row in customers.all()}
         for item in items:
             order, customer = order_of.get(item.order_id), customer_of[item.customer_id]
@@ -480,9 +523,12 @@ async def _items(
     return found
 
 
+_DEBTOR = select(OpenItemRow.customer_id).where(OpenItemRow.id == bindparam("item"))
+
+
 async def customer_of_item(connection: AsyncConnection, item_id: int) -> int:
     """Return whose an open item is."""
-    return (await connection.execute(select(OpenItemRow.customer_id).where(OpenItemRow.id == item_id))).scalar_one()
+    return (await connection.execute(_DEBTOR, {"item": item_id})).scalar_one()
 
 
 async def incomes(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
@@ -493,28 +539,29 @@ async def incomes(connection: AsyncConnection, order_id: int) -> list[dict[str, 
     return (await incomes_of_all(connection, [order_id]))[order_id]
 
 
+_INCOMES = (
+    select(
+        PaymentRow.id,
+        PaymentRow.booked_on,
+        PaymentRow.method,
+        PaymentRow.provider_reference,
+        PaymentRow.round,
+        OpenItemRow.currency,
+        AllocationRow.order_id,
+        AllocationRow.amount_minor,
+    )
+    .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
+    .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+    .where(among(AllocationRow.order_id, "orders"), *_STANDING)
+    .order_by(AllocationRow.id)
+)
+
+
 async def incomes_of_all(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
     """Return what payments brought each of some orders, as `incomes` does for one."""
     found: dict[int, list[dict[str, Any]]] = {id_: [] for id_ in order_ids}
     for ids in chunks(sorted(found)):
-        rows = await connection.execute(
-            select(
-                PaymentRow.id,
-                PaymentRow.booked_on,
-                PaymentRow.method,
-                PaymentRow.provider_reference,
-                PaymentRow.round,
-                OpenItemRow.currency,
-                AllocationRow.order_id,
-                AllocationRow.amount_minor,
-            )
-            .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
-            .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
-            .where(
-                AllocationRow.order_id.in_(ids), AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
-            )
-            .order_by(AllocationRow.id)
-        )
+        rows = await connection.execute(_INCOMES, {"orders": ids})
         for row in rows.all():
             income = {
                 "reference": cause_of("payment", row.id, row.round),
@@ -527,50 +574,48 @@ async def incomes_of_all(connection: AsyncConnection, order_ids: Sequence[int]) 
     return found
 
 
+_AT_GATEWAYS = (
+    select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference)
+    .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
+    .where(
+        AllocationRow.order_id == bindparam("order"),
+        *_STANDING,
+        PaymentRow.kind == Kind.PAYMENT.value,
+        PaymentRow.provider_reference.is_not(None),
+    )
+    .distinct()
+    .order_by(PaymentRow.id)
+)
+_SHARED = select(AllocationRow.payment_id).where(
+    among(AllocationRow.payment_id, "payments"),
+    AllocationRow.order_id.is_distinct_from(bindparam("order")),
+    *_STANDING,
+)
+
+
 async def gateways_of(connection: AsyncConnection, order_id: int) -> list[tuple[str, str, bool]]:
     """Return the payments of an order that a gateway has a reference of: source, reference, whether it is alone.
 
     One that settles other orders too is not alone. The oldest come first; what was taken off the order is not there.
     """
-    standing = AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False)
-    mine = (
-        select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference)
-        .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
-        .where(
-            AllocationRow.order_id == order_id,
-            *standing,
-            PaymentRow.kind == Kind.PAYMENT.value,
-            PaymentRow.provider_reference.is_not(None),
-        )
-        .distinct()
-        .order_by(PaymentRow.id)
-    )
-    rows = (await connection.execute(mine)).all()
-    others = await connection.execute(
-        select(AllocationRow.payment_id).where(
-            AllocationRow.payment_id.in_([row.id for row in rows]),
-            AllocationRow.order_id.is_distinct_from(order_id),
-            *standing,
-        )
-    )
+    rows = (await connection.execute(_AT_GATEWAYS, {"order": order_id})).all()
+    others = await connection.execute(_SHARED, {"payments": [row.id for row in rows], "order": order_id})
     shared = set(others.scalars())
     return [(row.source, row.provider_reference, row.id not in shared) for row in rows]
+
+
+_AMOUNTS = (
+    select(AllocationRow.order_id, AllocationRow.amount_minor)
+    .where(among(AllocationRow.order_id, "orders"), AllocationRow.amount_minor > 0, *_STANDING)
+    .order_by(AllocationRow.id)
+)
 
 
 async def last_amounts(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, int]:
     """Return what the last payment brought each order, in minor units; one to which none came is not in it."""
     found: dict[int, int] = {}
     for ids in chunks(sorted(set(order_ids))):
-        rows = await connection.execute(
-            select(AllocationRow.order_id, AllocationRow.amount_minor)
-            .where(
-                AllocationRow.order_id.in_(ids),
-                AllocationRow.amount_minor > 0,
-                AllocationRow.reverses_id.is_(None),
-                AllocationRow.reversed.is_(False),
-            )
-            .order_by(AllocationRow.id)
-        )
+        rows = await connection.execute(_AMOUNTS, {"orders": ids})
         found.update({row.order_id: row.amount_minor for row in rows.all() if row.order_id is not None})
     return found
 
@@ -609,6 +654,9 @@ def _allocated(
     ]
 
 
+_NEW_ALLOCATION = insert(AllocationRow)
+
+
 async def allocate(
     connection: AsyncConnection,
     payment_id: int,
@@ -619,7 +667,7 @@ async def allocate(
 ) -> None:
     """Give a payment's money to items; evidence says by the item's id why."""
     if parts:
-        await connection.execute(insert(AllocationRow), _allocated(payment_id, parts, evidence, now))
+        await connection.execute(_NEW_ALLOCATION, _allocated(payment_id, parts, evidence, now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -642,6 +690,9 @@ class Decided:
         return found | {one.item.id: [e.said for e in one.evidence] for one in self.match.candidates if one.evidence}
 
 
+_REFERENCES = delete(PaymentReference).where(among(PaymentReference.payment_id, "payments"))
+
+
 async def record_matches(
     connection: AsyncConnection, decided: Sequence[Decided], *, now: datetime
 ) -> list[tuple[int, str]]:
@@ -656,20 +707,30 @@ async def record_matches(
     news += [(places[id_], name) for id_, name in await _teach_all(connection, decided)]
     await _record_outcomes(connection, decided, now)
     if rows := [row for one in decided for row in _allocated(one.payment.id, one.match.parts, one.said, now)]:
-        await connection.execute(insert(AllocationRow), rows)
+        await connection.execute(_NEW_ALLOCATION, rows)
     for some in chunks(sorted(places)):
-        await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id.in_(some)))
+        await connection.execute(_REFERENCES, {"payments": some})
     waiting = [row for one in decided if one.waits for row in _waiting_rows(one.payment, one.match, one.references)]
     await add_new(connection, PaymentReference, waiting)
     found = await _waiting_by_name(connection, {name for _, name in news})
     return sorted({one for place, name in news for one in found.get(name, ()) if places.get(one[0], -1) < place})
 
 
+_MATCHED = (
+    update(PaymentRow)
+    .where(PaymentRow.id == bindparam("_id"))
+    .values(
+        outcome=bindparam("_outcome"),
+        policy=bindparam("_policy"),
+        reason=bindparam("_reason"),
+        candidates=bindparam("_candidates"),
+        surplus_minor=bindparam("_surplus_minor"),
+        matched_at=bindparam("_matched_at"),
+    )
+)
+
+
 async def _record_outcomes(connection: AsyncConnection, decided: Sequence[Decided], now: datetime) -> None:
-    given = {
-        column: bindparam(f"_{column}", type_=PaymentRow.__table__.c[column].type)
-        for column in ("outcome", "policy", "reason", "candidates", "surplus_minor", "matched_at")
-    }
     rows = [
         {
             "_id": one.payment.id,
@@ -683,7 +744,7 @@ async def _record_outcomes(connection: AsyncConnection, decided: Sequence[Decide
         for one in decided
     ]
     if rows:
-        await connection.execute(update(PaymentRow).where(PaymentRow.id == bindparam("_id")).values(given), rows)
+        await connection.execute(_MATCHED, rows)
 
 
 async def _teach_all(connection: AsyncConnection, decided: Sequence[Decided]) -> list[tuple[int, tuple[str, str]]]:
@@ -744,7 +805,7 @@ def _names_of(account: str) -> list[tuple[str, str]]:
 
 async def waits_no_more(connection: AsyncConnection, payment_id: int) -> None:
     """Let a payment be found no more by what it names: it was decided, by the rules or by a person."""
-    await connection.execute(delete(PaymentReference).where(PaymentReference.payment_id == payment_id))
+    await connection.execute(_REFERENCES, {"payments": [payment_id]})
 
 
 async def undecided(connection: AsyncConnection, open_item_ids: Iterable[int]) -> list[tuple[int, str]]:
@@ -767,19 +828,20 @@ def _family(payments: Iterable[Payment]) -> list[tuple[str, str]]:
     return sorted({(p.source, p.provider_reference) for p in payments if p.provider_reference})
 
 
+_MOVES = select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference, PaymentRow.amount_minor).where(
+    among(PaymentRow.provider_reference, "references"),
+    among(PaymentRow.source, "sources"),
+    PaymentRow.kind != Kind.PAYMENT.value,
+)
+
+
 async def gone_back(connection: AsyncConnection, payments: Sequence[Payment]) -> dict[int, WentBack]:
     """Return what went back of payments before they were matched, by payment id; most have nothing."""
     moves: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     named = _family(payments)
     sources = sorted({source for source, _ in named})
     for some in chunks([reference for _, reference in named]):
-        rows = await connection.execute(
-            select(PaymentRow.id, PaymentRow.source, PaymentRow.provider_reference, PaymentRow.amount_minor).where(
-                PaymentRow.provider_reference.in_(some),
-                PaymentRow.source.in_(sources),
-                PaymentRow.kind != Kind.PAYMENT.value,
-            )
-        )
+        rows = await connection.execute(_MOVES, {"references": some, "sources": sources})
         for row in rows.all():
             moves[row.source, row.provider_reference].append((row.id, row.amount_minor))
     found: dict[int, WentBack] = {}
@@ -808,38 +870,46 @@ class Origin:
     converted: tuple[str, ...] = ()
 
 
+_FAMILY = (
+    select(PaymentRow.id, PaymentRow.kind, PaymentRow.amount_minor, PaymentRow.outcome)
+    .where(PaymentRow.source == bindparam("source"), PaymentRow.provider_reference == bindparam("reference"))
+    .where(PaymentRow.currency == bindparam("currency"), PaymentRow.id != bindparam("payment"))
+    .order_by(PaymentRow.id)
+    .with_for_update()
+)
+_TAKEN = (
+    select(
+        AllocationRow.payment_id,
+        AllocationRow.open_item_id,
+        AllocationRow.order_id,
+        taken_of_payment().label("taken"),
+        OrderRow.number,
+        OpenItemRow.number.label("invoice"),
+        OpenItemRow.channel,
+        OpenItemRow.currency,
+    )
+    .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
+    .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
+    .where(among(AllocationRow.payment_id, "payments"))
+    .order_by(AllocationRow.id)
+)
+
+
 async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | None:
     """Return what a refund or chargeback takes back, locked, or None when that isn't known yet."""
-    rows = (
-        await connection.execute(
-            select(PaymentRow.id, PaymentRow.kind, PaymentRow.amount_minor, PaymentRow.outcome)
-            .where(PaymentRow.source == payment.source, PaymentRow.provider_reference == payment.provider_reference)
-            .where(PaymentRow.currency == payment.amount.currency, PaymentRow.id != payment.id)
-            .order_by(PaymentRow.id)
-            .with_for_update()
-        )
-    ).all()
+    asked = {
+        "source": payment.source,
+        "reference": payment.provider_reference,
+        "currency": payment.amount.currency,
+        "payment": payment.id,
+    }
+    rows = (await connection.execute(_FAMILY, asked)).all()
     origins = [row for row in rows if row.kind == Kind.PAYMENT]
     if not origins:
         return None
     decided = [row for row in rows if row.kind == Kind.PAYMENT or row.outcome is not None]
     kinds = {row.id: Kind(row.kind) for row in decided}
-    allocated = await connection.execute(
-        select(
-            AllocationRow.payment_id,
-            AllocationRow.open_item_id,
-            AllocationRow.order_id,
-            taken_of_payment().label("taken"),
-            OrderRow.number,
-            OpenItemRow.number.label("invoice"),
-            OpenItemRow.channel,
-            OpenItemRow.currency,
-        )
-        .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
-        .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
-        .where(AllocationRow.payment_id.in_(list(kinds)))
-        .order_by(AllocationRow.id)
-    )
+    allocated = await connection.execute(_TAKEN, {"payments": list(kinds)})
     items: dict[int, Any] = {}
     kept: dict[int, int] = defaultdict(int)
     disputed: dict[int, int] = defaultdict(int)
@@ -870,6 +940,19 @@ async def origin_of(connection: AsyncConnection, payment: Payment) -> Origin | N
     )
 
 
+_RETURNED = (
+    update(PaymentRow)
+    .where(PaymentRow.id == bindparam("_id"))
+    .values(
+        outcome=bindparam("_outcome"),
+        policy=bindparam("_policy"),
+        reason=bindparam("_reason"),
+        candidates=[],
+        matched_at=bindparam("_matched_at"),
+    )
+)
+
+
 async def record_returned(
     connection: AsyncConnection,
     payment: Payment,
@@ -885,15 +968,18 @@ async def record_returned(
 
     forgives says that what went back is not owed again. The shares' sign is the payment's.
     """
-    await connection.execute(
-        update(PaymentRow)
-        .where(PaymentRow.id == payment.id)
-        .values(outcome=outcome.value, policy=policy.value, reason=reason, candidates=[], matched_at=now)
-    )
+    told = {
+        "_id": payment.id,
+        "_outcome": outcome.value,
+        "_policy": policy.value,
+        "_reason": reason,
+        "_matched_at": now,
+    }
+    await connection.execute(_RETURNED, told)
     sign = -1 if payment.amount.minor < 0 else 1
     if shares:
         await connection.execute(
-            insert(AllocationRow),
+            _NEW_ALLOCATION,
             [
                 {
                     "payment_id": payment.id,
@@ -911,13 +997,16 @@ async def record_returned(
         )
 
 
+_SURPLUS = (
+    update(PaymentRow)
+    .where(among(PaymentRow.id, "payments"), PaymentRow.surplus_minor > bindparam("most"))
+    .values(surplus_minor=bindparam("left"))
+)
+
+
 async def keep_surplus(connection: AsyncConnection, payment_ids: Sequence[int], minor: int) -> None:
     """Say how much is left, at most, of what payments brought too much, after some of it went back."""
-    await connection.execute(
-        update(PaymentRow)
-        .where(PaymentRow.id.in_(list(payment_ids)), PaymentRow.surplus_minor > minor)
-        .values(surplus_minor=max(minor, 0))
-    )
+    await connection.execute(_SURPLUS, {"payments": payment_ids, "most": minor, "left": max(minor, 0)})
 
 
 async def waiting_for(
@@ -931,6 +1020,13 @@ async def waiting_for(
     return await _waiting(connection, [(kind.value, value) for kind, value in references])
 
 
+_CALLED = (
+    select(OpenItemRow.customer_id, ReferenceRow.kind, ReferenceRow.value)
+    .outerjoin(ReferenceRow, ReferenceRow.open_item_id == OpenItemRow.id)
+    .where(among(OpenItemRow.order_id, "orders"))
+)
+
+
 async def waiting_for_orders(connection: AsyncConnection, order_ids: Sequence[int]) -> list[tuple[int, str]]:
     """Return the unmatched payments that one of these new orders may be what they are for, as (id, scenario).
 
@@ -941,11 +1037,7 @@ async def waiting_for_orders(connection: AsyncConnection, order_ids: Sequence[in
     named: set[tuple[str, str]] = set()
     customers: set[int] = set()
     for some in chunks(order_ids):
-        rows = await connection.execute(
-            select(OpenItemRow.customer_id, ReferenceRow.kind, ReferenceRow.value)
-            .outerjoin(ReferenceRow, ReferenceRow.open_item_id == OpenItemRow.id)
-            .where(OpenItemRow.order_id.in_(some))
-        )
+        rows = await connection.execute(_CALLED, {"orders": some})
         for row in rows.all():
             customers.add(row.customer_id)
             if row.kind is not None:
@@ -966,20 +1058,40 @@ class Unmatched:
     account: str | None
 
 
+_UNMATCHED = (
+    select(PaymentRow.id, PaymentRow.method, PaymentRow.kind, PaymentRow.account)
+    .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
+    .where(PaymentReference.kind == _WAITS, PaymentReference.value == "")
+    .order_by(PaymentRow.id)
+)
+
+
 async def unmatched(connection: AsyncConnection) -> list[Unmatched]:
     """Return every payment that waits for an order or for other rules; none that a person has decided about."""
-    rows = await connection.execute(
-        select(PaymentRow.id, PaymentRow.method, PaymentRow.kind, PaymentRow.account)
-        .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
-        .where(PaymentReference.kind == _WAITS, PaymentReference.value == "")
-        .order_by(PaymentRow.id)
-    )
+    rows = await connection.execute(_UNMATCHED)
     return [Unmatched(row.id, scenario_of(Method(row.method), Kind(row.kind)), row.account) for row in rows.all()]
 
 
 async def _waiting(connection: AsyncConnection, named: Iterable[tuple[str, str]]) -> list[tuple[int, str]]:
     found = await _waiting_by_name(connection, set(named))
     return sorted({one for those in found.values() for one in those})
+
+
+@cache
+def _waiting_for_kinds(*kinds: str) -> Select[Any]:
+    """Return the statement that finds what waits for names of these kinds; each kind's are the parameter so called."""
+    of_kinds = ((PaymentReference.kind == kind) & among(PaymentReference.value, kind) for kind in kinds)
+    return (
+        select(
+            PaymentReference.kind.label("named"),
+            PaymentReference.value,
+            PaymentRow.id,
+            PaymentRow.method,
+            PaymentRow.kind,
+        )
+        .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
+        .where(or_(*of_kinds))
+    )
 
 
 async def _waiting_by_name(
@@ -991,19 +1103,7 @@ async def _waiting_by_name(
         values: dict[str, list[str]] = defaultdict(list)
         for kind, value in some:
             values[kind].append(value)
-        rows = await connection.execute(
-            select(
-                PaymentReference.kind.label("named"),
-                PaymentReference.value,
-                PaymentRow.id,
-                PaymentRow.method,
-                PaymentRow.kind,
-            )
-            .join(PaymentReference, PaymentReference.payment_id == PaymentRow.id)
-            .where(
-                or_(*((PaymentReference.kind == kind) & PaymentReference.value.in_(of) for kind, of in values.items()))
-            )
-        )
+        rows = await connection.execute(_waiting_for_kinds(*values), values)
         for row in rows.all():
             found[row.named, row.value].append((row.id, scenario_of(Method(row.method), Kind(row.kind))))
     return found
@@ -1024,11 +1124,7 @@ async def to_send_back(connection: AsyncConnection) -> list[dict[str, Any]]:
         )
         .scalar_subquery()
     )
-    settles = exists().where(
-        AllocationRow.payment_id == PaymentRow.id,
-        AllocationRow.reverses_id.is_(None),
-        AllocationRow.reversed.is_(False),
-    )
+    settles = exists().where(AllocationRow.payment_id == PaymentRow.id, *_STANDING)
     # A refund has taken off the surplus already what of it went back.
     left = case((settles, PaymentRow.surplus_minor), else_=PaymentRow.amount_minor + gone)
     rows = await connection.execute(
@@ -1049,7 +1145,7 @@ async def listing(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return payments with their outcome, oldest first, as plain rows; surplus_left_minor is for a person to decide."""
-    query = select(*PaymentRow.__table__.columns, _surplus_left()).order_by(PaymentRow.id).limit(limit)
+    query = select(*PaymentRow.__table__.columns, _SURPLUS_LEFT).order_by(PaymentRow.id).limit(limit)
     if outcome == "new":
         query = query.where(PaymentRow.outcome.is_(None))
     elif outcome:
@@ -1065,11 +1161,14 @@ async def listing(
     return [dict(row) for row in (await connection.execute(query)).mappings().all()]
 
 
+_SUMS = (
+    select(PaymentRow.outcome, PaymentRow.currency, func.count(), func.sum(PaymentRow.amount_minor))
+    .group_by(PaymentRow.outcome, PaymentRow.currency)
+    .order_by(PaymentRow.outcome, PaymentRow.currency)
+)
+
+
 async def sums(connection: AsyncConnection) -> list[tuple[str | None, str, int, int]]:
     """Return (outcome, currency, how many, sum in minor units) over all payments."""
-    rows = await connection.execute(
-        select(PaymentRow.outcome, PaymentRow.currency, func.count(), func.sum(PaymentRow.amount_minor))
-        .group_by(PaymentRow.outcome, PaymentRow.currency)
-        .order_by(PaymentRow.outcome, PaymentRow.currency)
-    )
+    rows = await connection.execute(_SUMS)
     return [(outcome, currency, count, int(minor)) for outcome, currency, count, minor in rows.all()]

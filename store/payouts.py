@@ -36,7 +36,7 @@ from domain.rules import Policy
 from store import archive, archived
 from store.archived import Name
 from store.payments import payment_of
-from store.sql import chunks, insert_new, take_turns_at
+from store.sql import among, chunks, insert_new, take_turns_at
 from store.tables import PaymentRow, PayoutLine, PayoutRow
 
 _LOOK_BACK_DAYS = 60
@@ -161,28 +161,37 @@ async def take_turns(connection: AsyncConnection, sources: Iterable[str]) -> Non
     await take_turns_at(connection, [f"payments of {source}" for source in sources])
 
 
+_UNLINKED = (
+    select(*PayoutLine.__table__.columns, PayoutRow.source, PayoutRow.currency)
+    .join(PayoutRow, PayoutRow.id == PayoutLine.payout_id)
+    .where(PayoutLine.payment_id.is_(None), PayoutLine.kind.in_([kind.value for kind in KINDS]))
+    .order_by(PayoutLine.id)
+)
+_UNLINKED_OF_PAYOUT = _UNLINKED.where(PayoutLine.payout_id == bindparam("payout"))
+
+
 async def link(connection: AsyncConnection, payout_id: int) -> dict[str, Unidentified]:
     """Find the payments that a payout's lines are; return by the line's id why the others are none of ours."""
-    return await _link(connection, await _unlinked(connection, PayoutLine.payout_id == payout_id))
+    return await _link(connection, (await connection.execute(_UNLINKED_OF_PAYOUT, {"payout": payout_id})).all())
+
+
+# A carrier names no payment: what it collected is known by its own id.
+_UNLINKED_OF_PAYMENTS = _UNLINKED.where(
+    PayoutLine.provider_reference.in_(
+        union_all(
+            *(
+                select(column).where(among(PaymentRow.id, "payments"))
+                for column in (PaymentRow.provider_reference, PaymentRow.external_id)
+            )
+        )
+    )
+)
 
 
 async def link_new(connection: AsyncConnection, payment_ids: Sequence[int]) -> None:
     """Find the lines that payments which have come since are."""
     for some in chunks(list(payment_ids)):
-        # A carrier names no payment: what it collected is known by its own id.
-        columns = (PaymentRow.provider_reference, PaymentRow.external_id)
-        named = union_all(*(select(column).where(PaymentRow.id.in_(some)) for column in columns))
-        await _link(connection, await _unlinked(connection, PayoutLine.provider_reference.in_(named)))
-
-
-async def _unlinked(connection: AsyncConnection, of: Any) -> Sequence[Row[Any]]:
-    rows = await connection.execute(
-        select(*PayoutLine.__table__.columns, PayoutRow.source, PayoutRow.currency)
-        .join(PayoutRow, PayoutRow.id == PayoutLine.payout_id)
-        .where(of, PayoutLine.payment_id.is_(None), PayoutLine.kind.in_([kind.value for kind in KINDS]))
-        .order_by(PayoutLine.id)
-    )
-    return rows.all()
+        await _link(connection, (await connection.execute(_UNLINKED_OF_PAYMENTS, {"payments": some})).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +232,16 @@ async def _link(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> dict[s
     return left
 
 
+_LINKED = (
+    update(PayoutLine)
+    .where(PayoutLine.id == bindparam("line"), PayoutLine.payment_id.is_(None))
+    .values(payment_id=bindparam("payment"))
+)
+
+
 async def _write(connection: AsyncConnection, links: Sequence[Mapping[str, int]]) -> None:
-    statement = (
-        update(PayoutLine)
-        .where(PayoutLine.id == bindparam("line"), PayoutLine.payment_id.is_(None))
-        .values(payment_id=bindparam("payment"))
-    )
     for some in chunks(links):
-        await connection.execute(statement, [dict(one) for one in some])
+        await connection.execute(_LINKED, [dict(one) for one in some])
 
 
 async def _known(connection: AsyncConnection, source: str, rows: Sequence[Row[Any]]) -> dict[int, _Known]:
@@ -291,6 +302,16 @@ async def attach(connection: AsyncConnection, payout_id: int, made: Mapping[str,
     await _write(connection, links)
 
 
+_TOLD_OF = (
+    select(PaymentRow.provider_reference, PaymentRow.kind, PaymentRow.currency, PaymentRow.amount_minor)
+    .where(PaymentRow.source == bindparam("source"), among(PaymentRow.provider_reference, "references"))
+    .where(PaymentRow.external_id.startswith("payout_line/", autoescape=True))
+)
+_KNOWN_IDS = select(PaymentRow.external_id).where(
+    PaymentRow.source == bindparam("source"), among(PaymentRow.external_id, "ids")
+)
+
+
 async def not_told(connection: AsyncConnection, incoming: Sequence[IncomingPayment]) -> list[IncomingPayment]:
     """Leave out the payments that a report told of before their own source did, under an id of its own.
 
@@ -308,17 +329,11 @@ async def not_told(connection: AsyncConnection, incoming: Sequence[IncomingPayme
     for source in sorted({payment.source for payment in incoming}):
         mine = [payment for payment in incoming if payment.source == source]
         for some in chunks(sorted({payment.provider_reference for payment in mine if payment.provider_reference})):
-            made = await connection.execute(
-                select(PaymentRow.provider_reference, PaymentRow.kind, PaymentRow.currency, PaymentRow.amount_minor)
-                .where(PaymentRow.source == source, PaymentRow.provider_reference.in_(some))
-                .where(PaymentRow.external_id.startswith("payout_line/", autoescape=True))
-            )
+            made = await connection.execute(_TOLD_OF, {"source": source, "references": some})
             for row in made.all():
                 told[source, row.provider_reference, row.kind, row.currency, row.amount_minor] += 1
         for some in chunks(sorted({payment.external_id for payment in mine})) if told else ():
-            rows = await connection.execute(
-                select(PaymentRow.external_id).where(PaymentRow.source == source, PaymentRow.external_id.in_(some))
-            )
+            rows = await connection.execute(_KNOWN_IDS, {"source": source, "ids": some})
             known |= {(source, external_id) for external_id in rows.scalars().all()}
     kept: list[IncomingPayment] = []
     for payment in incoming:
@@ -334,6 +349,24 @@ async def not_told(connection: AsyncConnection, incoming: Sequence[IncomingPayme
 # The lump sum
 
 
+_EXPECTED = select(
+    PayoutRow.id,
+    PayoutRow.source,
+    PayoutRow.external_id,
+    PayoutRow.currency,
+    PayoutRow.net_minor,
+    PayoutRow.paid_on,
+    PayoutRow.reference,
+    PayoutRow.payment_id,
+).order_by(PayoutRow.id)
+_NEAR = _EXPECTED.where(
+    or_(
+        PayoutRow.paid_on.between(bindparam("first"), bindparam("last")),
+        among(PayoutRow.payment_id, "payments"),
+    )
+)
+
+
 async def near(connection: AsyncConnection, payments: Sequence[Payment]) -> list[Expected]:
     """Return the payouts that movements on a bank statement may be, and those that they were found to be before.
 
@@ -343,25 +376,11 @@ async def near(connection: AsyncConnection, payments: Sequence[Payment]) -> list
         return []
     days = [payment.booked_on for payment in payments]
     first, last = min(days) - timedelta(days=_LOOK_BACK_DAYS), max(days) + timedelta(days=EARLY_DAYS)
-    around = PayoutRow.paid_on.between(first, last)
     found: dict[int, Expected] = {}
     for some in chunks([payment.id for payment in payments]):
-        rows = await connection.execute(_expected().where(or_(around, PayoutRow.payment_id.in_(some))))
+        rows = await connection.execute(_NEAR, {"first": first, "last": last, "payments": some})
         found |= {row.id: _as_expected(row) for row in rows.all()}
     return list(found.values())
-
-
-def _expected() -> Any:
-    return select(
-        PayoutRow.id,
-        PayoutRow.source,
-        PayoutRow.external_id,
-        PayoutRow.currency,
-        PayoutRow.net_minor,
-        PayoutRow.paid_on,
-        PayoutRow.reference,
-        PayoutRow.payment_id,
-    ).order_by(PayoutRow.id)
 
 
 def _as_expected(row: Row[Any]) -> Expected:
@@ -376,19 +395,29 @@ def _as_expected(row: Row[Any]) -> Expected:
     )
 
 
+_ARRIVED = (
+    update(PayoutRow)
+    .where(
+        PayoutRow.id == bindparam("payout"),
+        or_(PayoutRow.payment_id.is_(None), PayoutRow.payment_id == bindparam("payment")),
+    )
+    .values(payment_id=bindparam("payment"))
+)
+
+
 async def arrived(connection: AsyncConnection, payout_id: int, payment_id: int) -> bool:
     """Say that a payout's lump sum is a movement on the bank statement; False when another one is it already."""
-    free = or_(PayoutRow.payment_id.is_(None), PayoutRow.payment_id == payment_id)
-    taken = await connection.execute(
-        update(PayoutRow).where(PayoutRow.id == payout_id, free).values(payment_id=payment_id)
-    )
+    taken = await connection.execute(_ARRIVED, {"payout": payout_id, "payment": payment_id})
     return taken.rowcount == 1
+
+
+_RELEASED = update(PayoutRow).where(among(PayoutRow.payment_id, "payments")).values(payment_id=None)
 
 
 async def release(connection: AsyncConnection, payment_ids: Sequence[int]) -> None:
     """Say that movements are no payout's lump sum after all."""
     for some in chunks(list(payment_ids)):
-        await connection.execute(update(PayoutRow).where(PayoutRow.payment_id.in_(some)).values(payment_id=None))
+        await connection.execute(_RELEASED, {"payments": some})
 
 
 _LEFT = (
@@ -436,7 +465,7 @@ def _could_be(movement: Payment, payout: Expected) -> bool:
 
 async def expected(connection: AsyncConnection, payout_id: int) -> Expected:
     """Return a payout as it is looked for on bank statements."""
-    return _as_expected((await connection.execute(_expected().where(PayoutRow.id == payout_id))).one())
+    return _as_expected((await connection.execute(_EXPECTED.where(PayoutRow.id == payout_id))).one())
 
 
 # What people see
@@ -547,7 +576,7 @@ async def _not_arrived(
     connection: AsyncConnection, now: datetime, payers: Mapping[str, Sequence[str]]
 ) -> list[Discrepancy]:
     rows = await connection.execute(
-        _expected().where(PayoutRow.payment_id.is_(None), PayoutRow.net_minor != 0, PayoutRow.paid_on <= now.date())
+        _EXPECTED.where(PayoutRow.payment_id.is_(None), PayoutRow.net_minor != 0, PayoutRow.paid_on <= now.date())
     )
     missing = [_as_expected(row) for row in rows.all()]
     since = now.date() - timedelta(days=_SETTLED_DAYS)

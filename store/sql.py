@@ -66,7 +66,9 @@ class _Many(TypeDecorator[Sequence[Any]]):
         """Return what the driver is given."""
         if value is None:
             return None
-        return list(value) if dialect.name == "postgresql" else json.dumps(list(value))
+        # PostgreSQL refuses all of them for a text with a NUL in it, and SQLite would look for what stands before it.
+        sound = [one for one in value if self.numbers or "\0" not in one]
+        return sound if dialect.name == "postgresql" else json.dumps(sound)
 
 
 class _Among(FunctionElement[bool]):
@@ -74,10 +76,8 @@ class _Among(FunctionElement[bool]):
 
     inherit_cache = True
     type = Boolean()
-
-    def self_group(self, against: object = None) -> Any:  # noqa: ARG002 - as SQLAlchemy calls it
-        """Return itself: it is a condition as it stands, which SQLAlchemy would compare with 1 on SQLite."""
-        return self
+    # Else SQLAlchemy compares it with 1 on SQLite, which then finds it by no index.
+    _is_implicitly_boolean = True
 
 
 @compiles(_Among, "postgresql")

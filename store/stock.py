@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.orders import Order, OrderLine
-from store.sql import add_new, chunks
+from store.sql import add_new, among, chunks
 from store.tables import StockItem, StockMove
 
 
@@ -30,13 +30,12 @@ class Level:
     reserved: int
 
 
+_LEVELS = select(StockItem.sku, StockItem.title, StockItem.on_hand, StockItem.reserved).order_by(StockItem.sku)
+_LOCKED = _LEVELS.where(among(StockItem.sku, "skus")).with_for_update()
+
+
 async def _lock(connection: AsyncConnection, skus: Sequence[str]) -> dict[str, Level]:
-    rows = await connection.execute(
-        select(StockItem.sku, StockItem.title, StockItem.on_hand, StockItem.reserved)
-        .where(StockItem.sku.in_(skus))
-        .order_by(StockItem.sku)
-        .with_for_update()
-    )
+    rows = await connection.execute(_LOCKED, {"skus": skus})
     return {row.sku: Level(row.sku, row.title, row.on_hand, row.reserved) for row in rows.all()}
 
 
@@ -44,8 +43,8 @@ async def _live(connection: AsyncConnection, order_id: int) -> dict[tuple[int, s
     return (await _live_of(connection, [order_id]))[order_id]
 
 
-async def _live_of(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, dict[tuple[int, str], Any]]:
-    columns = (
+_LIVE = (
+    select(
         StockMove.id,
         StockMove.order_id,
         StockMove.order_line_id,
@@ -53,15 +52,22 @@ async def _live_of(connection: AsyncConnection, order_ids: Sequence[int]) -> dic
         StockMove.quantity,
         StockMove.effect_id,
     )
+    .where(among(StockMove.order_id, "orders"), StockMove.live.is_(True))
+    .order_by(StockMove.id)
+)
+
+
+async def _live_of(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[int, dict[tuple[int, str], Any]]:
     found: dict[int, dict[tuple[int, str], Any]] = {id_: {} for id_ in order_ids}
     for ids in chunks(sorted(found)):
-        rows = await connection.execute(
-            select(*columns).where(StockMove.order_id.in_(ids), StockMove.live.is_(True)).order_by(StockMove.id)
-        )
+        rows = await connection.execute(_LIVE, {"orders": ids})
         for row in rows.all():
             if row.order_line_id is not None and row.order_id is not None:
                 found[row.order_id][row.order_line_id, row.kind] = row
     return found
+
+
+_NEW_MOVE = insert(StockMove)
 
 
 async def _move(
@@ -77,29 +83,39 @@ async def _move(
     live: bool,
 ) -> None:
     await connection.execute(
-        insert(StockMove).values(
-            sku=sku,
-            kind=kind,
-            quantity=quantity,
-            order_id=order_id,
-            order_line_id=line_id,
-            effect_id=effect_id,
-            live=live,
-            at=now,
-        )
+        _NEW_MOVE,
+        {
+            "sku": sku,
+            "kind": kind,
+            "quantity": quantity,
+            "order_id": order_id,
+            "order_line_id": line_id,
+            "effect_id": effect_id,
+            "live": live,
+            "at": now,
+        },
     )
+
+
+_CHANGED = (
+    update(StockItem)
+    .where(StockItem.sku == bindparam("article"))
+    .values(
+        on_hand=StockItem.on_hand + bindparam("more_on_hand"),
+        reserved=StockItem.reserved + bindparam("more_reserved"),
+    )
+)
 
 
 async def _change(connection: AsyncConnection, sku: str, *, on_hand: int = 0, reserved: int = 0) -> None:
-    await connection.execute(
-        update(StockItem)
-        .where(StockItem.sku == sku)
-        .values(on_hand=StockItem.on_hand + on_hand, reserved=StockItem.reserved + reserved)
-    )
+    await connection.execute(_CHANGED, {"article": sku, "more_on_hand": on_hand, "more_reserved": reserved})
+
+
+_ENDED = update(StockMove).where(among(StockMove.id, "moves")).values(live=False)
 
 
 async def _end(connection: AsyncConnection, move_id: int) -> None:
-    await connection.execute(update(StockMove).where(StockMove.id == move_id).values(live=False))
+    await connection.execute(_ENDED, {"moves": [move_id]})
 
 
 def _refuse_missing(lines: Sequence[OrderLine], free: dict[str, int], live: dict[tuple[int, str], Any]) -> None:
@@ -148,20 +164,18 @@ class _Changes:
     async def write(self, connection: AsyncConnection) -> None:
         """Write it."""
         for ids in chunks(self.ended):
-            await connection.execute(update(StockMove).where(StockMove.id.in_(ids)).values(live=False))
+            await connection.execute(_ENDED, {"moves": ids})
         changed = sorted({*self.on_hand, *self.reserved})
         if changed:
             await connection.execute(
-                update(StockItem)
-                .where(StockItem.sku == bindparam("_sku"))
-                .values(
-                    on_hand=StockItem.on_hand + bindparam("_on_hand"),
-                    reserved=StockItem.reserved + bindparam("_reserved"),
-                ),
-                [{"_sku": sku, "_on_hand": self.on_hand[sku], "_reserved": self.reserved[sku]} for sku in changed],
+                _CHANGED,
+                [
+                    {"article": sku, "more_on_hand": self.on_hand[sku], "more_reserved": self.reserved[sku]}
+                    for sku in changed
+                ],
             )
         if self.moves:
-            await connection.execute(insert(StockMove), self.moves)
+            await connection.execute(_NEW_MOVE, self.moves)
 
 
 async def take_all(
@@ -270,22 +284,25 @@ async def reserve_anew(connection: AsyncConnection, before: Order, after: Order,
         return
 
 
+_COUNTED = (
+    update(StockItem)
+    .where(StockItem.sku == bindparam("article"))
+    .values(on_hand=bindparam("found"), title=bindparam("name"))
+)
+
+
 async def count(connection: AsyncConnection, sku: str, title: str, on_hand: int, *, now: datetime) -> None:
     """Set how much of an article there is, as counted."""
     await add_new(connection, StockItem, [{"sku": sku, "title": title, "on_hand": 0, "reserved": 0}])
     known = (await _lock(connection, [sku]))[sku]
-    await connection.execute(
-        update(StockItem).where(StockItem.sku == sku).values(on_hand=on_hand, title=title or known.title)
-    )
+    await connection.execute(_COUNTED, {"article": sku, "found": on_hand, "name": title or known.title})
     difference = on_hand - known.on_hand
-    await connection.execute(insert(StockMove).values(sku=sku, kind="count", quantity=difference, live=False, at=now))
+    await connection.execute(_NEW_MOVE, {"sku": sku, "kind": "count", "quantity": difference, "live": False, "at": now})
 
 
 async def levels(connection: AsyncConnection) -> list[Level]:
     """Return all stock, by article."""
-    rows = await connection.execute(
-        select(StockItem.sku, StockItem.title, StockItem.on_hand, StockItem.reserved).order_by(StockItem.sku)
-    )
+    rows = await connection.execute(_LEVELS)
     return [Level(row.sku, row.title, row.on_hand, row.reserved) for row in rows.all()]
 
 
@@ -295,8 +312,14 @@ async def is_deducted(connection: AsyncConnection, order: Order) -> bool:
     return all((line.id, "deduct") in live for line in order.lines if line.sku)
 
 
+_MOVES = (
+    select(StockMove.at, StockMove.kind, StockMove.sku, StockMove.quantity)
+    .where(StockMove.order_id == bindparam("order"))
+    .order_by(StockMove.id)
+)
+
+
 async def moves(connection: AsyncConnection, order_id: int) -> list[dict[str, Any]]:
     """Return an order's moves of stock, oldest first."""
-    columns = (StockMove.at, StockMove.kind, StockMove.sku, StockMove.quantity)
-    rows = await connection.execute(select(*columns).where(StockMove.order_id == order_id).order_by(StockMove.id))
+    rows = await connection.execute(_MOVES, {"order": order_id})
     return [dict(row) for row in rows.mappings().all()]

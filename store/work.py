@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, case, func, literal, or_, select, text, update
+from sqlalchemy import Integer, bindparam, case, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.scenarios import TIMED
 from store import orders
-from store.sql import chunks, insert_or
+from store.sql import among, chunks, insert_or
 from store.tables import AllocationRow, OrderRow, UtcDateTime, WorkRow
 
 
@@ -86,52 +86,73 @@ async def add_all(
         await connection.execute(insert_or(WorkRow, _DUE_AGAIN if quiet is None else _DUE_AGAIN_AS_SAID), rows)
 
 
+_WOKEN = (
+    update(WorkRow)
+    .where(
+        WorkRow.subject == bindparam("of"),
+        among(WorkRow.subject_id, "ids"),
+        or_(WorkRow.scenario.not_in(TIMED), WorkRow.due_at.is_(None), WorkRow.due_at <= bindparam("now")),
+    )
+    .values(due_at=bindparam("now"), finished_at=None, again=WorkRow.lease_owner.is_not(None))
+)
+
+
 async def wake(connection: AsyncConnection, subject: str, ids: Sequence[int], *, now: datetime) -> None:
     """Make subjects due at once in every scenario that knows them, but for those whose time is still to come."""
     for some in chunks(list(ids)):
-        await connection.execute(
-            update(WorkRow)
-            .where(
-                WorkRow.subject == subject,
-                WorkRow.subject_id.in_(some),
-                or_(WorkRow.scenario.not_in(TIMED), WorkRow.due_at.is_(None), WorkRow.due_at <= now),
-            )
-            .values(due_at=now, finished_at=None, again=WorkRow.lease_owner.is_not(None))
-        )
+        await connection.execute(_WOKEN, {"of": subject, "ids": some, "now": now})
+
+
+_DUE = (WorkRow.due_at.is_not(None), WorkRow.due_at <= bindparam("now"))
+_FREE = or_(WorkRow.lease_until.is_(None), WorkRow.lease_until <= bindparam("now"))
+_NEXT = (
+    select(WorkRow.id, WorkRow.scenario, WorkRow.subject, WorkRow.subject_id)
+    .where(*_DUE, _FREE)
+    .order_by(WorkRow.due_at, WorkRow.id)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_TAKEN = (
+    update(WorkRow)
+    .where(among(WorkRow.id, "ids"))
+    .values(lease_owner=bindparam("owner"), lease_until=bindparam("until"), again=False, attempts=WorkRow.attempts + 1)
+)
 
 
 async def take(
     connection: AsyncConnection, *, owner: str, now: datetime, lease_until: datetime, limit: int
 ) -> list[Due]:
     """Lease what is due and free, the longest due first. Workers on PostgreSQL pass over each other's rows."""
-    rows = (
-        await connection.execute(
-            select(WorkRow.id, WorkRow.scenario, WorkRow.subject, WorkRow.subject_id)
-            .where(
-                WorkRow.due_at.is_not(None),
-                WorkRow.due_at <= now,
-                or_(WorkRow.lease_until.is_(None), WorkRow.lease_until <= now),
-            )
-            .order_by(WorkRow.due_at, WorkRow.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-    ).all()
+    rows = (await connection.execute(_NEXT, {"now": now, "most": limit})).all()
     for some in chunks([row.id for row in rows]):
-        await connection.execute(
-            update(WorkRow)
-            .where(WorkRow.id.in_(some))
-            .values(lease_owner=owner, lease_until=lease_until, again=False, attempts=WorkRow.attempts + 1)
-        )
+        await connection.execute(_TAKEN, {"ids": some, "owner": owner, "until": lease_until})
     return [Due(row.id, row.scenario, row.subject, row.subject_id) for row in rows]
+
+
+_HELD = (among(WorkRow.id, "ids"), WorkRow.lease_owner == bindparam("owner"))
+_RENEWED = update(WorkRow).where(*_HELD).values(lease_until=bindparam("until"))
 
 
 async def renew(connection: AsyncConnection, owner: str, ids: Sequence[int], until: datetime) -> None:
     """Put off the end of a worker's leases while its run goes on."""
     for some in chunks(list(ids)):
-        await connection.execute(
-            update(WorkRow).where(WorkRow.id.in_(some), WorkRow.lease_owner == owner).values(lease_until=until)
-        )
+        await connection.execute(_RENEWED, {"ids": some, "owner": owner, "until": until})
+
+
+_UNTIL = bindparam("until", type_=UtcDateTime())
+_ENDED = (
+    update(WorkRow)
+    .where(
+        WorkRow.scenario == bindparam("named"),
+        WorkRow.subject == bindparam("of"),
+        WorkRow.subject_id == bindparam("id_"),
+    )
+    .values(
+        due_at=case((WorkRow.again, WorkRow.due_at), else_=_UNTIL),
+        finished_at=case((_UNTIL.is_(None) & WorkRow.again.is_(False), bindparam("now", type_=UtcDateTime()))),
+        note=bindparam("said"),
+    )
+)
 
 
 async def finish(
@@ -148,83 +169,94 @@ async def finish(
     """
     if not ends:
         return
-    until = bindparam("_due_at", type_=UtcDateTime())
     await connection.execute(
-        update(WorkRow)
-        .where(WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id == bindparam("_id"))
-        .values(
-            due_at=case((WorkRow.again, WorkRow.due_at), else_=until),
-            finished_at=case((until.is_(None) & WorkRow.again.is_(False), literal(now, UtcDateTime()))),
-            note=bindparam("_note"),
-        ),
+        _ENDED,
         # In the order in which such rows are locked everywhere.
         [
-            {"_id": id_, "_due_at": due_at, "_note": note}
+            {"named": scenario, "of": subject, "id_": id_, "until": due_at, "said": note, "now": now}
             for id_, due_at, note in sorted(ends, key=lambda ended: ended[0])
         ],
     )
 
 
+_PUT_OFF = (
+    update(WorkRow)
+    .where(*_HELD, WorkRow.due_at.is_not(None), WorkRow.due_at < bindparam("until"))
+    .values(due_at=bindparam("until"))
+)
+_GIVEN_BACK = update(WorkRow).where(*_HELD).values(lease_owner=None, lease_until=None)
+
+
 async def give_back(connection: AsyncConnection, owner: str, ids: Sequence[int], *, due_at: datetime | None) -> None:
     """End a worker's leases; due_at says when rows that are still due may be taken again (None leaves it)."""
     for some in chunks(list(ids)):
-        held = (WorkRow.id.in_(some)) & (WorkRow.lease_owner == owner)
         if due_at is not None:
-            await connection.execute(
-                update(WorkRow).where(held, WorkRow.due_at.is_not(None), WorkRow.due_at < due_at).values(due_at=due_at)
-            )
-        await connection.execute(update(WorkRow).where(held).values(lease_owner=None, lease_until=None))
+            await connection.execute(_PUT_OFF, {"ids": some, "owner": owner, "until": due_at})
+        await connection.execute(_GIVEN_BACK, {"ids": some, "owner": owner})
+
+
+_QUIET = select(WorkRow.subject_id).where(
+    WorkRow.subject == bindparam("of"), among(WorkRow.subject_id, "ids"), WorkRow.quiet.is_(True)
+)
 
 
 async def quiet_ones(connection: AsyncConnection, subject: str, ids: Sequence[int]) -> set[int]:
     """Return those subjects for which nobody gets a message."""
     found: set[int] = set()
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(WorkRow.subject_id).where(
-                WorkRow.subject == subject, WorkRow.subject_id.in_(some), WorkRow.quiet.is_(True)
-            )
-        )
+        rows = await connection.execute(_QUIET, {"of": subject, "ids": some})
         found.update(rows.scalars().all())
     return found
+
+
+_ATTEMPTS = select(WorkRow.subject_id, WorkRow.attempts).where(
+    WorkRow.scenario == bindparam("named"), WorkRow.subject == bindparam("of"), among(WorkRow.subject_id, "ids")
+)
 
 
 async def attempts(connection: AsyncConnection, scenario: str, subject: str, ids: Sequence[int]) -> dict[int, int]:
     """Return how often each subject was taken."""
     found: dict[int, int] = {}
     for some in chunks(list(ids)):
-        rows = await connection.execute(
-            select(WorkRow.subject_id, WorkRow.attempts).where(
-                WorkRow.scenario == scenario, WorkRow.subject == subject, WorkRow.subject_id.in_(some)
-            )
-        )
+        rows = await connection.execute(_ATTEMPTS, {"named": scenario, "of": subject, "ids": some})
         found.update({row.subject_id: row.attempts for row in rows.all()})
     return found
 
 
+_FIRST_DUE = select(func.min(WorkRow.due_at)).where(WorkRow.due_at.is_not(None))
+
+
 async def next_due(connection: AsyncConnection) -> datetime | None:
     """Return when the next row falls due, or None when nothing is waiting."""
-    return await connection.scalar(select(func.min(WorkRow.due_at)).where(WorkRow.due_at.is_not(None)))
+    return await connection.scalar(_FIRST_DUE)
+
+
+_COUNT_DUE = select(func.count()).select_from(WorkRow).where(*_DUE)
 
 
 async def count_due(connection: AsyncConnection, now: datetime) -> int:
     """Return how many rows are due now, leased or not."""
-    query = select(func.count()).select_from(WorkRow).where(WorkRow.due_at.is_not(None), WorkRow.due_at <= now)
-    return await connection.scalar(query) or 0
+    return await connection.scalar(_COUNT_DUE, {"now": now}) or 0
+
+
+_ANY_FREE = select(WorkRow.id).where(*_DUE, _FREE).limit(1)
 
 
 async def anything_free(connection: AsyncConnection, now: datetime) -> bool:
     """Say whether a row is due now that nobody works on."""
-    free = or_(WorkRow.lease_until.is_(None), WorkRow.lease_until <= now)
-    query = select(WorkRow.id).where(WorkRow.due_at.is_not(None), WorkRow.due_at <= now, free).limit(1)
-    return await connection.scalar(query) is not None
+    return await connection.scalar(_ANY_FREE, {"now": now}) is not None
+
+
+_HOLDERS = (
+    select(WorkRow.lease_owner)
+    .where(WorkRow.lease_owner.is_not(None), WorkRow.lease_until > bindparam("now"))
+    .distinct()
+)
 
 
 async def holders(connection: AsyncConnection, now: datetime) -> set[str]:
     """Return the workers that hold a live lease."""
-    rows = await connection.execute(
-        select(WorkRow.lease_owner).where(WorkRow.lease_owner.is_not(None), WorkRow.lease_until > now).distinct()
-    )
+    rows = await connection.execute(_HOLDERS, {"now": now})
     return {owner for owner in rows.scalars().all() if owner}
 
 
@@ -269,14 +301,20 @@ async def of_orders(
     return [found[id_] for id_ in sorted(found)]
 
 
+_AT_REST = or_(WorkRow.finished_at.is_not(None), WorkRow.attempts == 0)
+_QUIETED = update(WorkRow).where(among(WorkRow.id, "ids"), _AT_REST).values(quiet=bindparam("silent"))
+_SET_ASIDE = (
+    update(WorkRow)
+    .where(among(WorkRow.id, "ids"))
+    .values(due_at=bindparam("until"), finished_at=None, note=bindparam("said"))
+)
+
+
 async def hold_for(connection: AsyncConnection, ids: Sequence[int], *, until: datetime, quiet: bool, note: str) -> None:
     """Set rows aside for a run that carries them on by itself; should it die, they fall due at `until`.
 
     What is on its way keeps its messages: only rows that were finished, or never begun, become quiet.
     """
-    at_rest = or_(WorkRow.finished_at.is_not(None), WorkRow.attempts == 0)
     for some in chunks(list(ids)):
-        await connection.execute(update(WorkRow).where(WorkRow.id.in_(some), at_rest).values(quiet=quiet))
-        await connection.execute(
-            update(WorkRow).where(WorkRow.id.in_(some)).values(due_at=until, finished_at=None, note=note)
-        )
+        await connection.execute(_QUIETED, {"ids": some, "silent": quiet})
+        await connection.execute(_SET_ASIDE, {"ids": some, "until": until, "said": note})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import CacheStats
 
 from store import inbox
@@ -48,6 +49,13 @@ async def test_rows_are_found_by_any_text_that_a_name_may_hold(store: Store, ids
         assert await found(store, BY_NAME, names=[name, "unknown"]) == [name]
 
 
+async def test_a_text_that_no_row_can_have_is_not_found_and_keeps_no_other_from_it(
+    store: Store, ids: list[int]
+) -> None:
+    assert len(ids) == len(NAMES)
+    assert await found(store, BY_NAME, names=["plain\0", "plain\0 and more", "\0", "[1]"]) == ["[1]"]
+
+
 async def test_rows_are_found_by_their_ids_however_many_are_asked_for(store: Store, ids: list[int]) -> None:
     assert await found(store, BY_ID, ids=ids[:1]) == ids[:1]
     assert await found(store, BY_ID, ids=tuple(ids)) == ids
@@ -59,6 +67,14 @@ async def test_of_no_values_none_is_found_and_all_are_other(store: Store, ids: l
     assert await found(store, BY_ID, ids=[]) == []
     assert await found(store, NOT_BY_ID, ids=[]) == ids
     assert await found(store, NOT_BY_ID, ids=ids[2:]) == ids[:2]
+
+
+def test_it_is_a_condition_as_it_stands_and_so_is_found_by_an_index() -> None:
+    for dialect in (sqlite.dialect(), postgresql.dialect()):
+        found_, other = (str(one.compile(dialect=dialect)) for one in (BY_ID, NOT_BY_ID))
+        assert " = 1" not in found_
+        assert " = 0" not in other
+        assert "NOT " in other
 
 
 async def test_a_statement_is_put_into_words_once_for_any_count_of_values(store: Store, ids: list[int]) -> None:

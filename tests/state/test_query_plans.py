@@ -489,7 +489,7 @@ async def test_no_query_on_the_way_of_a_payment_reads_a_whole_table(grown: Insta
         await _match(grown, payment_ids)
         await _carry_on(grown, order_ids, payment_ids)
         await _around(grown, order_ids)
-    assert len(asked.statements) > 150
+    assert len(asked.statements) > 120
     await _settled(grown.store)
     scans = await scans_of(grown.store, asked)
     assert not scans, "\n".join(scans)

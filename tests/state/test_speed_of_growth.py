@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +118,6 @@ async def test_no_query_on_the_way_of_a_payment_reads_a_whole_table(tmp_path: Pa
     await store.close()
 
     assert len(plans) > 40
-    assert {sql: plan for sql, plan in plans.items() if any(step.startswith("SCAN") for step in plan)} == {}
+    # What is given as a list is read whole, of course.
+    scans = {sql: [step for step in plan if re.match(r"SCAN (?!json_each)", step)] for sql, plan in plans.items()}
+    assert {sql: steps for sql, steps in scans.items() if steps} == {}
