@@ -85,11 +85,24 @@ class _Transport(AiohttpTransport):
             keepalive_timeout=self.limits.keepalive_expiry,
             ssl=self.ssl_context,
         )
-        return aiohttp.ClientSession(connector=connector, middlewares=(_send_once,))
+        return aiohttp.ClientSession(
+            connector=connector, middlewares=(_send_once,), cookie_jar=aiohttp.DummyCookieJar()
+        )
+
+
+class _NoCookies(httpx.Cookies):
+    """Keeps nothing: each request stands alone, and looking for cookies costs a tenth of one."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Leave an answer's cookies where they are."""
 
 
 class _Http(HttpxAiohttpClient):
     """httpx on aiohttp's connection pool; httpx's own slows down under hundreds of waiting requests."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._cookies = _NoCookies()
 
     def _init_transport(self, *_: Any, **options: Any) -> httpx.AsyncBaseTransport:
         return _Transport(**options)

@@ -184,6 +184,8 @@ def _engine(url: str) -> AsyncEngine:
     if parsed.drivername in ("postgresql", "postgres", "postgresql+asyncpg"):
         # The driver has another name for what every provider's URL calls sslmode.
         query = {"ssl" if option == "sslmode" else option: value for option, value in parsed.query.items()}
+        # A payment asks more different statements than the driver's own 100; behind some poolers it has to be 0.
+        query.setdefault("prepared_statement_cache_size", "500")
         parsed = parsed.set(drivername="postgresql+asyncpg", query=query)
         return create_async_engine(parsed, pool_size=10, max_overflow=10, hide_parameters=True)
     if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):

@@ -315,6 +315,21 @@ async def test_requests_are_spaced_by_the_rate_limit(system: StandIn) -> None:
     assert time.monotonic() - before >= 5 / 50
 
 
+async def test_what_a_system_wants_remembered_is_not_told_to_it_again() -> None:
+    told: list[bytes] = []
+
+    async def sets_a_cookie(scope: Scope, _receive: Receive, send: Send) -> None:
+        told.extend(value for name, value in scope["headers"] if name == b"cookie")
+        headers = [(b"set-cookie", b"session=of-another-request; Path=/")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with StandIn(sets_a_cookie) as system, client(system.url.replace("127.0.0.1", "localhost")) as bank:
+        for _ in range(2):
+            assert "set-cookie" in (await bank.request("GET", "/pay")).headers
+    assert told == []
+
+
 async def test_a_failed_request_frees_its_place(system: StandIn) -> None:
     async with client(system.url, concurrent=1, timeout=2) as bank:
         system.misbehave(Misbehavior.HANG_BEFORE)

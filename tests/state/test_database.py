@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, make_url, select, text, update
+from sqlalchemy import insert, literal, make_url, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from store_builders import NOW, change, column, scalar
 
@@ -74,6 +74,25 @@ async def test_the_address_of_a_hosted_postgresql_is_taken_as_its_provider_write
 
     assert await column(store, "SELECT 1") == [1]
     await store.close()
+
+
+async def _prepared(url: str) -> int:
+    """Return how many statements a connection still knows that was asked four hundred different ones."""
+    store = await open_store(url)
+    async with store.read() as connection:
+        for number in range(400):
+            await connection.execute(select(literal(number).label(f"number_{number}")))
+        known = await connection.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+    await store.close()
+    assert known is not None
+    return known
+
+
+async def test_a_connection_keeps_all_statements_of_the_hot_path_prepared_unless_told_not_to(postgres: Any) -> None:
+    url = await asyncio.to_thread(postgres.new)
+
+    assert await _prepared(url) >= 400
+    assert await _prepared(f"{url}&prepared_statement_cache_size=0") < 10
 
 
 async def test_a_write_that_raises_leaves_nothing(store: Store) -> None:
