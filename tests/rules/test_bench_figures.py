@@ -242,12 +242,15 @@ def test_a_made_up_statement_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_process_costs_what_it_and_its_children_used_and_what_stands_apart_is_not_added() -> None:
-    burn = "import time; began = time.process_time()\nwhile time.process_time() - began < 0.15: pass"
-    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
-    with subprocess.Popen([sys.executable, "-c", f"{nested}\ninput()"], stdin=subprocess.PIPE) as process:
+    burn = "import sys, time\nbegan = time.process_time()\nwhile time.process_time() - began < 0.15: pass\n"
+    burn += "print('burnt', flush=True)\nsys.stdin.readline()"
+    nested = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         roles = {process.pid: "ours", os.getpid(): f"{APART}bench"}
         with Watch(set(roles), lambda pid, _: roles.get(pid, "child"), look_s=0.05) as watch:
-            process.communicate(b"\n")
+            assert process.stdout.readline() == b"burnt\n"
+        process.communicate(b"\n")
     told = watch.told(10)
     assert told["by_process"]["child"]["cpu_s"] >= 0.05
     assert "bench" in told["apart_cpu_s"]
