@@ -27,6 +27,7 @@ from store.archived import LARGEST_LETTER, Name, Rows, find, pack, series, unpac
 from store.effects import EffectState
 from store.sql import chunks
 from store.tables import (
+    STANDING,
     AllocationRow,
     ArchivedName,
     ArchiveRow,
@@ -471,8 +472,7 @@ async def _keep_what_taught(connection: AsyncConnection, clusters: Sequence[_Clu
     of_payment = {id_: one for one in clusters for id_ in one.payments}
     counts = exists().where(
         AllocationRow.payment_id == PayerAccount.payment_id,
-        AllocationRow.reverses_id.is_(None),
-        AllocationRow.reversed.is_(False),
+        *STANDING,
         OpenItemRow.id == AllocationRow.open_item_id,
         OpenItemRow.customer_id == PayerAccount.customer_id,
     )

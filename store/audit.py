@@ -23,6 +23,7 @@ from store import archived, balances, cases, effects, journal, rules
 from store.effects import EffectState
 from store.payments import taken_of_payment
 from store.tables import (
+    STANDING,
     AllocationRow,
     BalanceEntry,
     CustomerRow,
@@ -156,7 +157,7 @@ async def _half_reversed(connection: AsyncConnection) -> list[Finding]:
 
 async def _outcome_without_allocation(connection: AsyncConnection) -> list[Finding]:
     of_payment = AllocationRow.payment_id == PaymentRow.id
-    live = exists().where(of_payment, AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
+    live = exists().where(of_payment, *STANDING)
     settles = or_(
         PaymentRow.policy.in_([Policy.RELEASE.value, Policy.WAIT.value]),
         # Only what it brought too much is to be sent back, or is left alone.
@@ -263,8 +264,7 @@ async def _balance_payments_unpaired(connection: AsyncConnection) -> list[Findin
     live = exists().where(BalanceEntry.payment_id == PaymentRow.id, BalanceEntry.amount_minor < 0, *balances.LIVE)
     allocated = exists().where(
         AllocationRow.payment_id == PaymentRow.id,
-        AllocationRow.reverses_id.is_(None),
-        AllocationRow.reversed.is_(False),
+        *STANDING,
     )
     rows = await _rows(
         connection,

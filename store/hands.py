@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.scenarios import TIMED, cause_of, subject_of
 from store import journal
 from store.sql import chunks
-from store.tables import AllocationRow, EffectRow, JournalRow, OrderRow, PaymentRow, WorkRow
+from store.tables import STANDING, AllocationRow, EffectRow, JournalRow, OrderRow, PaymentRow, WorkRow
 
 SUBJECT, ASKED = "hand", "to repeat"
 """What such causes begin with, and the move by which the journal tells of one."""
@@ -110,9 +110,7 @@ async def ways(connection: AsyncConnection, order_id: int) -> list[tuple[str, st
         select(WorkRow.scenario, PaymentRow.id, PaymentRow.round)
         .join(PaymentRow, (WorkRow.subject == "payment") & (WorkRow.subject_id == PaymentRow.id))
         .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
-        .where(
-            AllocationRow.order_id == order_id, AllocationRow.reversed.is_(False), AllocationRow.reverses_id.is_(None)
-        )
+        .where(AllocationRow.order_id == order_id, *STANDING)
         .order_by(PaymentRow.id)
         .distinct()
     )

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.matching import payer_account_of
 from domain.payments import IncomingPayment, Kind, Method
 from store.sql import add_new, chunks, insert_or, take_turns_at
-from store.tables import AllocationRow, CustomerRow, OpenItemRow, PayerAccount
+from store.tables import STANDING, AllocationRow, CustomerRow, OpenItemRow, PayerAccount
 
 _ACCOUNT_MAX = 64
 """What is longer than the column is no account."""
@@ -27,8 +27,7 @@ _COUNTS = or_(
     PayerAccount.payment_id.is_(None),
     exists().where(
         AllocationRow.payment_id == PayerAccount.payment_id,
-        AllocationRow.reverses_id.is_(None),
-        AllocationRow.reversed.is_(False),
+        *STANDING,
         OpenItemRow.id == AllocationRow.open_item_id,
         OpenItemRow.customer_id == PayerAccount.customer_id,
     ),

@@ -40,6 +40,7 @@ from store.archived import ArchiveError, Name, find
 from store.orders import collected
 from store.sql import add_new, add_new_returning, among, chunks, take_turns
 from store.tables import (
+    STANDING,
     AllocationRow,
     BalanceEntry,
     CustomerRow,
@@ -63,8 +64,6 @@ _LOOKED_THROUGH = 5_000
 """Among so many of a customer's newest items the open ones are looked for."""
 _WAITS, _BETWEEN = "waits", "open_item"
 """Beside what it names, an unmatched payment has a row that says so, and one for each item that it could be for."""
-_STANDING = (AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
-"""What an allocation is that counts: it takes back no other, and none takes it back."""
 
 
 def _values(payment: IncomingPayment, inbox_id: int | None, now: datetime) -> dict[str, Any]:
@@ -240,7 +239,7 @@ _ALLOCATIONS = (
     )
     .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
     .outerjoin(OrderRow, OrderRow.id == AllocationRow.order_id)
-    .where(among(AllocationRow.payment_id, "payments"), *_STANDING)
+    .where(among(AllocationRow.payment_id, "payments"), *STANDING)
     .order_by(AllocationRow.id)
 )
 
@@ -552,7 +551,7 @@ _INCOMES = (
     )
     .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
     .join(OpenItemRow, OpenItemRow.id == AllocationRow.open_item_id)
-    .where(among(AllocationRow.order_id, "orders"), *_STANDING)
+    .where(among(AllocationRow.order_id, "orders"), *STANDING)
     .order_by(AllocationRow.id)
 )
 
@@ -579,7 +578,7 @@ _AT_GATEWAYS = (
     .join(AllocationRow, AllocationRow.payment_id == PaymentRow.id)
     .where(
         AllocationRow.order_id == bindparam("order"),
-        *_STANDING,
+        *STANDING,
         PaymentRow.kind == Kind.PAYMENT.value,
         PaymentRow.provider_reference.is_not(None),
     )
@@ -589,7 +588,7 @@ _AT_GATEWAYS = (
 _SHARED = select(AllocationRow.payment_id).where(
     among(AllocationRow.payment_id, "payments"),
     AllocationRow.order_id.is_distinct_from(bindparam("order")),
-    *_STANDING,
+    *STANDING,
 )
 
 
@@ -606,7 +605,7 @@ async def gateways_of(connection: AsyncConnection, order_id: int) -> list[tuple[
 
 _AMOUNTS = (
     select(AllocationRow.order_id, AllocationRow.amount_minor)
-    .where(among(AllocationRow.order_id, "orders"), AllocationRow.amount_minor > 0, *_STANDING)
+    .where(among(AllocationRow.order_id, "orders"), AllocationRow.amount_minor > 0, *STANDING)
     .order_by(AllocationRow.id)
 )
 
@@ -1124,7 +1123,7 @@ async def to_send_back(connection: AsyncConnection) -> list[dict[str, Any]]:
         )
         .scalar_subquery()
     )
-    settles = exists().where(AllocationRow.payment_id == PaymentRow.id, *_STANDING)
+    settles = exists().where(AllocationRow.payment_id == PaymentRow.id, *STANDING)
     # A refund has taken off the surplus already what of it went back.
     left = case((settles, PaymentRow.surplus_minor), else_=PaymentRow.amount_minor + gone)
     rows = await connection.execute(

@@ -23,6 +23,7 @@ from domain.rules import EvidenceKind
 from store.payments import payment_of
 from store.sql import chunks
 from store.tables import (
+    STANDING,
     AllocationRow,
     BalanceEntry,
     CustomerRow,
@@ -92,8 +93,7 @@ async def came(connection: AsyncConnection, order_ids: Sequence[int]) -> dict[in
             .where(
                 AllocationRow.order_id.in_(some),
                 AllocationRow.amount_minor > 0,
-                AllocationRow.reverses_id.is_(None),
-                AllocationRow.reversed.is_(False),
+                *STANDING,
             )
             .order_by(AllocationRow.id)
         )
@@ -188,8 +188,7 @@ async def last_payments(
     """
     live = (
         AllocationRow.payment_id == PaymentRow.id,
-        AllocationRow.reverses_id.is_(None),
-        AllocationRow.reversed.is_(False),
+        *STANDING,
     )
     here = exists().where(*live, OpenItemRow.id == AllocationRow.open_item_id, OpenItemRow.channel == channel)
     nobodys = or_(PaymentRow.account.is_(None), PaymentRow.account.not_in(sorted(others)))

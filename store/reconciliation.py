@@ -21,6 +21,7 @@ from store.archived import Name
 from store.effects import OPEN, EffectState
 from store.sql import chunks
 from store.tables import (
+    STANDING,
     AllocationRow,
     ConnectorState,
     CustomerRow,
@@ -241,7 +242,7 @@ async def _moves(connection: AsyncConnection, ids: Sequence[int]) -> dict[int, l
         .add_columns(PaymentRow.kind)
         .join(PaymentRow, PaymentRow.id == AllocationRow.payment_id)
         .where(AllocationRow.order_id.in_(ids))
-        .where(AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
+        .where(*STANDING)
         .order_by(AllocationRow.id)
     )
     found: dict[int, list[Row[Any]]] = defaultdict(list)

@@ -350,6 +350,10 @@ class AllocationRow(Table):
     at: Mapped[datetime]
 
 
+STANDING = (AllocationRow.reverses_id.is_(None), AllocationRow.reversed.is_(False))
+"""What an allocation is that counts: it takes back no other, and none takes it back."""
+
+
 class BalanceEntry(Table):
     """A movement of a customer's balance, append-only: credit is positive, and the balance is their sum.
 
