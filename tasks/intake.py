@@ -23,9 +23,10 @@ from connectors.roles import (
     WebhookReader,
 )
 from connectors.statements import read_statement
+from domain.order_document import OrderDocument
 from domain.payments import IncomingPayment, Method, Refusal, StatementFile, incoming_from_statement
 from domain.payouts import REMITTANCE, PayoutFile, RemittanceFile
-from store import inbox, payments, payouts, work
+from store import inbox, orders, payments, payouts, work
 from store.database import Store
 from store.inbox import Letter, NewLetter
 from store.sql import chunks
@@ -187,6 +188,7 @@ async def work_off_inbox(opened: Installation, *, limit: int = 200) -> int:
     async with opened.store.write() as connection:
         now = opened.clock()
         told = [one for answer in answers if not isinstance(answer, OutsideError) for one in answer]
+        await orders.take_turns(connection, [one.channel for one in told if isinstance(one, OrderDocument)])
         await payouts.take_turns(connection, {one.source for one in told if isinstance(one, IncomingPayment)})
         answered = [
             (letter, answer)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,18 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_builders import MINUTE, NOW, WORKER, place, receive
 
+from connectors.roles import NoWebhooks
 from connectors.templates import Templates
 from domain.by_hand import ByHandError
 from domain.order_document import OrderDocument, OrderError, parse_order
-from store import bars, effects, orders, reverts, rules
+from store import bars, effects, inbox, orders, reverts, rules
 from store.database import Store
 from store.effects import Claim, EffectState, Ending, Wanted
 from store.tables import AllocationRow, OpenItemRow
 from tasks.by_hand import hold_out
 from tasks.called_off import CALL
 from tasks.installation import Installation
+from tasks.intake import work_off_inbox
 from tasks.order_intake import take_orders
 from tasks.waiting import extend
 
@@ -39,9 +43,9 @@ async def shop(other: Store, tmp_path: Path) -> Installation:
     return Installation(home=tmp_path, store=other, connectors={}, templates=Templates([]), clock=lambda: NOW)
 
 
-def order_document(number: str) -> OrderDocument:
-    """Make an order of a customer of its own."""
-    written = {
+def written(number: str) -> dict[str, Any]:
+    """Write an order of a customer of its own."""
+    return {
         "number": number,
         "channel": "shop",
         "method": "card",
@@ -51,7 +55,21 @@ def order_document(number: str) -> OrderDocument:
         "customer": {"number": number, "name": "Jan"},
         "lines": [{"title": "Tea", "quantity": 1, "unit_price": "10.00"}],
     }
-    return parse_order(written, where="test")
+
+
+def order_document(number: str) -> OrderDocument:
+    """Make that order."""
+    return parse_order(written(number), where="test")
+
+
+class Letters(NoWebhooks):
+    """A shop's connector whose letters are the orders themselves."""
+
+    no_webhooks = "this shop sends none"
+
+    async def truth(self, body: bytes) -> list[OrderDocument]:
+        """Return the order in a letter."""
+        return [parse_order(json.loads(body), where="letter")]
 
 
 async def claimed(connection: AsyncConnection, order_id: int, step: str, cause: str, *, local: bool = False) -> Claim:
@@ -225,3 +243,22 @@ async def test_sets_of_orders_that_overlap_in_another_order_do_not_wait_for_each
 
     assert all(isinstance(one, int) for one in ours)
     assert await going == [None] * 4
+
+
+async def test_orders_that_letters_tell_of_do_not_wait_for_a_set_that_overlaps_in_another_order(
+    store: Store, shop: Installation
+) -> None:
+    told = [(number, json.dumps(written(number)).encode()) for number in ("C", "D", "B", "A")]
+    async with store.write() as connection:
+        await inbox.put_all(connection, inbox.due_in_order("letters", "order", told, now=NOW))
+
+    async with store.write() as connection:
+        ours = await take_orders(connection, shop, [order_document("A"), order_document("B")], actor=WORKER)
+        going = asyncio.create_task(work_off_inbox(replace(shop, connectors={"letters": Letters()})))
+        await until_it_waits(store, going)
+        ours += await take_orders(connection, shop, [order_document("D"), order_document("C")], actor=WORKER)
+
+    assert all(isinstance(one, int) for one in ours)
+    assert await going == len(told)
+    async with store.read() as connection:
+        assert not await inbox.count_due(connection, NOW + timedelta(days=1))
