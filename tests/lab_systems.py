@@ -1,9 +1,9 @@
 """An experiment of the faults laboratory with the connectors of real systems: a gateway, a shop, a CRM and a carrier.
 
-The seed draws which gateway and which CRM. Customers place orders in WooCommerce and pay, mostly by money that is held
-first; operators capture and release it, people move cards in the CRM, the shop gives money back, couriers take parcels.
-Callbacks are lost, come twice, or come late; every system goes wrong as often as the experiment says. Once all is at
-rest, what the systems recorded is compared with what each order is here.
+The seed draws which gateway and which CRM, and whether 1C issues the invoices. Customers place orders in WooCommerce
+and pay, mostly by money that is held first; operators capture and release it, people move cards in the CRM, the shop
+gives money back, couriers take parcels. Callbacks are lost, come twice, or come late; every system goes wrong as often
+as the experiment says. Once all is at rest, what the systems recorded is compared with what each order is here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.errors import OutsideError
 from deployments.processes import HOST
-from deployments.sandbox import planfix
+from deployments.sandbox import onec_odata, planfix
 from deployments.sandbox.bitrix24 import Bitrix24StandIn
 from deployments.sandbox.cdek import CdekStandIn
+from deployments.sandbox.onec_odata import OneCODataStandIn
 from deployments.sandbox.planfix import PlanfixStandIn
 from deployments.sandbox.standin import Misbehavior, Plan, Seen, StandIn
 from deployments.sandbox.wayforpay import WayForPayStandIn
@@ -207,6 +208,41 @@ class Carrier(Unruly, CdekStandIn):
     def __init__(self, chaos: Chaos) -> None:
         self.chaos = chaos
         super().__init__(looks=1, clock=chaos.now)
+
+
+class Books(Unruly, OneCODataStandIn):
+    """1C, which knows no idempotency keys either, with the goods and a customer for all."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        self.chaos = chaos
+        super().__init__()
+        self.goods("Сенча, 100 г", sku="TEA")
+        self._service = self.goods("Услуга")
+        self._anybody = self.customer("Розничный покупатель")
+
+    def settings(self) -> Json:
+        """Return its part of kvit.yaml."""
+        return {
+            "type": "onec_odata",
+            "base_url": self.base_url,
+            "username": self.username,
+            "password": self.password,
+            "invoice": {
+                "entity": onec_odata.SALE,
+                "number_field": onec_odata.NUMBER,
+                "fields": {"Организация_Key": onec_odata.ORGANIZATION, "СуммаВключаетНДС": True},
+                "vat_rate_field": "СтавкаНДС",
+                "vat_sum_field": "СуммаНДС",
+            },
+            "vat_rates": {"22": "НДС22"},
+            "customers": {"by": "name", "field": "Description", "otherwise": self._anybody},
+            "goods": {"otherwise": self._service},
+            "limits": {"per_second": 1000},
+        }
+
+    def sales(self, number: str) -> list[tuple[bool, Decimal]]:
+        """Return of each invoice of an order whether it is posted, and its sum."""
+        return [(one["Posted"], one["СуммаДокумента"]) for one in self.of_order(number, onec_odata.SALE)]
 
 
 class Till:
@@ -618,12 +654,13 @@ class SystemsBench(Bench):
         def chaos() -> Chaos:
             return Chaos(self.random, self.result.faults, now=self.now, workers=self._pids)
 
-        self._all_chaos = [chaos() for _ in range(4)]
-        of_shop, of_till, of_crm, of_carrier = self._all_chaos
+        self._all_chaos = [chaos() for _ in range(5)]
+        of_shop, of_till, of_crm, of_carrier, of_books = self._all_chaos
         self.shop = Shop(of_shop)
         self.till: Till = self.random.choice([WayForPayTill, YooKassaTill])(of_till)
         self.crm: Board = self.random.choice([PlanfixBoard, Bitrix24Board])(of_crm)
         self.carrier = Carrier(of_carrier)
+        self.books = Books(of_books) if self.random.random() < 0.5 else None
         self.shop_ids: dict[str, int] = {}
         self.undecided: dict[str, Decision] = {}
         """What operators still want to do with held money, by order."""
@@ -634,13 +671,14 @@ class SystemsBench(Bench):
     @property
     def tag(self) -> str:
         """What names this experiment in what it finds."""
-        systems = f"{type(self.till).__name__.removesuffix('Till')}, {type(self.crm).__name__.removesuffix('Board')}"
-        return f"{super().tag[:-1]}, {systems})"
+        systems = [type(self.till).__name__.removesuffix("Till"), type(self.crm).__name__.removesuffix("Board")]
+        return f"{super().tag[:-1]}, {', '.join([*systems, '1C'] if self.books else systems)})"
 
     @property
     def outside(self) -> Sequence[StandIn]:
         """The systems of the outside world."""
-        return *super().outside, self.shop, self.till.system, self.crm.system, self.carrier
+        books = [self.books] if self.books else []
+        return *super().outside, self.shop, self.till.system, self.crm.system, self.carrier, *books
 
     def stir(self) -> None:
         """Let the outside world go wrong as often as the experiment says."""
@@ -682,6 +720,8 @@ class SystemsBench(Bench):
             "poll_every": 0.05,
         }
         stanzas = {"woocommerce": woocommerce, "till": self.till.settings(), "crm": self.crm.settings(), "cdek": cdek}
+        if self.books:
+            stanzas["books"] = self.books.settings()
         connectors = [
             {"name": name, **stanza, "limits": {**limits, **stanza.get("limits", {})}}
             for name, stanza in stanzas.items()
@@ -692,6 +732,8 @@ class SystemsBench(Bench):
         document = yaml.safe_load(_RULES)
         document["tells"]["crm"] = dict(self.crm.tells)
         document["follows"]["crm"] = dict(self.crm.follows)
+        if self.books:
+            document["connectors"]["accounting"] = "books"
         document["holds"]["receipt"] = isinstance(self.till, YooKassaTill)
         parsed = parse_rules(document, where="laboratory").model_dump(mode="json", exclude_unset=True)
         now = self.now()
@@ -899,7 +941,7 @@ class SystemsBench(Bench):
     async def _poll(self) -> int:
         """Poll every system that can be, and return how much was new; one that fails is polled another time."""
         found = 0
-        for name in _POLLED:
+        for name in (*_POLLED, "books") if self.books else _POLLED:
             with contextlib.suppress(OutsideError, SQLAlchemyError, OSError):
                 found += (await poll(self.opened, [name]))[name]
         return found
@@ -961,6 +1003,8 @@ class SystemsBench(Bench):
         said += [f"income noted {times} times" for times in noted.values() if times > 1]
         notes = [note for note in self.shop.notes[self.shop_ids[number]] if note["customer_note"]]
         said += [f"{len(notes)} notes to the customer"] if len(notes) > 1 else []
+        sales = self.books.sales(number) if self.books else []
+        said += [f"{len(sales)} invoices in 1C"] if len(sales) > 1 else []
         return said
 
     def _parcels(self, number: str) -> list[Any]:
@@ -1007,6 +1051,8 @@ class SystemsBench(Bench):
         )
         if paid:
             steps = {"status", "invoice", "message", "stock", "dispatch", "shop", "shop note", "crm"}
+            if self.books:
+                want("invoices in 1C", self.books.sales(number), [(True, self._total(number))])
             want("steps not done", sorted(steps - {row.step for row in rows}), [])
         return said
 

@@ -175,6 +175,7 @@ def _never_look() -> None:
     """Let connectors find nothing of what they did before."""
     from connectors.bitrix24 import Bitrix24
     from connectors.cdek import Cdek
+    from connectors.onec_odata import OneCOData
     from connectors.planfix import Planfix
     from connectors.woocommerce import WooCommerce
 
@@ -189,6 +190,7 @@ def _never_look() -> None:
 
     portal._noted = card_alone
     cast("Any", Cdek)._known = cast("Any", Planfix)._noted = cast("Any", WooCommerce)._note = nothing
+    cast("Any", OneCOData)._found = nothing
 
 
 def _clock(file: Path) -> Any:
