@@ -22,21 +22,15 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, String, column, event, inspect, select, table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from store import sqlite
 
-# Taken while migrating on PostgreSQL, so that processes that start together don't migrate twice.
-_MIGRATION_LOCK = 0x6B766974
-_MIGRATIONS = Path(__file__).parent / "migrations"
+NEWEST = "0001"
+"""The last migration's revision."""
 _SQLITE_WAIT_MS = 30_000
 _NOT_ALLOWED = "42501"
 """PostgreSQL's code for what a user has no right to."""
@@ -208,23 +202,21 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
     connection.run_async(_sqlite_prepare)
 
 
-def migration_config(connection: Connection) -> Config:
-    """Return the migrations' configuration, bound to an open connection."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
+_REVISION = select(column("version_num", String)).select_from(table("alembic_version"))
 
 
 def _migrate(connection: Connection) -> None:
-    config = migration_config(connection)
-    known = ScriptDirectory.from_config(config).get_heads()
-    if set(MigrationContext.configure(connection).get_current_heads()) == set(known):
-        return  # so that a database user who may change no table can open it
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    command.upgrade(config, "head")
+    if inspect(connection).has_table("alembic_version") and connection.scalars(_REVISION).all() == [NEWEST]:
+        return  # so that a database user who may change no table can open it, and no command waits for alembic to load
+    from alembic.util import CommandError
+
+    from store.migrating import upgrade
+
+    try:
+        upgrade(connection)
+    except CommandError as error:
+        said = f"the database was changed by a newer Kvit ({error}); run that version, or restore a backup from before"
+        raise StoreError(said) from error
 
 
 async def open_store(url: str) -> Store:
@@ -248,8 +240,6 @@ async def open_store(url: str) -> Store:
 
 def _refusal(error: BaseException) -> str | None:
     """Return what is wrong with the database, in a sentence, or None for what is a defect of ours."""
-    if isinstance(error, CommandError):
-        return f"the database was changed by a newer Kvit ({error}); run that version, or restore a backup from before"
     if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
         return (
             "the tables are not up to date, or the database user of KVIT_DATABASE_URL has no rights on them "

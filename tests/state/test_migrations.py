@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from store_builders import change, column, place
 
-from store.database import Store, StoreError, open_store
+from store.database import NEWEST, Store, StoreError, open_store
+from store.migrating import config
 from store.tables import Table
 
 _POSTGRES_CATALOG = """
@@ -72,6 +74,10 @@ async def test_there_is_nothing_left_to_migrate(store: Store) -> None:
         )
 
     assert differences == []
+
+
+def test_the_newest_revision_is_the_one_that_opening_a_database_looks_for() -> None:
+    assert ScriptDirectory.from_config(config()).get_heads() == [NEWEST]
 
 
 async def test_opening_again_keeps_what_is_there(url: str) -> None:
