@@ -77,7 +77,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What was found: the effect, its stored idempotency key, and what may be done with it."""
+    """What was found: the effect, its stored idempotency key, and what may be done with it.
+
+    same_rules says that whoever may have acted on it went by the version of the rules that it is claimed with. Of one
+    that was in doubt before that isn't known.
+    """
 
     effect_id: int
     order_id: int
@@ -90,6 +94,7 @@ class Claim:
     reason: str | None
     system: str | None = None
     doubt_since: datetime | None = None
+    same_rules: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +341,7 @@ def _claimed(row: Row[Any], effect: Wanted, *, seen: bool, local: bool, now: dat
         reason=reason,
         system=effect.system,
         doubt_since=_since(row, state, now),
+        same_rules=row.state == EffectState.INTENDED and row.rule_version == effect.rule_version,
     )
 
 

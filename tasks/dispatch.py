@@ -85,8 +85,6 @@ def _ordered(
 @step("dispatch", system=lambda rules: rules.connectors.carrier, one_per_order=True)
 async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Order the carrier's label, with the amount to collect when the order is not paid yet."""
-    if not rules.scenario_of(order).dispatch.start:
-        return Skip(f"the rules of {rules.channel} leave dispatch to a person")
     if missing := await _missing(order, rules):
         return Skip(f"dispatch waits for {missing}")
     opened = await installation()
@@ -97,6 +95,14 @@ async def start_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt
     carrier = opened.connector(rules.connectors.carrier, Carrier)
     consignment = consignment_of(order, rules)
     return _ordered(order, rules, consignment, await carrier.create(consignment, key), settled=order.settled)
+
+
+@start_dispatch.unless
+def without_dispatch(order: Order, rules: ChannelRules) -> Skip | None:
+    """Say that the rules leave dispatch to a person in the order's scenario."""
+    if rules.scenario_of(order).dispatch.start:
+        return None
+    return Skip(f"the rules of {rules.channel} leave dispatch to a person")
 
 
 @start_dispatch.lookup

@@ -179,19 +179,31 @@ def _issued_outside(order: Order, draft: Document, number: str) -> Receipt:
 async def issue_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Issue the invoice or proforma that the scenario's rules ask for."""
     rule = rules.scenario_of(order).invoice
-    if rule.action is InvoiceAction.IGNORE:
-        return Skip(f"the rules of {rules.channel} issue no document in this scenario")
     return await _issue(order, rules, rule.kind, key, update=rule.action is InvoiceAction.UPDATE)
 
 
 @step("proforma", system=lambda rules: rules.connectors.accounting, one_per_order=True)
 async def issue_proforma(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Issue a proforma with payment instructions for an order that was placed."""
-    if not rules.placed.of(order.method).proforma:
-        return Skip(f"the rules of {rules.channel} issue no proforma for such orders")
     if order.to_pay_now.minor <= 0:
         return Skip("the order is paid already")
     return await _issue(order, rules, DocumentKind.PROFORMA, key)
+
+
+@issue_invoice.unless
+def without_invoice(order: Order, rules: ChannelRules) -> Skip | None:
+    """Say that the rules have no document in the order's scenario."""
+    if rules.scenario_of(order).invoice.action is not InvoiceAction.IGNORE:
+        return None
+    return Skip(f"the rules of {rules.channel} issue no document in this scenario")
+
+
+@issue_proforma.unless
+def without_proforma(order: Order, rules: ChannelRules) -> Skip | None:
+    """Say that the rules have no proforma for orders with such a method of payment."""
+    if rules.placed.of(order.method).proforma:
+        return None
+    return Skip(f"the rules of {rules.channel} issue no proforma for such orders")
 
 
 async def _found(order: Order, rules: ChannelRules, kind: DocumentKind, key: str) -> Receipt | None:

@@ -6,6 +6,9 @@
     @issue_invoice.lookup      # it may have happened: did it? asked before anything is sent again
     async def find_invoice(order: Order, rules: ChannelRules, key: str) -> Receipt | None: ...
 
+    @issue_invoice.unless      # why the rules leave it out for an order, if they do: then nobody is asked anything
+    def without_invoice(order: Order, rules: ChannelRules) -> Skip | None: ...
+
     @issue_invoice.undo        # how it is taken back
     async def credit_invoice(order: Order, entry: Entry, key: str) -> Receipt: ...
 
@@ -31,7 +34,8 @@ and returns the part of the batch that may go on. What comes next follows from h
 What a worker may have begun and nobody saw end is *in doubt*: a Transient that says so, an exception nobody expected,
 a worker that died. It is never sent again before `lookup` has said that it did not happen; without a lookup it waits
 for a person. A step that names its outside system leaves its orders waiting while that is down (tasks/outage.py).
-A step that acts in our own database alone (`local=True`) can't be in doubt: its transaction tells.
+A step that acts in our own database alone (`local=True`) can't be in doubt: its transaction tells. Nor can one that the
+rules leave out, as `unless` says, where whoever began it went by the same rules.
 """
 
 from __future__ import annotations
@@ -185,6 +189,7 @@ class Entry:
 
 
 Act = Callable[[Order, ChannelRules, str], Awaitable["Receipt | Skip"]]
+Unless = Callable[[Order, ChannelRules], "Skip | None"]
 Lookup = Callable[[Order, ChannelRules, str], Awaitable["Receipt | None"]]
 Undo = Callable[[Order, "Entry", str], Awaitable["Receipt | Skip"]]
 System = Callable[[ChannelRules], str]
@@ -420,6 +425,7 @@ class Step:
         if when is not None:
             _when[name] = when
         self._prepare: Prepare | None = None
+        self._unless: Unless | None = None
         self._lookup: Lookup | None = None
         self._undo: Undo | None = None
         self._undo_lookup: UndoLookup | None = None
@@ -452,6 +458,14 @@ class Step:
         It may leave orders out, and may fail: then each order's part is to be read alone.
         """
         self._prepare = function
+        return function
+
+    def unless(self, function: Unless) -> Unless:
+        """Register what says why the rules leave the step out for an order, or None: then it is never in doubt.
+
+        It may go by the rules alone, and by what never changes about an order.
+        """
+        self._unless = function
         return function
 
     def lookup(self, function: Lookup) -> Lookup:
@@ -751,8 +765,11 @@ class Step:
         """Ask if in doubt, then act. Every way this can end becomes a state of the effect."""
         try:
             async with timed(ACT_LIMIT_S, held_s):
-                result = await self._ask(attempt, order, rules_)
-                result = result or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
+                left_out = self._unless(order, rules_) if self._unless else None
+                # Who began it by the same rules left it out, too, and asked nothing of anybody.
+                result = left_out if attempt.claim.same_rules else None
+                result = result or await self._ask(attempt, order, rules_)
+                result = result or left_out or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
         except Transient as error:
             in_doubt = error.in_doubt and not self._local
             # Once in doubt, an effect stays so until somebody knows better.

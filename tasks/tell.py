@@ -126,8 +126,6 @@ async def find_told_shop(order: Order, rules: ChannelRules, key: str) -> Receipt
 @step("shop note", system=lambda rules: rules.connectors.shop, when=_notes_dispatch)
 async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt | Skip:
     """Put the tracking number into a note that the shop sends to the customer."""
-    if not rules.scenario_of(order).dispatch.note:
-        return Skip(f"the rules of {rules.channel} leave no note in the shop")
     opened = await installation()
     text = await _tracking(opened, order, rules)
     if text is None:
@@ -140,6 +138,14 @@ async def note_dispatch(order: Order, rules: ChannelRules, key: str) -> Receipt 
         return Skip("it was noted before")
     shop = opened.connector(rules.connectors.shop, Shop)
     return Receipt(reference=await shop.add_note(order, text, key, to_customer=True), after={"note": text})
+
+
+@note_dispatch.unless
+def without_note(order: Order, rules: ChannelRules) -> Skip | None:
+    """Say that the rules have no note in the order's scenario."""
+    if rules.scenario_of(order).dispatch.note:
+        return None
+    return Skip(f"the rules of {rules.channel} leave no note in the shop")
 
 
 @note_dispatch.lookup

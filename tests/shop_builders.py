@@ -218,18 +218,27 @@ async def cancel(opened: Installation, order_id: int) -> None:
         )
 
 
-async def order_label_and_die(opened: Installation, order_id: int, cause: str) -> str:
-    """Order a label as a worker does that dies before it can write so down; return the tracking number."""
+async def begin_and_die(opened: Installation, order_id: int, step: str, cause: str) -> effects.Claim:
+    """Begin a step as a worker does that dies before it can write down what came of it."""
     async with opened.store.write() as connection:
+        order = (await orders.load(connection, [order_id]))[order_id]
+        version = (await rules.current(connection))[order.channel].version
         (claim,) = await effects.claim(
             connection,
-            "dispatch",
-            [effects.Wanted(order_id, cause, 1)],
+            step,
+            [effects.Wanted(order_id, cause, version)],
             owner="a worker that is gone",
             lease_until=opened.clock() + timedelta(minutes=1),
             actor=SHOPKEEPER,
             now=opened.clock(),
         )
+    return claim
+
+
+async def order_label_and_die(opened: Installation, order_id: int, cause: str) -> str:
+    """Order a label as a worker does that dies before it can write so down; return the tracking number."""
+    claim = await begin_and_die(opened, order_id, "dispatch", cause)
+    async with opened.store.read() as connection:
         order = (await orders.load(connection, [order_id]))[order_id]
         own = (await rules.current(connection))[order.channel].rules
     carrier = opened.connector(own.connectors.carrier, Carrier)

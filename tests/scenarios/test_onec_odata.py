@@ -6,7 +6,18 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from shop_builders import buy, carry_on, carry_on_all, change_rules, letters, order_of, pay, steps_of
+from shop_builders import (
+    Clock,
+    begin_and_die,
+    buy,
+    carry_on,
+    carry_on_all,
+    change_rules,
+    letters,
+    order_of,
+    pay,
+    steps_of,
+)
 
 from connectors import load
 from deployments.sandbox import onec_odata as onec
@@ -24,28 +35,33 @@ MAKING, POSTING = 2, 3
 """How many requests go to the sales before one is made, and before it is posted: it is looked for twice."""
 
 
+def connect(opened: Installation, system: OneCODataStandIn, **otherwise: Any) -> Any:
+    """Put 1C's connector into the shop, with settings that are other than usual; return it."""
+    of_order: dict[str, Any] = {"number_field": onec.NUMBER, "fields": {"Организация_Key": onec.ORGANIZATION}}
+    stanza: dict[str, Any] = {
+        "name": "1c",
+        "type": "onec_odata",
+        "base_url": system.base_url,
+        "username": system.username,
+        "password": system.password,
+        "currency": "CZK",
+        "proforma": of_order | {"entity": onec.ORDER, "status_fields": [onec.STATUS]},
+        "invoice": of_order | {"entity": onec.SALE},
+        "customers": {"by": "number", "field": "НомерНаСайте"},
+        "payments": [{"entity": onec.PAYMENT}],
+        "limits": {"per_second": 1000},
+    }
+    opened.connectors["1c"] = connector = load(stanza | otherwise, home=opened.home, where="test")
+    return connector
+
+
 @pytest.fixture
 async def base(opened: Installation) -> AsyncGenerator[OneCODataStandIn]:
     """A 1C in which the Czech shop's documents are issued, with its goods and its customer."""
     async with OneCODataStandIn() as system:
         system.goods("Sencha, 100 g", sku="TEA-SEN-100")
         system.customer("Pokorná", number="C0900")
-        of_order: dict[str, Any] = {"number_field": onec.NUMBER, "fields": {"Организация_Key": onec.ORGANIZATION}}
-        stanza: dict[str, Any] = {
-            "name": "1c",
-            "type": "onec_odata",
-            "base_url": system.base_url,
-            "username": system.username,
-            "password": system.password,
-            "currency": "CZK",
-            "proforma": of_order | {"entity": onec.ORDER, "status_fields": [onec.STATUS]},
-            "invoice": of_order | {"entity": onec.SALE},
-            "customers": {"by": "number", "field": "НомерНаСайте"},
-            "payments": [{"entity": onec.PAYMENT}],
-            "limits": {"per_second": 1000},
-        }
-        connector = load(stanza, home=opened.home, where="test")
-        opened.connectors["1c"] = connector
+        connector = connect(opened, system)
         await change_rules(opened, {"connectors": {"accounting": "1c"}, "follows": {"1c": {"Отгружен": "dispatched"}}})
         yield system
         await connector.aclose()
@@ -155,3 +171,37 @@ async def test_an_invoice_that_was_taken_back_here_alone_is_a_persons_when_the_o
     await carry_on_all(opened)
     assert (await steps_of(opened, order_id))["invoice"]["reference"] == "0000-000002/2026"
     assert base.done == [(what, "CZ5001") for what in ("make", "post", "make", "post")]
+
+
+async def test_a_document_that_the_rules_leave_out_is_not_in_doubt_when_a_worker_dies_that_had_looked_at_it(
+    opened: Installation, base: OneCODataStandIn, clock: Clock
+) -> None:
+    connector = connect(opened, base, proforma=None)
+    await change_rules(opened, {"placed": {"card": {"proforma": False}}})
+    order_id = await buy(opened)
+    await begin_and_die(opened, order_id, "proforma", f"order:{order_id}")
+    clock.forward(minutes=10)
+    assert (await carry_on("order_placed", order_id)).name == "Done"
+    assert (await steps_of(opened, order_id))["proforma"]["state"] == "skipped"
+    await connector.aclose()
+
+
+async def test_a_document_that_newer_rules_leave_out_is_asked_about_if_a_worker_has_died_by_the_older_ones(
+    opened: Installation, base: OneCODataStandIn, clock: Clock
+) -> None:
+    order_id = await buy(opened, method="bank_transfer")
+    await begin_and_die(opened, order_id, "proforma", f"order:{order_id}")
+    made = base.enter(onec.ORDER, "CZ5001", "378.00", Posted=True)
+    wrong = connect(opened, base, password="another")
+    clock.forward(minutes=10)
+    await carry_on("order_placed", order_id)
+    step = (await steps_of(opened, order_id))["proforma"]
+    assert (step["state"], step["reason"].partition(":")[0]) == ("in_doubt", "misconfigured")
+    right = connect(opened, base)
+    await change_rules(opened, {"placed": {"bank_transfer": {"proforma": False}}})
+    clock.forward(hours=2)
+    await carry_on("order_placed", order_id)
+    step = (await steps_of(opened, order_id))["proforma"]
+    assert (step["state"], step["reference"]) == ("done", f"{made['Number']}/2026")
+    await wrong.aclose()
+    await right.aclose()
