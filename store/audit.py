@@ -262,10 +262,7 @@ async def _invoices_not_credited(connection: AsyncConnection) -> list[Finding]:
 async def _balance_payments_unpaired(connection: AsyncConnection) -> list[Finding]:
     """Find orders that are paid from a balance without its being less for that."""
     live = exists().where(BalanceEntry.payment_id == PaymentRow.id, BalanceEntry.amount_minor < 0, *balances.LIVE)
-    allocated = exists().where(
-        AllocationRow.payment_id == PaymentRow.id,
-        *STANDING,
-    )
+    allocated = exists().where(AllocationRow.payment_id == PaymentRow.id, *STANDING)
     rows = await _rows(
         connection,
         select(PaymentRow.id, allocated.label("allocated"))

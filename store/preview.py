@@ -186,10 +186,7 @@ async def last_payments(
     These are what arrived on its own accounts, what settles something of it, and what settles nothing and arrived on an
     account of no other channel. What money of a balance pays is none of them, nor what a person took off its order.
     """
-    live = (
-        AllocationRow.payment_id == PaymentRow.id,
-        *STANDING,
-    )
+    live = (AllocationRow.payment_id == PaymentRow.id, *STANDING)
     here = exists().where(*live, OpenItemRow.id == AllocationRow.open_item_id, OpenItemRow.channel == channel)
     nobodys = or_(PaymentRow.account.is_(None), PaymentRow.account.not_in(sorted(others)))
     first = select(func.min(AllocationRow.id)).where(*live).scalar_subquery()

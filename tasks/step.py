@@ -766,10 +766,9 @@ class Step:
         try:
             async with timed(ACT_LIMIT_S, held_s):
                 left_out = self._unless(order, rules_) if self._unless else None
-                # Who began it by the same rules left it out, too, and asked nothing of anybody.
-                result = left_out if attempt.claim.same_rules else None
-                result = result or await self._ask(attempt, order, rules_)
-                result = result or left_out or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
+                # Who began it by the same rules left it out, too, and did nothing that could be asked about.
+                asked = None if left_out and attempt.claim.same_rules else await self._ask(attempt, order, rules_)
+                result = asked or left_out or _stopped(bar) or await self._act(order, rules_, attempt.claim.key)
         except Transient as error:
             in_doubt = error.in_doubt and not self._local
             # Once in doubt, an effect stays so until somebody knows better.

@@ -1050,9 +1050,9 @@ class SystemsBench(Bench):
             number=number,
         )
         if paid:
-            steps = {"status", "invoice", "message", "stock", "dispatch", "shop", "shop note", "crm"}
             if self.books:
                 want("invoices in 1C", self.books.sales(number), [(True, self._total(number))])
+            steps = {"status", "invoice", "message", "stock", "dispatch", "shop", "shop note", "crm"}
             want("steps not done", sorted(steps - {row.step for row in rows}), [])
         return said
 
